@@ -1,0 +1,144 @@
+"""The service's HTTP contract: what clients send and what comes back."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+MAX_MESSAGE = 100_000
+
+Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE)]
+ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
+UserId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f/\\]{1,128}$")]
+
+
+class UserInput(BaseModel):
+    """One user message for an agent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Message
+    model: str | None = Field(
+        None, max_length=200, description="provider:name; the service's default without it"
+    )
+    thread_id: ThreadId | None = Field(
+        None, description="the conversation to go on with; a new one without it"
+    )
+    user_id: UserId | None = None
+    agent_config: dict[str, Any] = Field(default_factory=dict)
+
+
+class StreamInput(UserInput):
+    """One user message whose answer is streamed."""
+
+    stream_tokens: bool = True
+
+
+class HistoryInput(BaseModel):
+    """The thread whose messages are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    thread_id: ThreadId
+    user_id: UserId | None = None
+
+
+class ToolCall(BaseModel):
+    """A tool that the model asks for."""
+
+    name: str
+    args: dict[str, Any]
+    id: str | None = None
+
+
+class ChatMessage(BaseModel):
+    """One message of a conversation."""
+
+    type: Literal["human", "ai", "tool", "custom"]
+    content: str
+    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_call_id: str | None = None
+    run_id: str | None = None
+    trace_id: str | None = None
+    response_metadata: dict[str, Any] = Field(default_factory=dict)
+    custom_data: dict[str, Any] = Field(default_factory=dict)
+
+
+class ChatHistory(BaseModel):
+    """The messages of one thread, oldest first, with the page of each turn's trace where it is known."""
+
+    messages: list[ChatMessage]
+    trace_urls: dict[str, str] = Field(
+        default_factory=dict, description="trace id -> page; sampled traces only"
+    )
+
+
+class AgentInfo(BaseModel):
+    """An agent that can be talked to."""
+
+    key: str
+    description: str
+
+
+class ServiceInfo(BaseModel):
+    """What the service offers."""
+
+    agents: list[AgentInfo]
+    models: list[str]
+    default_agent: str
+    default_model: str
+
+
+class RunEvent(BaseModel):
+    """The first event of a stream: which run, in which trace."""
+
+    type: Literal["run"] = "run"
+    run_id: str
+    trace_id: str | None
+    thread_id: str
+    sampled: bool | Literal["pending"]
+    trace_url: str | None = None
+
+
+class TokenEvent(BaseModel):
+    """A piece of the answer."""
+
+    type: Literal["token"] = "token"
+    content: str
+
+
+class MessageEvent(BaseModel):
+    """A whole message: an answer, a tool call or a tool's result."""
+
+    type: Literal["message"] = "message"
+    content: ChatMessage
+
+
+class InterruptEvent(BaseModel):
+    """The agent waits for a person; the next message on the thread is the answer."""
+
+    type: Literal["interrupt"] = "interrupt"
+    id: str
+    value: Any
+
+
+class ErrorEvent(BaseModel):
+    """The turn failed."""
+
+    type: Literal["error"] = "error"
+    error: str
+    message: str
+    trace_id: str | None = None
+
+
+class EndEvent(BaseModel):
+    """The last event of a stream."""
+
+    type: Literal["end"] = "end"
+    status: Literal["completed", "failed", "cancelled", "waiting"]
+    kept: bool = True
+    trace_url: str | None = None
+
+
+StreamEvent = Annotated[
+    RunEvent | TokenEvent | MessageEvent | InterruptEvent | ErrorEvent | EndEvent, Field(discriminator="type")
+]
