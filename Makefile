@@ -1,0 +1,54 @@
+# Every command of the project. What `setup` makes lives in .venv (and .uv where the machine has no uv).
+PYTHON ?= python3
+UV ?= $(or $(shell command -v uv),.uv/bin/uv)
+BIN := .venv/bin
+CODE := telemetry app ui tests
+# Some days back, so that a poisoned release is found out before it is locked.
+COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fmt lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.locked ## make .venv from the lock (the other targets do so by themselves)
+
+demo: setup ## start the viewer, the service and the chat, and send one turn (DEMO_ONCE=1: then stop)
+	@$(BIN)/python -m app.demo
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, dependencies, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/deptry .
+	$(BIN)/codespell
+
+fmt: setup ## format, and repair what ruff can repair
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: | $(UV) ## recompile locks/*.txt from pyproject.toml (LOCK=--upgrade takes newer releases)
+	$(UV) $(COMPILE) $(LOCK) --extra api --extra ui --extra viewer --group dev -o locks/dev.txt
+	for extra in api ui viewer; do \
+		$(UV) $(COMPILE) --constraint locks/dev.txt --extra $$extra -o locks/$$extra.txt || exit 1; \
+	done
+	echo uv | $(UV) $(subst pyproject.toml,-,$(COMPILE)) $(LOCK) --no-annotate -o locks/uv.txt
+
+.venv/.locked: locks/dev.txt | $(UV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: install it and say PYTHON=/path/to/python3 make …"; exit 1; }
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python locks/dev.txt
+	@touch $@
+
+.uv/bin/uv: locks/uv.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "Python cannot make virtual environments here: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r locks/uv.txt
+	@touch $@
