@@ -1,0 +1,105 @@
+"""Real processes and real sockets for tests, ended by their ids, with bounded waits."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+
+ROOT = Path(__file__).parent.parent
+Found = TypeVar("Found")
+
+
+class Process:
+    """A running program and what it has printed."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
+        self.popen = popen
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        """Everything printed so far, both streams."""
+        return self._log.read_text(errors="replace")
+
+    def stop(self, seconds: float = 15) -> int:
+        """The exit status, after SIGTERM, or SIGKILL once the time is over."""
+        self.popen.terminate()
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            return self.popen.wait(seconds)
+
+
+@contextlib.contextmanager
+def start(argv: Sequence[str], env: Mapping[str, str], url: str, seconds: float = 60) -> Iterator[Process]:
+    """A process started in the project's root that answers at `url`; ended on leaving.
+
+    `env` comes on top of a bare environment: the caller's own settings and keys stay outside.
+    """
+    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
+        popen = subprocess.Popen(
+            argv, cwd=ROOT, env=_bare() | dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+        process = Process(popen, Path(log.name))
+        try:
+            until(lambda: _answers(process, url), seconds, lambda: f"{url} stayed silent:\n{process.log}")
+            yield process
+        finally:
+            process.stop()
+
+
+@contextlib.contextmanager
+def serve(app: Any) -> Iterator[str]:
+    """The address of an ASGI application served over a real socket by a thread of this process."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        until(lambda: server.started, 20)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(
+    look: Callable[[], Found], seconds: float = 20, complaint: Callable[[], str] = lambda: "waited in vain"
+) -> Found:
+    """The first true answer of `look`; fails with the complaint when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError(complaint())
+        time.sleep(0.02)
+    return found
+
+
+def _bare() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+
+
+def _answers(process: Process, url: str) -> bool:
+    if process.popen.poll() is not None:
+        raise AssertionError(f"{process.popen.args} ended with {process.popen.returncode}:\n{process.log}")
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
