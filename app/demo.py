@@ -1,0 +1,291 @@
+"""`make demo`: the viewer, the service and the chat on this machine, and one turn whose trace is shown."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from uuid import uuid4
+
+import httpx
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import telemetry
+from app.client import AgentClient, AgentError
+from app.schema import EndEvent, ErrorEvent, MessageEvent, RunEvent, StreamEvent
+from telemetry.settings import SettingsError, load_settings
+
+LOOPBACK = "127.0.0.1"
+QUESTION = "What is 12*34?"
+STARTUP_SECONDS = 60
+ARRIVAL_SECONDS = 20
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class DemoError(Exception):
+    """The demo cannot go on; its message says why and what to do."""
+
+
+class Settings(BaseSettings):
+    """Where the demo's parts listen, and whether it ends after its turn."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+
+    port: Port = 8080
+    ui_port: Port = 8501
+    viewer_port: Port = 3000
+    viewer_public_key: str = "pk-lf-local"
+    viewer_secret_key: SecretStr = SecretStr("sk-lf-local")
+    data_dir: Path = Path(".data")
+    auth_secret: SecretStr | None = None
+    demo_once: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the demo's processes: how it starts, where it listens, how it says that it is well."""
+
+    name: str
+    arguments: Sequence[str]
+    variable: str
+    port: int
+    health: str
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn came to."""
+
+    run: RunEvent
+    answer: str
+
+
+def main() -> int:
+    """Run the demo; the exit status is 0 only if all that it shows is true."""
+    # SIGTERM leaves by the same door as Ctrl-C: every part is stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _read_env_file()
+    try:
+        return run(Settings())
+    except KeyboardInterrupt:
+        return 0
+    except (DemoError, SettingsError, AgentError) as error:
+        print(error, file=sys.stderr)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        print(f"{str(problem['loc'][0]).upper()}: {problem['msg']}", file=sys.stderr)
+    return 1
+
+
+def run(settings: Settings) -> int:
+    """Start the parts, send the turn, show what came of it, and stay unless told otherwise."""
+    os.environ["HOST"] = LOOPBACK
+    tracing = load_settings()
+    local = tracing.enabled and not tracing.active and tracing.exporter == "otlp"
+    parts = [*([viewer(settings)] if local else []), service(settings), chat(settings)]
+    check_ports(parts)
+    if local:
+        _point_at_viewer(parts[0], settings)
+    with running(parts, settings.data_dir / "logs"):
+        done = show_turn(settings, parts[0] if local else None, tracing.enabled)
+        print(f"\nchat    {parts[-1].url}")
+        if not settings.demo_once:
+            print("\nCtrl-C stops everything.", flush=True)
+            signal.pause()
+    return 0 if done else 1
+
+
+def viewer(settings: Settings) -> Part:
+    """The local backend."""
+    return Part(
+        "viewer", ["-m", "telemetry.viewer"], "VIEWER_PORT", settings.viewer_port, "/api/public/health"
+    )
+
+
+def service(settings: Settings) -> Part:
+    """The agents' API."""
+    return Part("service", ["-m", "app"], "PORT", settings.port, "/health")
+
+
+def chat(settings: Settings) -> Part:
+    """The page that people talk to."""
+    flags = ["--server.headless=true", "--browser.gatherUsageStats=false"]
+    bind = [f"--server.address={LOOPBACK}", f"--server.port={settings.ui_port}"]
+    return Part(
+        "chat",
+        ["-m", "streamlit", "run", "ui/page.py", *flags, *bind],
+        "UI_PORT",
+        settings.ui_port,
+        "/_stcore/health",
+    )
+
+
+def check_ports(parts: Sequence[Part]) -> None:
+    """Refuse ports that are taken, by others or by one another."""
+    with ExitStack() as held:
+        for part in parts:
+            probe = held.enter_context(socket.socket())
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, part.port))
+                probe.listen()
+            except OSError as error:
+                raise DemoError(
+                    f"Port {part.port} is not free for the {part.name}: set {part.variable} to another one."
+                ) from error
+
+
+@contextmanager
+def running(parts: Sequence[Part], logs: Path) -> Iterator[None]:
+    """Every part is up and well inside, and gone afterwards, the first one last."""
+    logs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        started = [(part, stack.enter_context(_started(part, logs / f"{part.name}.log"))) for part in parts]
+        for part, process in started:
+            _wait_until_well(part, process, logs / f"{part.name}.log")
+        yield
+
+
+def show_turn(settings: Settings, backend: Part | None, traced: bool) -> bool:
+    """Send one turn and print what came of it; false if it failed or its trace is not whole in the viewer."""
+    secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
+    telemetry.configure("demo")
+    client = AgentClient(f"http://{LOOPBACK}:{settings.port}", auth_secret=secret)
+    turn = talk(client, QUESTION)
+    telemetry.shutdown()
+    print(f"{QUESTION}\n{turn.answer}\n")
+    if not traced:
+        print("Tracing is off: LANGFUSE_TRACING or OTEL_SDK_DISABLED says so.")
+    elif turn.run.sampled is False:
+        print("This turn was not sampled: it has no trace.")
+    elif backend:
+        return _show_trace(backend, turn)
+    else:
+        print(f"trace   {turn.run.trace_url or turn.run.trace_id}")
+    return True
+
+
+def talk(client: AgentClient, question: str) -> Turn:
+    """Send one message on a new thread, as the chat page does, and return what came of it."""
+    thread_id = f"demo-{uuid4().hex[:8]}"
+    with telemetry.scope(session_id=thread_id, trace_name="chat turn"), telemetry.span("chat turn"):
+        return _read(client.stream(question, thread_id=thread_id))
+
+
+def _read(events: Iterator[StreamEvent]) -> Turn:
+    run, answer = None, ""
+    for event in events:
+        match event:
+            case RunEvent():
+                run = event
+            case MessageEvent() if event.content.type == "ai":
+                answer = event.content.content or answer
+            case ErrorEvent():
+                raise DemoError(f"The turn failed: {event.message} (trace {event.trace_id})")
+            case EndEvent(status="completed") if run:
+                return Turn(run, answer)
+    raise DemoError("The turn did not complete.")
+
+
+def _show_trace(backend: Part, turn: Turn) -> bool:
+    url = f"{backend.url}/project/local/traces/{turn.run.trace_id}"
+    tree, whole = "", False
+    for _ in _attempts(ARRIVAL_SECONDS):
+        answer = httpx.get(f"{url}.txt", timeout=5, trust_env=False)
+        tree = answer.text if answer.is_success else ""
+        if whole := is_whole(tree):
+            break
+    print(tree or "The viewer has not got the trace.")
+    print(f"\ntrace   {turn.run.trace_url or url}\nviewer  {backend.url}")
+    return whole
+
+
+def is_whole(tree: str) -> bool:
+    """Whether the tree has the turn at its root, the service's part below it, and nothing beside it."""
+    lines = tree.splitlines()
+    roots = [line for line in lines if not line.startswith(" ")]
+    return roots == ["chat turn"] and any(line.endswith(" SERVER") for line in lines)
+
+
+def _read_env_file() -> None:
+    for name, value in dotenv_values(".env").items():
+        if value and not os.environ.get(name):
+            os.environ[name] = value
+
+
+def _point_at_viewer(backend: Part, settings: Settings) -> None:
+    os.environ["LANGFUSE_HOST"] = backend.url
+    os.environ["LANGFUSE_PUBLIC_KEY"] = settings.viewer_public_key
+    os.environ["LANGFUSE_SECRET_KEY"] = settings.viewer_secret_key.get_secret_value()
+
+
+@contextmanager
+def _started(part: Part, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
+            [sys.executable, *part.arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    except ProcessLookupError:
+        process.wait()
+
+
+def _wait_until_well(part: Part, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in _attempts(STARTUP_SECONDS):
+        if process.poll() is not None:
+            raise DemoError(f"The {part.name} ended with status {process.returncode}:\n{_tail(log)}")
+        if _is_well(part):
+            return
+    raise DemoError(f"The {part.name} does not answer at {part.url}{part.health}:\n{_tail(log)}")
+
+
+def _is_well(part: Part) -> bool:
+    try:
+        return httpx.get(part.url + part.health, timeout=2, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _attempts(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.1)
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
