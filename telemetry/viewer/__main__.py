@@ -1,0 +1,30 @@
+"""`python -m telemetry.viewer` runs the viewer until it is interrupted."""
+
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from telemetry.viewer import Settings, create_app
+
+
+def main() -> None:
+    """Serve the viewer as the environment says, or say in one sentence why not."""
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        sys.exit("; ".join(_sentence(problem) for problem in error.errors()))
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+
+
+def _sentence(problem: object) -> str:
+    match problem:
+        case {"loc": (str(name), *_), "msg": message}:
+            return f"VIEWER_{name.upper()}: {message}"
+        case {"msg": str(message)}:
+            return message.removeprefix("Value error, ")
+    return str(problem)
+
+
+if __name__ == "__main__":
+    main()
