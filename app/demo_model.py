@@ -218,22 +218,28 @@ def trailing_results(turn: list[BaseMessage]) -> list[ToolMessage]:
     return [message for message in turn[spoke + 1 :] if isinstance(message, ToolMessage)]
 
 
+def failed(message: ToolMessage) -> bool:
+    """Whether the tool failed; over the wire only its words say so."""
+    return message.status == "error" or message.text.startswith("Error: ")
+
+
 def wants_another_try(message: ToolMessage) -> bool:
     """Whether the tool failed and asks to be tried again."""
-    return message.status == "error" and "try again" in message.text.lower()
+    return failed(message) and "try again" in message.text.lower()
 
 
 def answer(messages: list[BaseMessage], turn: list[BaseMessage]) -> str:
     """What the model says in words."""
+    names = {call["id"]: call["name"] for m in turn if isinstance(m, AIMessage) for call in m.tool_calls}
     if results := [message for message in turn if isinstance(message, ToolMessage)]:
-        return "\n".join(result_in_words(message) for message in results)
+        return "\n".join(result_in_words(names[result.tool_call_id], result) for result in results)
     return story(turn[0].text) or name_in_words(messages, turn[0].text) or small_talk(turn[0].text)
 
 
-def result_in_words(message: ToolMessage) -> str:
+def result_in_words(tool: str, message: ToolMessage) -> str:
     """What a tool answered, or that it failed."""
-    verb = "failed" if message.status == "error" else "says"
-    return f"The {message.name} tool {verb}: {message.text}"
+    verb = "failed" if failed(message) else "says"
+    return f"The {tool} tool {verb}: {message.text.removeprefix('Error: ')}"
 
 
 def story(text: str) -> str | None:

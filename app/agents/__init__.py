@@ -32,17 +32,24 @@ class Agents:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def load(key: str, models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
+def load(
+    key: str,
+    models: Models,
+    checkpointer: BaseCheckpointSaver | None = None,
+    table: Mapping[str, Agent] = AGENTS,
+) -> CompiledStateGraph:
     """The agent's graph, ready to run."""
-    return resolve_name(AGENTS[key].build)(models, checkpointer)
+    return resolve_name(table[key].build)(models, checkpointer)
 
 
-def load_all(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> Agents:
+def load_all(
+    models: Models, checkpointer: BaseCheckpointSaver | None = None, table: Mapping[str, Agent] = AGENTS
+) -> Agents:
     """Every agent; one that cannot be built is reported among the errors and stops nobody."""
     agents = Agents()
-    for key in AGENTS:
+    for key in table:
         try:
-            agents.graphs[key] = load(key, models, checkpointer)
+            agents.graphs[key] = load(key, models, checkpointer, table)
         except Exception as error:  # noqa: BLE001 — whatever is wrong with one agent, the others work
             agents.errors[key] = f"{type(error).__name__}: {error}"
     return agents

@@ -37,4 +37,4 @@ def react(
 
 def in_words(error: Exception) -> str:
     """What the model is told of a tool that failed."""
-    return str(error) or type(error).__name__
+    return f"Error: {str(error) or type(error).__name__}"

@@ -17,7 +17,7 @@ MAX_EXPONENT = 1_000
 def power(base: float, exponent: float) -> float:
     """The power, refused where it would take more than a moment to write down."""
     if abs(base) > MAX_BASE or abs(exponent) > MAX_EXPONENT:
-        raise ToolException(f"{base} to the power of {exponent} is too large for this calculator.")
+        raise ValueError(f"{base} to the power of {exponent} is too large")
     return base**exponent
 
 
@@ -41,11 +41,16 @@ def calculator(expression: str) -> str:
     if not ARITHMETIC.fullmatch(expression):
         raise ToolException("Write at most 200 characters: numbers, + - * / // % ^ and brackets.")
     try:
-        return str(SimpleEval(operators=OPERATORS).eval(expression))
-    except ToolException:
-        raise
+        return number(SimpleEval(operators=OPERATORS).eval(expression))
     except Exception as error:
-        raise ToolException(f"{expression.strip()} cannot be calculated: {error}") from error
+        raise ToolException(f"{expression.strip()} cannot be calculated: {error}.") from error
+
+
+def number(result: object) -> str:
+    """The result in digits, if it is a number."""
+    if not isinstance(result, int | float):
+        raise TypeError("the result is not a number")
+    return str(result)
 
 
 @tool
