@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import EndEvent, ErrorEvent, MessageEvent, RunEvent, StreamEvent
-from telemetry.settings import SettingsError, load_settings
+from telemetry.settings import SettingsError, load_settings, sentence
 
 LOOPBACK = "127.0.0.1"
 QUESTION = "What is 12*34?"
@@ -38,16 +38,18 @@ class DemoError(Exception):
 class Settings(BaseSettings):
     """Where the demo's parts listen, and whether it ends after its turn."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
+    )
 
-    port: Port = 8080
-    ui_port: Port = 8501
-    viewer_port: Port = 3000
-    viewer_public_key: str = "pk-lf-local"
-    viewer_secret_key: SecretStr = SecretStr("sk-lf-local")
-    data_dir: Path = Path(".data")
-    auth_secret: SecretStr | None = None
-    demo_once: bool = False
+    port: Port = Field(8080, alias="PORT")
+    ui_port: Port = Field(8501, alias="UI_PORT")
+    viewer_port: Port = Field(3000, alias="VIEWER_PORT")
+    viewer_public_key: str = Field("pk-lf-local", alias="VIEWER_PUBLIC_KEY")
+    viewer_secret_key: SecretStr = Field(SecretStr("sk-lf-local"), alias="VIEWER_SECRET_KEY")
+    data_dir: Path = Field(Path(".data"), alias="DATA_DIR")
+    auth_secret: SecretStr | None = Field(None, alias="AUTH_SECRET")
+    demo_once: bool = Field(False, alias="DEMO_ONCE", description="end after the turn")
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,13 @@ def main() -> int:
     except (DemoError, SettingsError, AgentError) as error:
         print(error, file=sys.stderr)
     except ValidationError as error:
-        problem = error.errors()[0]
-        print(f"{str(problem['loc'][0]).upper()}: {problem['msg']}", file=sys.stderr)
+        print(sentence(error), file=sys.stderr)
     return 1
 
 
 def run(settings: Settings) -> int:
     """Start the parts, send the turn, show what came of it, and stay unless told otherwise."""
-    os.environ["HOST"] = LOOPBACK
+    os.environ |= {"HOST": LOOPBACK, "AGENT_URL": f"http://{LOOPBACK}:{settings.port}"}
     tracing = load_settings()
     local = tracing.enabled and not tracing.active and tracing.exporter == "otlp"
     parts = [*([viewer(settings)] if local else []), service(settings), chat(settings)]
@@ -173,7 +174,8 @@ def show_turn(settings: Settings, backend: Part | None, traced: bool) -> bool:
     elif turn.run.sampled is False:
         print("This turn was not sampled: it has no trace.")
     elif backend:
-        return _show_trace(backend, turn)
+        with telemetry.untraced():
+            return _show_trace(backend, turn)
     else:
         print(f"trace   {turn.run.trace_url or turn.run.trace_id}")
     return True
@@ -182,8 +184,11 @@ def show_turn(settings: Settings, backend: Part | None, traced: bool) -> bool:
 def talk(client: AgentClient, question: str) -> Turn:
     """Send one message on a new thread, as the chat page does, and return what came of it."""
     thread_id = f"demo-{uuid4().hex[:8]}"
-    with telemetry.scope(session_id=thread_id, trace_name="chat turn"), telemetry.span("chat turn"):
-        return _read(client.stream(question, thread_id=thread_id))
+    with telemetry.scope(session_id=thread_id, trace_name="chat turn"), telemetry.span("chat turn") as span:
+        span.set_attribute("input.value", question)
+        turn = _read(client.stream(question, thread_id=thread_id))
+        span.set_attribute("output.value", turn.answer)
+        return turn
 
 
 def _read(events: Iterator[StreamEvent]) -> Turn:
@@ -228,6 +233,7 @@ def _read_env_file() -> None:
 
 
 def _point_at_viewer(backend: Part, settings: Settings) -> None:
+    os.environ.setdefault("VIEWER_DB", str(settings.data_dir / "viewer.db"))
     os.environ["LANGFUSE_HOST"] = backend.url
     os.environ["LANGFUSE_PUBLIC_KEY"] = settings.viewer_public_key
     os.environ["LANGFUSE_SECRET_KEY"] = settings.viewer_secret_key.get_secret_value()
