@@ -1,0 +1,136 @@
+"""Turns run in threads of their own: they belong to the process, not to the page that watches."""
+
+import atexit
+import logging
+import threading
+
+import streamlit as st
+
+import telemetry
+from app.client import AgentClient, AgentError, Failed
+from app.schema import RunEvent, StreamEvent
+from ui.exchange import Exchange, from_events
+from ui.tracing import chat_turn
+
+logger = logging.getLogger(__name__)
+
+KEPT = 200
+FAREWELL_SECONDS = 2
+
+
+class Turn:
+    """One user message on its way through the service, whoever watches."""
+
+    def __init__(self, client: AgentClient, thread_id: str, message: str, model: str | None = None) -> None:
+        self.thread_id = thread_id
+        self.user_id = client.user_id
+        self.message = message
+        self.done = False
+        self.stopping = False
+        self._client = client
+        self._model = model
+        self._cancel = client.cancel
+        self._events: list[StreamEvent] = []
+        self._error: AgentError | None = None
+        self._trace: telemetry.TraceRef | None = None
+        self._thread = threading.Thread(target=self._run, name=f"turn {thread_id}", daemon=True)
+
+    def start(self) -> None:
+        """The turn is on its way."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The service has been asked to stop, or will be as soon as it has named the run."""
+        self.stopping = True
+        if run_id := self.exchange().run_id:
+            self._ask_to_stop(run_id)
+
+    def wait(self, seconds: float) -> None:
+        """The turn is over, or the time is."""
+        self._thread.join(seconds)
+
+    def exchange(self) -> Exchange:
+        """What there is to see so far."""
+        seen, own = from_events(self.message, self._events), self._trace
+        if self._error:
+            seen.error = str(self._error)
+        if own:
+            seen.trace_id = seen.trace_id or own.trace_id
+        if own and seen.kept and seen.trace_id == own.trace_id:
+            seen.trace_url = seen.trace_url or own.url
+        return seen
+
+    def _run(self) -> None:
+        try:
+            with chat_turn(self.thread_id, self.user_id, self.message) as span:
+                self._trace = telemetry.current_trace()
+                self._cancel = telemetry.carry(self._client.cancel)
+                try:
+                    self._follow()
+                finally:
+                    span.set_attribute("output.value", self.exchange().answer)
+        except AgentError as error:
+            self._error = error
+        except Exception:
+            logger.exception("a turn broke")
+            self._error = Failed("Something broke in this page; its log says what.")
+        finally:
+            self.done = True
+
+    def _follow(self) -> None:
+        for event in self._client.stream(self.message, thread_id=self.thread_id, model=self._model):
+            self._events.append(event)
+            if isinstance(event, RunEvent) and self.stopping:
+                self._ask_to_stop(event.run_id)
+        if error := self.exchange().error:
+            raise Failed(error)
+
+    def _ask_to_stop(self, run_id: str) -> None:
+        try:
+            self._cancel(run_id)
+        except AgentError as error:
+            logger.warning("run %s could not be stopped: %s", run_id, error)
+
+
+class Turns:
+    """The latest turn of each user's threads."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str | None, str], Turn] = {}
+        self._lock = threading.Lock()
+        atexit.register(self.stop)
+
+    def latest(self, user_id: str | None, thread_id: str) -> Turn | None:
+        """The turn that this thread saw last in this process."""
+        return self._latest.get((user_id, thread_id))
+
+    def begin(self, turn: Turn) -> bool:
+        """Whether the turn has begun; not so while the thread's previous one still runs."""
+        key = (turn.user_id, turn.thread_id)
+        with self._lock:
+            if (previous := self._latest.get(key)) and not previous.done:
+                return False
+            self._latest.pop(key, None)
+            self._latest[key] = turn
+            self._forget()
+        turn.start()
+        return True
+
+    def stop(self) -> None:
+        """Every turn has been asked to stop and had a moment to end its span."""
+        running = [turn for turn in self._latest.values() if not turn.done]
+        for turn in running:
+            turn.stop()
+        for turn in running:
+            turn.wait(FAREWELL_SECONDS)
+
+    def _forget(self) -> None:
+        over = [key for key, turn in self._latest.items() if turn.done]
+        for key in over[:-KEPT]:
+            del self._latest[key]
+
+
+@st.cache_resource(show_spinner=False)
+def turns() -> Turns:
+    """The turns of this process, the same for every page that watches."""
+    return Turns()
