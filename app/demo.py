@@ -39,17 +39,17 @@ class Settings(BaseSettings):
     """Where the demo's parts listen, and whether it ends after its turn."""
 
     model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, populate_by_name=True
+        alias_generator=str.upper, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
 
-    port: Port = Field(8080, alias="PORT")
-    ui_port: Port = Field(8501, alias="UI_PORT")
-    viewer_port: Port = Field(3000, alias="VIEWER_PORT")
-    viewer_public_key: str = Field("pk-lf-local", alias="VIEWER_PUBLIC_KEY")
-    viewer_secret_key: SecretStr = Field(SecretStr("sk-lf-local"), alias="VIEWER_SECRET_KEY")
-    data_dir: Path = Field(Path(".data"), alias="DATA_DIR")
-    auth_secret: SecretStr | None = Field(None, alias="AUTH_SECRET")
-    demo_once: bool = Field(False, alias="DEMO_ONCE", description="end after the turn")
+    port: Port = 8080
+    ui_port: Port = 8501
+    viewer_port: Port = 3000
+    viewer_public_key: str = "pk-lf-local"
+    viewer_secret_key: SecretStr = SecretStr("sk-lf-local")
+    data_dir: Path = Path(".data")
+    auth_secret: SecretStr | None = None
+    demo_once: bool = False
 
 
 @dataclass(frozen=True)
