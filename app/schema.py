@@ -8,7 +8,8 @@ MAX_MESSAGE = 100_000
 
 Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE)]
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
-UserId = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f/\\]{1,128}$")]
+USER_ID = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
+UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
 
 
 class UserInput(BaseModel):
@@ -17,12 +18,8 @@ class UserInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     message: Message
-    model: str | None = Field(
-        None, max_length=200, description="provider:name; the service's default without it"
-    )
-    thread_id: ThreadId | None = Field(
-        None, description="the conversation to go on with; a new one without it"
-    )
+    model: str | None = Field(None, max_length=200, description="one that /info lists")
+    thread_id: ThreadId | None = Field(None, description="a new conversation without it")
     user_id: UserId | None = None
     agent_config: dict[str, Any] = Field(default_factory=dict)
 
@@ -67,16 +64,15 @@ class ChatHistory(BaseModel):
     """The messages of one thread, oldest first, with the page of each turn's trace where it is known."""
 
     messages: list[ChatMessage]
-    trace_urls: dict[str, str] = Field(
-        default_factory=dict, description="trace id -> page; sampled traces only"
-    )
+    trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
 
 
 class AgentInfo(BaseModel):
-    """An agent that can be talked to."""
+    """An agent, and why it cannot be talked to where it could not be loaded."""
 
     key: str
     description: str
+    error: str | None = None
 
 
 class ServiceInfo(BaseModel):

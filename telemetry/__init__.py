@@ -1,0 +1,31 @@
+"""Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
+
+from telemetry.context import carry, scope, trust
+from telemetry.langfuse import trace_url
+from telemetry.provider import configure, shutdown
+from telemetry.provider import instrument_app as instrument
+from telemetry.settings import SettingsError
+from telemetry.span import TraceRef, capture_exception, current_trace, event, get_span, span, untraced
+from telemetry.turn import Turn, cancel_turns, current_turn, drain
+
+__all__ = [
+    "SettingsError",
+    "TraceRef",
+    "Turn",
+    "cancel_turns",
+    "capture_exception",
+    "carry",
+    "configure",
+    "current_trace",
+    "current_turn",
+    "drain",
+    "event",
+    "get_span",
+    "instrument",
+    "scope",
+    "shutdown",
+    "span",
+    "trace_url",
+    "trust",
+    "untraced",
+]

@@ -66,9 +66,7 @@ class Span:
     flags: int = 0
 
 
-def decode(
-    body: bytes, content_type: str, content_encoding: str | None = None, limit: int = LIMIT
-) -> list[Span]:
+def decode(body: bytes, content_type: str, content_encoding: str | None = None, limit: int = LIMIT) -> list[Span]:
     """Return the spans of a trace export request, protobuf or JSON.
 
     Raises `Malformed` if any part of it is, and `TooLarge` where it unpacks to more than `limit` bytes.

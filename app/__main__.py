@@ -1,0 +1,42 @@
+"""`python -m app` serves the agents."""
+
+import logging
+import sys
+from types import FrameType
+
+import uvicorn
+from dotenv import load_dotenv
+
+import telemetry
+from app.models import ModelSettingError
+from app.service import create_app
+from app.settings import load_settings
+
+
+class Server(uvicorn.Server):
+    """A server whose open streams end at the first signal: it waits for them before its lifespan does."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop; the turns under way are cancelled, and their readers told so."""
+        telemetry.cancel_turns("shutdown")
+        super().handle_exit(sig, frame)
+
+
+def main() -> int:
+    """Serve until a signal says to stop; returns the exit code."""
+    load_dotenv()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    try:
+        settings = load_settings()
+        telemetry.configure("agent-api")
+        app = create_app(settings)
+    except (telemetry.SettingsError, ModelSettingError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the sentence is for the person who started it
+        return 2
+    server = Server(uvicorn.Config(app, settings.host, settings.port, log_level="warning"))
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Who the caller is."""
+
+import hmac
+from dataclasses import dataclass
+from typing import Annotated
+
+import jwt
+from fastapi import Depends, Header, HTTPException, Request
+
+from app.schema import USER_ID
+from app.settings import Settings
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Somebody the service answers to; `user_id` is empty for a trusted caller who named nobody."""
+
+    user_id: str
+    trusted: bool
+
+    def acting_for(self, claimed: str | None) -> str:
+        """Return the user that a request is for; refuses a claim to be somebody else."""
+        if not self.user_id and self.trusted:
+            return claimed or ""
+        if claimed not in (None, self.user_id):
+            raise HTTPException(403, "user_id is not the caller's: leave it out, or send the caller's own.")
+        return self.user_id
+
+
+def bearer(authorization: str | None) -> str:
+    """Return the token of an Authorization header, empty without one."""
+    scheme, _, token = (authorization or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def is_secret(authorization: str | None, settings: Settings) -> bool:
+    """Return whether the header holds the service's own secret, or nothing has to be held."""
+    if settings.auth_secret is None:
+        return True
+    secret = settings.auth_secret.get_secret_value()
+    return hmac.compare_digest(bearer(authorization).encode(), secret.encode())
+
+
+def get_caller(
+    request: Request,
+    authorization: Annotated[str | None, Header()] = None,
+    x_user_id: Annotated[str | None, Header(pattern=USER_ID)] = None,
+) -> Caller:
+    """Return who sent the request; refuses one who does not say it rightly."""
+    settings: Settings = request.app.state.settings
+    if settings.auth_secret is None:
+        return Caller(x_user_id or "", trusted=True)
+    if is_secret(authorization, settings):
+        return Caller(x_user_id or "", trusted=True)
+    return Caller(_subject(bearer(authorization), settings.auth_secret.get_secret_value()), trusted=False)
+
+
+def _subject(token: str, secret: str) -> str:
+    try:
+        return jwt.decode(token, secret, algorithms=["HS256"], options={"require": ["sub"]})["sub"]
+    except jwt.PyJWTError as error:
+        raise HTTPException(
+            401,
+            "Send the service's secret, or a token signed with it, as Authorization: Bearer …",
+            headers={"WWW-Authenticate": "Bearer"},
+        ) from error
+
+
+CallerDep = Annotated[Caller, Depends(get_caller)]

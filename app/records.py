@@ -1,0 +1,152 @@
+"""Whose threads there are, and which runs they had: what the checkpoints do not say."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    event,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+_tables = MetaData()
+threads = Table(
+    "threads",
+    _tables,
+    Column("thread_id", String, primary_key=True),
+    Column("user_id", String, nullable=False, index=True),
+    Column("agent", String, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+runs = Table(
+    "runs",
+    _tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("user_id", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("trace_id", String),
+    Column("span_id", String),
+    Column("sampled", Boolean, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("resumed", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("ended", DateTime(timezone=True)),
+)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A conversation and who it belongs to."""
+
+    thread_id: str
+    user_id: str
+    agent: str
+    created: datetime = field(default_factory=_now)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of an agent; `position` is how many messages the thread had when it began."""
+
+    run_id: str
+    thread_id: str
+    user_id: str
+    agent: str
+    position: int
+    message: str
+    trace_id: str | None = None
+    span_id: str | None = None
+    sampled: bool = False
+    resumed: bool = False
+    status: str = "running"
+    created: datetime = field(default_factory=_now)
+    ended: datetime | None = None
+
+
+class Records:
+    """The threads and runs in the service's database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+    async def claim(self, thread: Thread) -> Thread:
+        """Return the thread as it is kept, making it this user's where nobody had it."""
+        async with self._engine.begin() as connection:
+            await connection.execute(self._insert(threads).values(asdict(thread)).on_conflict_do_nothing())
+        found = await self.thread(thread.thread_id)
+        assert found  # noqa: S101 - it has just been written
+        return found
+
+    async def thread(self, thread_id: str) -> Thread | None:
+        """Return the thread, None where there is none."""
+        async with self._engine.connect() as connection:
+            row = (
+                (await connection.execute(select(threads).where(threads.c.thread_id == thread_id)))
+                .mappings()
+                .one_or_none()
+            )
+        return Thread(**row) if row else None
+
+    async def begin(self, run: Run) -> None:
+        """Keep a run that begins."""
+        async with self._engine.begin() as connection:
+            await connection.execute(self._insert(runs).values(asdict(run)))
+
+    async def end(self, run_id: str, status: str) -> None:
+        """Keep how a run ended."""
+        change = update(runs).where(runs.c.run_id == run_id).values(status=status, ended=_now())
+        async with self._engine.begin() as connection:
+            await connection.execute(change)
+
+    async def run(self, run_id: str) -> Run | None:
+        """Return the run, None where there is none."""
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(select(runs).where(runs.c.run_id == run_id))).mappings().one_or_none()
+        return Run(**row) if row else None
+
+    async def of_thread(self, thread_id: str) -> Sequence[Run]:
+        """Return the thread's runs, oldest first."""
+        query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created)
+        async with self._engine.connect() as connection:
+            return [Run(**row) for row in (await connection.execute(query)).mappings()]
+
+
+@asynccontextmanager
+async def open_records(url: str) -> AsyncIterator[Records]:
+    """Yield the records in the database at this SQLAlchemy address, with their tables made."""
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _use_wal)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_tables.create_all)
+        yield Records(engine)
+    finally:
+        await engine.dispose()
+
+
+def _use_wal(connection: object, _: object) -> None:
+    cursor = connection.cursor()  # pyright: ignore[reportAttributeAccessIssue] - a DB-API connection
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.close()

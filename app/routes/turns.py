@@ -1,0 +1,127 @@
+"""Talking to an agent."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import StreamingResponse
+from langgraph.graph.state import CompiledStateGraph
+
+from app.agents import AGENTS, DEFAULT_AGENT
+from app.caller import CallerDep
+from app.errors import answer
+from app.models import UnknownModelError
+from app.schema import ChatMessage, EndEvent, ErrorEvent, InterruptEvent, MessageEvent, StreamInput, UserInput
+from app.turns import AgentTurn, run_event
+from telemetry.span import one_line
+
+router = APIRouter()
+
+
+@router.post("/invoke", response_model=ChatMessage)
+@router.post("/{agent_id}/invoke", response_model=ChatMessage)
+async def invoke(asked: UserInput, request: Request, caller: CallerDep, agent_id: str = DEFAULT_AGENT) -> Any:
+    """Return the last message of the agent's answer."""
+    turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), StreamInput(**asked.model_dump()))
+    leaving = asyncio.create_task(_when_gone(request.receive, turn))
+    try:
+        last = [_as_message(turn, item) async for item in turn if isinstance(item, MessageEvent | InterruptEvent)]
+    finally:
+        leaving.cancel()
+    if turn.error:
+        return answer(500, one_line(turn.error))
+    if not last:
+        return answer(499, "The turn was cancelled before the agent had answered.")
+    return last[-1]
+
+
+@router.post("/stream", response_class=StreamingResponse)
+@router.post("/{agent_id}/stream", response_class=StreamingResponse)
+async def stream(
+    asked: StreamInput, request: Request, caller: CallerDep, agent_id: str = DEFAULT_AGENT
+) -> StreamingResponse:
+    """Stream the agent's answer as server-sent events."""
+    turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), asked)
+    events = _alive(_events(turn), request.app.state.settings.keepalive_s)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.post("/runs/{run_id}/cancel")
+async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, str]:
+    """Stop the run where it stands."""
+    turns = request.app.state.turns
+    run = await turns.records.run(run_id)
+    if run is None or (caller.user_id and run.user_id != caller.user_id):
+        raise HTTPException(404, f"There is no run {run_id}.")
+    if turn := turns.running(run_id):
+        turn.cancel("cancel")
+    return {"run_id": run_id, "status": "cancelling" if turn else run.status}
+
+
+async def _begin(request: Request, agent_id: str, user: str, asked: StreamInput) -> AgentTurn:
+    graph = _agent(request, agent_id)
+    try:
+        request.app.state.models.get(asked.model)
+    except UnknownModelError as error:
+        raise HTTPException(422, str(error)) from error
+    return await request.app.state.turns.begin(agent_id, graph, user, asked)
+
+
+def _agent(request: Request, agent_id: str) -> CompiledStateGraph:
+    agents = request.app.state.agents
+    if agent_id in agents.errors:
+        raise HTTPException(503, f"The agent {agent_id} could not be loaded: {agents.errors[agent_id]}")
+    if agent_id not in agents.graphs:
+        raise HTTPException(404, f"There is no agent {agent_id}; choose one of: {', '.join(AGENTS)}.")
+    return agents.graphs[agent_id]
+
+
+def _as_message(turn: AgentTurn, item: MessageEvent | InterruptEvent) -> ChatMessage:
+    if isinstance(item, MessageEvent):
+        return item.content
+    trace_id = turn.trace.trace_id if turn.trace else None
+    asked = {"interrupt": {"id": item.id, "value": item.value}}
+    return ChatMessage(
+        type="custom", content=str(item.value), run_id=str(turn.run_id), trace_id=trace_id, custom_data=asked
+    )
+
+
+async def _when_gone(receive: Callable[[], Awaitable[Any]], turn: AgentTurn) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    turn.cancel("disconnect")
+
+
+async def _events(turn: AgentTurn) -> AsyncIterator[str]:
+    yield _sse(run_event(turn))
+    async for item in turn:
+        yield _sse(item)
+    trace_id = turn.trace.trace_id if turn.trace else None
+    if turn.error:
+        kind, message = type(turn.error).__name__, one_line(turn.error)
+        yield _sse(ErrorEvent(error=kind, message=message, trace_id=trace_id))
+    sampled = bool(turn.trace and turn.trace.sampled)
+    yield _sse(EndEvent(status=turn.status or "failed", kept=sampled, trace_url=turn.trace.url if turn.trace else None))
+    yield "data: [DONE]\n\n"
+
+
+def _sse(event: Any) -> str:
+    return f"data: {event.model_dump_json()}\n\n"
+
+
+async def _alive(events: AsyncIterator[str], silence_s: float) -> AsyncIterator[str]:
+    pending = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait({pending}, timeout=silence_s)
+            if not done:
+                yield ": alive\n\n"
+                continue
+            item = pending.result()
+            if item is None:
+                return
+            yield item
+            pending = asyncio.ensure_future(anext(events, None))
+    finally:
+        pending.cancel()

@@ -1,0 +1,72 @@
+"""What the environment says about the service, checked before it starts."""
+
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from telemetry.settings import SettingsError, sentence
+
+
+class Settings(BaseSettings):
+    """The settings of the agent service; an empty value is an unset one."""
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    host: str = Field(default="127.0.0.1", alias="HOST", description="address to listen on")
+    port: int = Field(default=8080, alias="PORT", ge=0, le=65535, description="port to listen on")
+    data_dir: Path = Field(default=Path(".data"), alias="DATA_DIR", description="folder of threads, runs and files")
+    model: str = Field(default="demo", alias="MODEL", description="default model, as provider:name; demo needs no key")
+    models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), alias="MODELS", description="further models that a caller may choose, by comma"
+    )
+    demo_pace_s: float = Field(
+        default=0.03, alias="DEMO_PACE_S", ge=0, le=10, description="seconds between two words of the demo model"
+    )
+    auth_secret: SecretStr | None = Field(
+        default=None,
+        alias="AUTH_SECRET",
+        min_length=16,
+        description="callers send it, or a token signed with it, as bearer; needed to listen beyond this machine",
+    )
+    turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
+    keepalive_s: float = Field(
+        default=1,
+        alias="KEEPALIVE_S",
+        gt=0,
+        le=1,
+        description="longest silence of a stream, bridged by a comment line",
+    )
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        if self.auth_secret is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"HOST={self.host} would serve everybody without asking who they are: "
+                "set AUTH_SECRET (16 characters or more), or HOST=127.0.0.1"
+            )
+        return self
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process's environment; raises `SettingsError` with one sentence."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(sentence(error)) from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,182 @@
+"""Running an agent for one user message: what goes in, what comes out, what is kept."""
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import uuid4
+
+from fastapi import HTTPException
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.graph import START
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command, Interrupt
+
+from app.messages import answers_to_open_calls, in_update, stopped, to_chat
+from app.records import Records, Run, Thread
+from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent
+from telemetry import Turn, untraced
+
+AgentTurn = Turn[StreamEvent]
+
+
+@dataclass
+class Turns:
+    """The turns of this service: at most one at a time on a thread."""
+
+    records: Records
+    timeout_s: float
+    _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
+
+    async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: StreamInput) -> AgentTurn:
+        """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for a busy one."""
+        thread_id = asked.thread_id or str(uuid4())
+        thread = await self.records.claim(Thread(thread_id, user, key))
+        if thread.user_id != user:
+            raise unknown_thread(thread_id)
+        if thread_id in self._busy:
+            raise HTTPException(409, f"Thread {thread_id} is answering already: wait for its end, or cancel it.")
+        self._busy[thread_id] = None
+        try:
+            turn = self._busy[thread_id] = await self._start(key, graph, thread, asked)
+        except BaseException:
+            del self._busy[thread_id]
+            raise
+        return turn
+
+    def running(self, run_id: str) -> AgentTurn | None:
+        """Return the turn of this run, None where it is not under way here."""
+        return next((turn for turn in self._busy.values() if turn and str(turn.run_id) == run_id), None)
+
+    async def _start(self, key: str, graph: CompiledStateGraph, thread: Thread, asked: StreamInput) -> AgentTurn:
+        turn = AgentTurn(
+            key,
+            run_id=uuid4(),
+            session_id=thread.thread_id,
+            user_id=thread.user_id or None,
+            message=asked.message,
+            timeout_s=self.timeout_s,
+        )
+        answering = Answering(graph, _config(turn, key, thread, asked), asked)
+        run = await answering.prepare(turn, key, thread)
+        await self.records.begin(run)
+        turn.start(answering.work, lambda turn: self._settle(turn, thread, answering))
+        return turn
+
+    async def _settle(self, turn: AgentTurn, thread: Thread, answering: "Answering") -> None:
+        try:
+            await answering.settle(turn)
+            await self.records.end(str(turn.run_id), turn.status or "failed")
+        finally:
+            self._busy.pop(thread.thread_id, None)
+
+
+@dataclass
+class Answering:
+    """One agent at work on one message."""
+
+    graph: CompiledStateGraph
+    config: RunnableConfig
+    asked: StreamInput
+    before: list[AnyMessage] = field(default_factory=list)
+    interrupts: Sequence[Interrupt] = ()
+    partial: str = ""
+    seen: set[str] = field(default_factory=set)
+
+    async def prepare(self, turn: AgentTurn, key: str, thread: Thread) -> Run:
+        """Read where the thread stands, and return the record of the run that begins."""
+        state = await self.graph.aget_state(self.config)
+        self.before, self.interrupts = state.values.get("messages", []), state.interrupts
+        self.seen = {message.id for message in self.before if message.id}
+        return Run(
+            run_id=str(turn.run_id),
+            thread_id=thread.thread_id,
+            user_id=thread.user_id,
+            agent=key,
+            position=len(self.before),
+            message=self.asked.message,
+            trace_id=turn.trace.trace_id if turn.trace else None,
+            span_id=turn.trace.span_id if turn.trace else None,
+            sampled=bool(turn.trace and turn.trace.sampled),
+            resumed=bool(self.interrupts),
+        )
+
+    async def work(self, turn: AgentTurn) -> None:
+        """Run the agent to its end or to its next question, emitting what clients see."""
+        chunks = self.graph.astream(self._input(), self.config, stream_mode=["messages", "updates"], subgraphs=True)
+        async with aclosing(cast("AsyncGenerator[Any]", chunks)):
+            async for _, mode, chunk in chunks:
+                for item in self._seen_by_clients(turn, mode, chunk):
+                    await turn.emit(item)
+
+    async def settle(self, turn: AgentTurn) -> None:
+        """Leave the thread fit for its next turn, with what was said until this one was stopped."""
+        turn.answer = turn.answer or self.partial
+        if turn.status in ("completed", "waiting"):
+            return
+        with untraced():
+            state = await self.graph.aget_state(self.config)
+            missing: list[AnyMessage] = [*answers_to_open_calls(state.values.get("messages", []))]
+            if self.partial:
+                missing.append(stopped(self.partial))
+            if missing:
+                await self.graph.aupdate_state(self.config, {"messages": missing}, as_node=START)
+
+    def _input(self) -> Any:
+        if self.interrupts:
+            return Command(resume={waiting.id: self.asked.message for waiting in self.interrupts})
+        return {"messages": [*answers_to_open_calls(self.before), HumanMessage(self.asked.message)]}
+
+    def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any) -> Iterator[StreamEvent]:
+        if mode == "messages":
+            yield from self._tokens(chunk[0])
+        elif "__interrupt__" in chunk:
+            turn.waits = True
+            for waiting in chunk["__interrupt__"]:
+                yield InterruptEvent(id=waiting.id, value=waiting.value)
+        else:
+            for update in chunk.values():
+                yield from self._messages(turn, update)
+
+    def _tokens(self, message: BaseMessage) -> Iterator[StreamEvent]:
+        if not isinstance(message, AIMessageChunk) or not message.text:
+            return
+        self.partial += message.text
+        if self.asked.stream_tokens:
+            yield TokenEvent(content=message.text)
+
+    def _messages(self, turn: AgentTurn, update: object) -> Iterator[StreamEvent]:
+        for message in in_update(update):
+            if message.id in self.seen or isinstance(message, HumanMessage):
+                continue
+            self.seen.add(message.id or "")
+            if isinstance(message, AIMessage):
+                self.partial, turn.answer = "", message.text or turn.answer
+            trace_id = turn.trace.trace_id if turn.trace else None
+            if shown := to_chat(message, str(turn.run_id), trace_id):
+                yield MessageEvent(content=shown)
+
+
+def run_event(turn: AgentTurn) -> RunEvent:
+    """Return the event that a stream begins with."""
+    trace = turn.trace
+    return RunEvent(
+        run_id=str(turn.run_id),
+        trace_id=trace.trace_id if trace else None,
+        thread_id=turn.session_id,
+        sampled=bool(trace and trace.sampled),
+        trace_url=trace.url if trace else None,
+    )
+
+
+def unknown_thread(thread_id: str) -> HTTPException:
+    """Return the answer to one who asks for a thread that is not there, or not theirs."""
+    return HTTPException(404, f"There is no thread {thread_id}.")
+
+
+def _config(turn: AgentTurn, key: str, thread: Thread, asked: StreamInput) -> RunnableConfig:
+    ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
+    ids |= {"session_id": thread.thread_id, "agent_name": key}
+    configurable = {"thread_id": thread.thread_id, "model": asked.model, **ids}
+    return RunnableConfig(run_id=turn.run_id, configurable=configurable)

@@ -1,0 +1,78 @@
+"""The only place that switches instrumentors on and off."""
+
+import os
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.trace import Span, TracerProvider
+
+from telemetry.context import note_call
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+
+def instrument_app(app: "FastAPI", provider: TracerProvider) -> None:
+    """Make one SERVER span for each request of the app.
+
+    A stream of two hundred events would make two hundred spans of ASGI messages: they are left out.
+    """
+    FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["send", "receive"])
+
+
+def instrument_libraries(provider: TracerProvider) -> None:
+    """Trace what is installed of httpx, httpx2 and LangChain."""
+    # Read once, at the first instrumentation: the stable HTTP names.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+    for instrumentor in _http_clients():
+        instrumentor.instrument(tracer_provider=provider, request_hook=_note, async_request_hook=_note_async)
+    if find_spec("langchain_core"):
+        from telemetry import langgraph
+
+        langgraph.instrument(provider)
+
+
+def uninstrument_libraries() -> None:
+    """Undo `instrument_libraries`."""
+    for instrumentor in _http_clients():
+        if instrumentor.is_instrumented_by_opentelemetry:
+            instrumentor.uninstrument()
+    if find_spec("langchain_core"):
+        from telemetry import langgraph
+
+        langgraph.uninstrument()
+
+
+def end_runs(root: UUID, *, cancelled: bool) -> None:
+    """End the spans of this root's LangChain runs that are still open."""
+    if langgraph := sys.modules.get("telemetry.langgraph"):
+        langgraph.end_runs(root, cancelled=cancelled)
+
+
+def _http_clients() -> list[BaseInstrumentor]:
+    # An instrumentor whose library is missing logs an error.
+    kinds: dict[str, type[BaseInstrumentor]] = {
+        "httpx": HTTPXClientInstrumentor,
+        "httpx2": HTTPX2ClientInstrumentor,
+    }
+    return [kind() for name, kind in kinds.items() if find_spec(name)]
+
+
+def _note(span: Span, request: Any) -> None:
+    note_call(span, str(_url(request.url)))
+
+
+async def _note_async(span: Span, request: Any) -> None:
+    _note(span, request)
+
+
+def _url(url: Any) -> str:
+    if isinstance(url, tuple):
+        scheme, host, port, _ = url
+        return f"{scheme.decode()}://{host.decode()}" + (f":{port}" if port else "")
+    return str(url)

@@ -1,0 +1,172 @@
+"""LangChain's runs as spans: OpenInference's tracer, with what it leaves out.
+
+What a node or a tool does hangs under its span; the first token is timed; a cancelled run is no error; a run that
+LangChain never ends is ended with its turn.
+"""
+
+from asyncio import CancelledError
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from importlib import import_module
+from typing import Any
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackManager
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers.schemas import Run
+from openinference.instrumentation import TraceConfig
+from openinference.instrumentation.langchain import LangChainInstrumentor
+from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
+from opentelemetry import context as otel
+from opentelemetry.trace import Span, StatusCode, TracerProvider, set_span_in_context
+
+from telemetry.sampler import model_call_began, model_call_ended
+from telemetry.turn import current_turn
+
+# LangChain and LangGraph copy the context for each run and enter the run's config there, each by its own function.
+_ENTRANCES = ("langchain_core.runnables.config", "langgraph._internal._runnable")
+_MODEL_RUNS = ("llm", "chat_model")
+
+
+class RunTracer(OpenInferenceTracer):
+    """OpenInference's tracer, run inline: in the order of events, in the context of the run."""
+
+    run_inline = True
+
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - the Run it returns is used by nobody, and keeping an event per token costs memory
+        """Time the first token and keep what was said, for the case that the run never ends."""
+        run = self.run_map.get(str(run_id))
+        if run is None:
+            return
+        said = run.extra.setdefault("said", [])
+        if not said:
+            self._first_token(run_id)
+        said.append(token)
+        if token and (turn := current_turn()):
+            turn.token()
+
+    def on_chain_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
+        """End the run; not as an error where it was only cancelled."""
+        self._mark_cancelled(error, run_id)
+        return super().on_chain_error(error, *args, run_id=run_id, **kwargs)
+
+    def on_tool_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
+        """End the run; a tool's failure counts on the turn even where the graph handles it."""
+        if (turn := current_turn()) and not self._mark_cancelled(error, run_id):
+            turn.counts["tool_errors"] += 1
+        return super().on_tool_error(error, *args, run_id=run_id, **kwargs)
+
+    def on_llm_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
+        """End the run; not as an error where it was only cancelled."""
+        self._mark_cancelled(error, run_id)
+        return super().on_llm_error(error, *args, run_id=run_id, **kwargs)
+
+    def end_runs(self, root: UUID, *, cancelled: bool) -> None:
+        """End the spans of this root's runs that are still open, with what is known of them."""
+        for run in [run for run in list(self.run_map.values()) if run.trace_id == root]:
+            if span := self.get_span(run.id):
+                span.set_attribute("cancelled" if cancelled else "abandoned", True)
+            run.end_time = datetime.now(UTC)
+            self._end_trace(run)
+
+    def _start_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
+        super()._start_trace(run)
+        if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
+            model_call_began(node)
+
+    def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
+        if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
+            model_call_ended(node)
+        span, said = self.get_span(run.id), run.extra.pop("said", None)
+        if span and said and not run.outputs:
+            _set_partial(span, "".join(said))
+        super()._end_trace(run)
+
+    def _first_token(self, run_id: UUID) -> None:
+        now = datetime.now(UTC)
+        if span := self.get_span(run_id):
+            span.set_attribute("langfuse.observation.completion_start_time", now.isoformat())
+
+    def _mark_cancelled(self, error: BaseException, run_id: UUID) -> bool:
+        span = self.get_span(run_id)
+        if span and isinstance(error, CancelledError):
+            # A status of OK is final: the ERROR that follows does not replace it.
+            span.set_status(StatusCode.OK)
+            span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
+        return isinstance(error, CancelledError)
+
+    def _span_id(self, run_id: UUID | None) -> int:
+        span = self.get_span(run_id) if run_id else None
+        return span.get_span_context().span_id if span else 0
+
+
+def instrument(provider: TracerProvider) -> None:
+    """Trace every LangChain run of the process, and let what it does hang under it."""
+    # The messages stand in input.value already.
+    LangChainInstrumentor().instrument(tracer_provider=provider, config=TraceConfig(hide_input_messages=True))
+    if run_tracer := tracer():
+        run_tracer.__class__ = RunTracer
+    for module in _ENTRANCES:
+        _bridge(module)
+
+
+def uninstrument() -> None:
+    """Undo `instrument`."""
+    LangChainInstrumentor().uninstrument()
+    for name in _ENTRANCES:
+        module = _module(name)
+        if module and hasattr(module._set_config_context, "__wrapped__"):  # noqa: SLF001 - the one place where both enter a run's context
+            module._set_config_context = module._set_config_context.__wrapped__  # noqa: SLF001 - see above
+
+
+def tracer() -> RunTracer | None:
+    """Return the tracer that has the open runs, None where LangChain is not traced."""
+    return getattr(LangChainInstrumentor(), "_tracer", None)
+
+
+def end_runs(root: UUID, *, cancelled: bool) -> None:
+    """End the spans of this root's runs that are still open."""
+    if run_tracer := tracer():
+        run_tracer.end_runs(root, cancelled=cancelled)
+
+
+def _bridge(name: str) -> None:
+    module = _module(name)
+    if module is None:
+        return
+    enter: Callable[..., Any] = module._set_config_context  # noqa: SLF001 - see uninstrument
+
+    @wraps(enter)
+    def entered(config: RunnableConfig, *args: Any) -> Any:
+        result = enter(config, *args)
+        if span := _span_of(config):
+            # This context was copied for the run and ends with it: there is nothing to detach.
+            otel.attach(set_span_in_context(span))
+        return result
+
+    module._set_config_context = entered  # noqa: SLF001 - see uninstrument
+
+
+def _span_of(config: RunnableConfig) -> Span | None:
+    manager, run_tracer = config.get("callbacks"), tracer()
+    if not isinstance(manager, BaseCallbackManager) or not manager.parent_run_id or not run_tracer:
+        return None
+    return run_tracer.get_span(manager.parent_run_id)
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        return None
+
+
+def _set_partial(span: Span, text: str) -> None:
+    span.set_attributes(
+        {
+            "output.value": text,
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.output_messages.0.message.content": text,
+        }
+    )

@@ -1,0 +1,181 @@
+"""The tracer provider of this process: what it knows of itself, what it keeps, where its spans go."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.propagators import TraceResponsePropagator, set_global_response_propagator
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider, sampling
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+
+from telemetry import instrumentors, langfuse
+from telemetry.context import Stamper, TrustedPropagator, trust
+from telemetry.quiet import Quiet
+from telemetry.sampler import ModelHttpSampler
+from telemetry.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+logger = logging.getLogger(__name__)
+
+# OpenInference writes several attributes a message; the SDK's 128 would drop the oldest, the user's id among them.
+MAX_ATTRIBUTES = 4096
+# A trace is looked at right after its turn; the SDK's five seconds feel broken.
+SCHEDULE_DELAY_MS = 500
+
+_lock = threading.Lock()
+_pipeline: "Pipeline | None" = None
+
+
+@dataclass
+class Pipeline:
+    """What is in force in this process."""
+
+    provider: TracerProvider
+    quiet: Quiet
+    propagator: TrustedPropagator = field(default_factory=TrustedPropagator)
+
+
+def configure(service: str) -> None:
+    """Set tracing up for this process, once; a later call changes nothing.
+
+    `service` is the service's name unless `OTEL_SERVICE_NAME` says otherwise. Raises `SettingsError` for settings that
+    cannot be served. A tracer provider that somebody else has set stays, and gets our processors.
+    """
+    with _lock:
+        if _pipeline is not None:
+            return
+        settings = load_settings()
+        if not settings.active:
+            logger.info("tracing is off: %s", _why_off(settings))
+            return
+        quiet = Quiet(BatchSpanProcessor(_exporter(settings), schedule_delay_millis=_schedule_delay()))
+        provider = _adopt_or_build(settings, service, [Stamper(), quiet])
+        activate(Pipeline(provider, quiet), settings)
+
+
+def activate(pipeline: Pipeline, settings: Settings) -> None:
+    """Put a pipeline in force: propagators, instrumented libraries, links."""
+    global _pipeline
+    _pipeline = pipeline
+    for host in settings.trusted_hosts:
+        trust(host)
+    propagate.set_global_textmap(pipeline.propagator)
+    set_global_response_propagator(TraceResponsePropagator())
+    langfuse.learn_links(settings)
+    instrumentors.instrument_libraries(pipeline.provider)
+
+
+def deactivate() -> None:
+    """Take the pipeline out of force; its provider is left as it is."""
+    global _pipeline
+    if _pipeline is not None:
+        instrumentors.uninstrument_libraries()
+        _pipeline = None
+
+
+def instrument_app(
+    app: "FastAPI", *, quiet: Iterable[str] = (), honours: Callable[[str | None], bool] | None = None
+) -> None:
+    """Trace the requests of this app; call it before the app serves.
+
+    Requests whose whole path matches one of the expressions in `quiet` make a trace only if they fail. `honours` says
+    of an `Authorization` header whether its sender may continue a trace; everybody may without it.
+    """
+    if _pipeline is None:
+        return
+    _pipeline.quiet.hush(quiet)
+    if honours:
+        _pipeline.propagator.honours = honours
+    instrumentors.instrument_app(app, _pipeline.provider)
+
+
+def shutdown() -> None:
+    """Send what is still held and stop tracing; safe to call twice and when tracing is off."""
+    if _pipeline is not None:
+        _pipeline.provider.shutdown()
+
+
+def pipeline() -> Pipeline | None:
+    """Return what is in force, None with tracing off."""
+    return _pipeline
+
+
+def tracer() -> trace.Tracer:
+    """Return the tracer that our own spans are made with; one that makes nothing with tracing off."""
+    return _pipeline.provider.get_tracer("telemetry") if _pipeline else trace.NoOpTracer()
+
+
+def build_provider(settings: Settings, service: str, processors: Sequence[SpanProcessor]) -> TracerProvider:
+    """Return a provider with our resource, limits and sampler, and these processors; nothing global changes."""
+    provider = TracerProvider(
+        resource=_resource(settings, service),
+        sampler=_sampler(settings) if settings.model_http else ModelHttpSampler(_sampler(settings)),
+        span_limits=_limits(),
+    )
+    for processor in processors:
+        provider.add_span_processor(processor)
+    return provider
+
+
+def _adopt_or_build(settings: Settings, service: str, processors: Sequence[SpanProcessor]) -> TracerProvider:
+    present = trace.get_tracer_provider()
+    if not isinstance(present, TracerProvider):
+        provider = build_provider(settings, service, processors)
+        trace.set_tracer_provider(provider)
+        return provider
+    logger.warning("a tracer provider was already set: its resource, limits and sampler stay in force")
+    for processor in processors:
+        present.add_span_processor(processor)
+    return present
+
+
+def _resource(settings: Settings, service: str) -> Resource:
+    ours = {
+        "service.name": service,
+        "deployment.environment.name": settings.environment,
+        "service.version": settings.release,
+        "langfuse.release": settings.release,
+    }
+    known = Resource.create({key: value for key, value in ours.items() if value})
+    return known.merge(OTELResourceDetector().detect())
+
+
+def _limits() -> SpanLimits:
+    named = {"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"} & os.environ.keys()
+    return SpanLimits() if named else SpanLimits(max_span_attributes=MAX_ATTRIBUTES)
+
+
+def _sampler(settings: Settings) -> sampling.Sampler:
+    rate = settings.sampler_arg if settings.sampler else settings.sampling_rate
+    name = settings.sampler or ("parentbased_always_on" if rate is None else "parentbased_traceidratio")
+    roots = {
+        "always_on": sampling.ALWAYS_ON,
+        "always_off": sampling.ALWAYS_OFF,
+        "traceidratio": sampling.TraceIdRatioBased(1.0 if rate is None else rate),
+    }
+    root = roots[name.removeprefix("parentbased_")]
+    return sampling.ParentBased(root) if name.startswith("parentbased_") else root
+
+
+def _exporter(settings: Settings) -> SpanExporter:
+    if settings.exporter == "console":
+        return ConsoleSpanExporter()
+    return OTLPSpanExporter(endpoint=settings.endpoint, headers=settings.headers)
+
+
+def _schedule_delay() -> float:
+    return float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY") or SCHEDULE_DELAY_MS)
+
+
+def _why_off(settings: Settings) -> str:
+    if not settings.enabled:
+        return "switched off by LANGFUSE_TRACING or OTEL_SDK_DISABLED"
+    return "no backend is configured; set LANGFUSE_HOST and keys, or OTEL_EXPORTER_OTLP_ENDPOINT"

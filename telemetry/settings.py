@@ -1,0 +1,247 @@
+"""What the environment says about tracing, resolved once and checked before anything starts."""
+
+import difflib
+import os
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from opentelemetry.util.re import parse_env_headers
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LANGFUSE_CLOUD = "https://cloud.langfuse.com"
+LANGFUSE_TRACES = "/api/public/otel/v1/traces"
+# Langfuse 4 answers without this header too, but some deployments then take minutes to show a span.
+LANGFUSE_VERSION_HEADER = {"x-langfuse-ingestion-version": "4"}
+
+_ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Sampler = Literal[
+    "always_on",
+    "always_off",
+    "traceidratio",
+    "parentbased_always_on",
+    "parentbased_always_off",
+    "parentbased_traceidratio",
+]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be served; its message is one sentence that says what to do."""
+
+
+class Settings(BaseSettings):
+    """The tracing settings of one process; no secret shows in its repr.
+
+    The standard `OTEL_*` names win over anything derived from `LANGFUSE_*`. An empty value is an unset one.
+    """
+
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
+
+    sdk_disabled: Literal["true", "false"] = Field(
+        default="false", alias="OTEL_SDK_DISABLED", description="true turns tracing off"
+    )
+    tracing: bool = Field(default=True, alias="LANGFUSE_TRACING", description="false turns tracing off")
+    exporter: Literal["otlp", "console", "none"] = Field(
+        default="otlp", alias="OTEL_TRACES_EXPORTER", description="where finished spans go: otlp, console or none"
+    )
+    protocol: Literal["http/protobuf"] = Field(
+        default="http/protobuf",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        description="the wire format; only http/protobuf is spoken",
+    )
+    otlp_traces_endpoint: str | None = Field(
+        default=None, alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", description="full address that spans are posted to"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None,
+        alias="OTEL_EXPORTER_OTLP_ENDPOINT",
+        description="base address of any OTLP/HTTP backend or collector; /v1/traces is added",
+    )
+    otlp_headers: SecretStr = Field(
+        default=SecretStr(""),
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+        description="headers of every export, as name=value,name=value",
+    )
+    langfuse_host: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("LANGFUSE_BASE_URL", "LANGFUSE_HOST"),
+        description=f"address of Langfuse; {LANGFUSE_CLOUD} where only keys are given",
+    )
+    public_key: str | None = Field(
+        default=None, alias="LANGFUSE_PUBLIC_KEY", description="the project's public key, pk-lf-…"
+    )
+    secret_key: SecretStr | None = Field(
+        default=None, alias="LANGFUSE_SECRET_KEY", description="the project's secret key, sk-lf-…"
+    )
+    sampling_rate: Rate | None = Field(
+        default=None,
+        validation_alias=AliasChoices("LANGFUSE_SAMPLING_RATE", "LANGFUSE_SAMPLE_RATE"),
+        description="share of the traces that are recorded, 0 to 1; all without it",
+    )
+    sampler: Sampler | None = Field(
+        default=None,
+        alias="OTEL_TRACES_SAMPLER",
+        description="the standard sampler; wins over LANGFUSE_SAMPLING_RATE",
+    )
+    sampler_arg: Rate = Field(default=1.0, alias="OTEL_TRACES_SAMPLER_ARG", description="the ratio of a ratio sampler")
+    environment: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("LANGFUSE_ENVIRONMENT", "LANGFUSE_TRACING_ENVIRONMENT"),
+        description="environment that traces and scores are filed under: a-z, 0-9, - and _, at most 40",
+    )
+    release: str | None = Field(
+        default=None, alias="LANGFUSE_RELEASE", description="release that traces are filed under"
+    )
+    trusted_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        alias="TELEMETRY_TRUSTED_HOSTS",
+        description="further hosts (host or host:port, by comma) that may receive trace headers",
+    )
+    model_http: bool = Field(
+        default=False,
+        alias="TELEMETRY_MODEL_HTTP",
+        description="true also records the HTTP calls of the model's own client",
+    )
+    trace_url: str | None = Field(
+        default=None,
+        alias="TRACE_URL",
+        description="template of the link that people open, with {trace_id}; asked of Langfuse without it",
+    )
+
+    @field_validator("sdk_disabled", mode="before")
+    @classmethod
+    def _lower(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("otlp_traces_endpoint", "otlp_endpoint", "langfuse_host")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("is not an address: write it as https://host or http://host:port")
+        if parts.username or parts.password:
+            raise ValueError("holds a password: put it into OTEL_EXPORTER_OTLP_HEADERS or the LANGFUSE_* keys")
+        return value.rstrip("/")
+
+    @field_validator("environment")
+    @classmethod
+    def _environment(cls, value: str | None) -> str | None:
+        if value is not None and not _ENVIRONMENT.fullmatch(value):
+            raise ValueError(
+                "would become 'default' in Langfuse: use a-z, 0-9, - and _, at most 40, not beginning with 'langfuse'"
+            )
+        return value
+
+    @field_validator("trace_url")
+    @classmethod
+    def _template(cls, value: str | None) -> str | None:
+        if value is not None and ("{trace_id}" not in value or not value.startswith(("http://", "https://"))):
+            raise ValueError("is not a template: write it as https://host/path/{trace_id}")
+        return value
+
+    @model_validator(mode="after")
+    def _keys(self) -> Self:
+        if bool(self.public_key) != bool(self.secret_key):
+            raise ValueError("LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY belong together: set both or neither")
+        if self.enabled and self.exporter == "otlp" and not self.endpoint and self.langfuse_host:
+            raise ValueError(
+                "LANGFUSE_HOST is set without keys: set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, "
+                "or OTEL_EXPORTER_OTLP_ENDPOINT, or LANGFUSE_TRACING=false"
+            )
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """Whether tracing is switched on at all."""
+        return self.tracing and self.sdk_disabled == "false"
+
+    @property
+    def active(self) -> bool:
+        """Whether spans are made: tracing is on and they have somewhere to go."""
+        return self.enabled and (self.exporter == "console" or bool(self.exporter == "otlp" and self.endpoint))
+
+    @cached_property
+    def endpoint(self) -> str | None:
+        """The full address that spans are posted to, None without a backend."""
+        if self.otlp_traces_endpoint:
+            return self.otlp_traces_endpoint
+        if self.otlp_endpoint:
+            return f"{self.otlp_endpoint}/v1/traces"
+        return self.langfuse_url + LANGFUSE_TRACES if self.langfuse_url else None
+
+    @property
+    def langfuse_url(self) -> str | None:
+        """The address of the Langfuse that the keys belong to, None without keys."""
+        return (self.langfuse_host or LANGFUSE_CLOUD) if self.public_key else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of every export; the keys go to the Langfuse they belong to and nowhere else."""
+        given = parse_env_headers(self.otlp_headers.get_secret_value(), liberal=True)
+        path = urlsplit(self.endpoint or "").path
+        version = LANGFUSE_VERSION_HEADER if path == LANGFUSE_TRACES else {}
+        return {**version, **self._authorization(), **given}
+
+    def _authorization(self) -> dict[str, str]:
+        if self.otlp_endpoint or self.otlp_traces_endpoint or not self.secret_key:
+            return {}
+        pair = f"{self.public_key}:{self.secret_key.get_secret_value()}"
+        return {"authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process's environment.
+
+    Raises `SettingsError` for a value that is unknown, contradictory or unsafe, and for a name that is nearly one of
+    ours.
+    """
+    _refuse_unknown_names(os.environ)
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """Return the first complaint of a settings model as one sentence that names the variable."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else ""
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{name} {text[0].lower()}{text[1:]}.".strip() if name else f"{text}."
+
+
+def _names() -> set[str]:
+    aliases = (field.validation_alias or field.alias for field in Settings.model_fields.values())
+    return {
+        name
+        for alias in aliases
+        for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])
+        if isinstance(name, str)
+    }
+
+
+def _refuse_unknown_names(environ: Mapping[str, str]) -> None:
+    known = _names()
+    for name in sorted(environ):
+        if name in known or not name.startswith(("TELEMETRY_", "LANGFUSE_")):
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+        # Other LANGFUSE_* names belong to the SDK or to a Langfuse server on the same machine.
+        if close or name.startswith("TELEMETRY_"):
+            hint = f"did you mean {close[0]}?" if close else "remove it."
+            raise SettingsError(f"{name} is not a setting: {hint}")

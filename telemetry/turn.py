@@ -1,0 +1,206 @@
+"""A turn owns one run of an agent: its task, its cancellation, the end of its spans."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextvars import Context, copy_context
+from datetime import UTC, datetime
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+import anyio
+from opentelemetry import context as otel
+from opentelemetry.trace import Span, get_current_span, set_span_in_context
+
+from telemetry import provider
+from telemetry.context import scoped
+from telemetry.failures import contained
+from telemetry.instrumentors import end_runs
+from telemetry.span import TraceRef, fail, reference
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Outcome = Literal["completed", "failed", "cancelled", "waiting"]
+
+Work = Callable[["Turn[Any]"], Awaitable[None]]
+
+_TURN = otel.create_key("telemetry-turn")
+# How far the agent may run ahead of a slow reader.
+BUFFER = 64
+# How long a reader that leaves, or a service that stops, waits for the turn's own end.
+GRACE_S = 5.0
+
+_running: "set[Turn[Any]]" = set()
+
+
+def current_turn() -> "Turn[Any] | None":
+    """Return the turn that the current code runs in."""
+    found = otel.get_value(_TURN)
+    return found if isinstance(found, Turn) else None
+
+
+def _root() -> Span | None:
+    span = get_current_span()
+    return span if getattr(span, "parent", None) is None and span.is_recording() else None
+
+
+class Turn(Generic[T]):
+    """One run of an agent in a task of its own; iterate over it for what the work emits.
+
+    Whatever happens to the reader, the work is cancelled at most once, and the turn's span and all that LangChain left
+    open below it end exactly once.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        run_id: UUID,
+        session_id: str,
+        user_id: str | None = None,
+        message: str = "",
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.session_id = session_id
+        self.status: Outcome | None = None
+        self.error: BaseException | None = None
+        self.answer = ""
+        self.waits = False
+        self.counts: Counter[str] = Counter()
+        self._began = datetime.now(UTC)
+        self._timeout_s = timeout_s
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self._cause = ""
+        self._root = _root()
+        stamps = {"agent": name, "thread": session_id, "run": str(run_id), **(metadata or {})}
+        inside = scoped(session_id, user_id, name, tags or (name,), stamps)
+        self.span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
+        self._tell("input.value", message)
+        self._inside = otel.set_value(_TURN, self, set_span_in_context(self.span, inside))
+        self._send, self._receive = anyio.create_memory_object_stream[T](BUFFER)
+
+    @property
+    def trace(self) -> TraceRef | None:
+        """The trace that it is recorded in, None with tracing off."""
+        return reference(self.span)
+
+    def start(self, work: Work, settle: Work | None = None) -> None:
+        """Begin the work in a task whose context is the turn's.
+
+        `settle` runs, undisturbed, when the outcome is known and before the turn's spans end.
+        """
+        loop = asyncio.get_running_loop()
+        _running.add(self)
+        self._task = loop.create_task(self._run(work, settle), context=self._context())
+        if self._timeout_s:
+            self._timer = loop.call_later(self._timeout_s, self.cancel, "timeout")
+
+    async def ended(self) -> None:
+        """Return when the turn is over and its spans have ended."""
+        await self._ended.wait()
+
+    async def emit(self, item: T) -> None:
+        """Hand an item to the reader, waiting while the reader is far behind."""
+        self.counts["events"] += 1
+        await self._send.send(item)
+
+    def token(self) -> None:
+        """Count a piece of the answer, and time the first."""
+        if not self.counts["tokens"]:
+            waited = datetime.now(UTC) - self._began
+            self.span.set_attribute("first_token_ms", round(waited.total_seconds() * 1000))
+        self.counts["tokens"] += 1
+
+    def cancel(self, cause: str) -> None:
+        """End the work where it stands; only the first call has an effect."""
+        if self._task and self.status is None and not self._cause:
+            self._cause = cause
+            self._task.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield what the work emits, to its end; a reader that leaves cancels the work."""
+        try:
+            async for item in self._receive:
+                yield item
+        finally:
+            self.cancel("disconnect")
+            self._receive.close()
+            # The reader's own task may be cancelled over and over: the turn ends first all the same.
+            with anyio.move_on_after(GRACE_S, shield=True):
+                await self._ended.wait()
+
+    def _context(self) -> Context:
+        context = copy_context()
+        # This context was copied for the task and ends with it: there is nothing to detach.
+        context.run(otel.attach, self._inside)
+        return context
+
+    async def _run(self, work: Work, settle: Work | None) -> None:
+        try:
+            await work(self)
+            self.status = "waiting" if self.waits else "completed"
+        except asyncio.CancelledError:
+            self._stopped()
+        except Exception as error:  # noqa: BLE001 - whatever the agent raises is the turn's outcome, and shown as such
+            self._failed(error)
+        await self._close(settle)
+
+    async def _close(self, settle: Work | None) -> None:
+        if self._timer:
+            self._timer.cancel()
+        try:
+            if settle:
+                await settle(self)
+        except Exception:
+            logger.exception("run %s could not be settled", self.run_id)
+        with contained("end a turn"):
+            self._end()
+        self._send.close()
+        self._ended.set()
+        _running.discard(self)
+
+    def _stopped(self) -> None:
+        if self._cause == "timeout":
+            self._failed(TimeoutError(f"the turn took longer than {self._timeout_s:g} s"))
+        else:
+            self.status = "cancelled"
+
+    def _failed(self, error: Exception) -> None:
+        self.status, self.error = "failed", error
+
+    def _end(self) -> None:
+        end_runs(self.run_id, cancelled=self.status == "cancelled")
+        if self.error:
+            fail(self.span, self.error)
+        elif self.status == "cancelled":
+            self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
+        self.span.set_attributes({"turn.status": self.status, **{f"turn.{k}": n for k, n in self.counts.items()}})
+        self._tell("output.value", self.answer)
+        self.span.end()
+
+    def _tell(self, key: str, text: str) -> None:
+        # A backend takes a trace's input and output from its root, which may be the request.
+        for span in (self.span, self._root):
+            if text and span and span.is_recording():
+                span.set_attribute(key, text)
+
+
+def cancel_turns(cause: str) -> None:
+    """Cancel every turn that is under way in this process."""
+    for turn in list(_running):
+        turn.cancel(cause)
+
+
+async def drain() -> None:
+    """Cancel the turns that are under way and wait, not long, until they have ended."""
+    cancel_turns("shutdown")
+    with anyio.move_on_after(GRACE_S):
+        for turn in list(_running):
+            await turn.ended()
