@@ -120,11 +120,17 @@ def read_scores(
 
 async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
+    if int(request.headers.get("content-length", "0")) > limit:
+        raise _too_large(limit)
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise HTTPException(413, f"The body is larger than {limit} bytes; send less at once.")
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The body is larger than {limit} bytes; send less at once.")
 
 
 def _keep_spans(store: Store, body: bytes, content_type: str, encoding: str | None) -> None:
@@ -176,9 +182,7 @@ def _where(**values: str | None) -> dict[str, str]:
 def _groups(fields: str, known: set[str]) -> set[str]:
     groups = {name.strip() for name in fields.split(",")} - {""}
     if unknown := groups - known:
-        raise HTTPException(
-            400, f"Unknown fields {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}."
-        )
+        raise HTTPException(400, f"Unknown fields {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}.")
     return groups
 
 

@@ -1,8 +1,9 @@
 """The viewer as an ASGI application."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from sqlite3 import OperationalError
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,19 +28,11 @@ HEADERS = {
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Return the viewer; its file is opened here and closed when the application shuts down."""
-    store = Store(settings.db, settings.max_bytes)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        store.close()
-
+    """Return the viewer; its file is open from the application's startup to its shutdown."""
     # A backend that traced itself would feed itself.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-    app = FastAPI(title="Local trace viewer", lifespan=lifespan, telemetry=silent, openapi_url=None)
+    app = FastAPI(title="Local trace viewer", lifespan=_open_store, telemetry=silent, openapi_url=None)
     app.state.settings = settings
-    app.state.store = store
     for router in (api.health, api.router, pages.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
@@ -49,7 +42,15 @@ def create_app(settings: Settings) -> FastAPI:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(OperationalError, _try_later)
     return app
+
+
+@asynccontextmanager
+async def _open_store(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    with closing(Store(settings.db, settings.max_bytes)) as app.state.store:
+        yield
 
 
 async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -67,3 +68,7 @@ def _refuse_parameters(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problem = error.errors()[0]
     return JSONResponse({"message": f"{problem['loc'][-1]}: {problem['msg']}."}, 400)
+
+
+def _try_later(_: Request, error: Exception) -> Response:
+    return JSONResponse({"message": f"The viewer cannot use its file now: {error}."}, 503)

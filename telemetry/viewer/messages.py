@@ -25,9 +25,9 @@ CLASSES = {
     "ChatMessage": "assistant",
 }
 DEEPEST = 4
-FLAT = re.compile(r"(\d+)\.message\.(.+)")
-FLAT_CALL = re.compile(r"tool_calls\.(\d+)\.tool_call\.(id|function\.name|function\.arguments)")
-FLAT_PART = re.compile(r"contents\.(\d+)\.message_content\.text")
+FLAT = re.compile(r"(\d{1,6})\.message\.(.+)")
+FLAT_CALL = re.compile(r"tool_calls\.(\d{1,6})\.tool_call\.(id|function\.name|function\.arguments)")
+FLAT_PART = re.compile(r"contents\.(\d{1,6})\.message_content\.text")
 
 
 @dataclass(frozen=True)

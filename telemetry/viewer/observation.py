@@ -1,12 +1,13 @@
 """A span as Langfuse reads it: the same attributes win, in the same order."""
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
+
+from pydantic_core import from_json
 
 from telemetry.otlp import Attributes, Span
 
@@ -53,6 +54,7 @@ USAGE = {
         "gen_ai.usage.reasoning.output_tokens",
     ),
 }
+MOST_TOKENS = 10**12
 METADATA = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
 
 
@@ -103,9 +105,7 @@ class Observation:
     @property
     def input(self) -> Any:
         """What went in, as it came."""
-        return self._first(
-            "langfuse.observation.input", "input.value", "gen_ai.input.messages", "input", "prompt"
-        )
+        return self._first("langfuse.observation.input", "input.value", "gen_ai.input.messages", "input", "prompt")
 
     @property
     def output(self) -> Any:
@@ -212,9 +212,7 @@ class Observation:
         return found | {"attributes": rest, "resourceAttributes": self.span.resource, "scope": scope}
 
     def _first(self, *names: str) -> Any:
-        return next(
-            (self.attributes[name] for name in names if self.attributes.get(name) not in (None, "")), None
-        )
+        return next((self.attributes[name] for name in names if self.attributes.get(name) not in (None, "")), None)
 
     def _text(self, *names: str) -> str | None:
         return _text_or_none(self._first(*names))
@@ -235,9 +233,7 @@ class Trace:
     @cached_property
     def name(self) -> str:
         """Any span's trace name, else the root's name, else nothing."""
-        return _last(each.trace_name for each in self.observations) or (
-            self.root.span.name if self.root else ""
-        )
+        return _last(each.trace_name for each in self.observations) or (self.root.span.name if self.root else "")
 
     @property
     def session_id(self) -> str | None:
@@ -290,8 +286,8 @@ def parsed(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return from_json(value)
+    except ValueError:
         return value
 
 
@@ -306,9 +302,9 @@ def _last(values: Iterable[Any]) -> Any:
 def _count(value: Any) -> int | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return int(number) if math.isfinite(number) and number >= 0 else None
+    return int(number) if 0 <= number <= MOST_TOKENS else None
 
 
 def _take(usage: dict[str, int], name: str, part: int) -> None:

@@ -3,9 +3,9 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -20,6 +20,8 @@ from telemetry.viewer.timeline import WIDTH, rows
 HERE = Path(__file__).parent
 PAGE = 50
 
+Before = Annotated[int, Query(ge=0, le=BEFORE_ALL)]
+
 router = APIRouter(dependencies=[StrangersKeys])
 
 
@@ -30,13 +32,13 @@ def go_to_traces() -> Response:
 
 
 @router.get(f"/project/{PROJECT}/traces")
-def show_traces(request: Request, before: int = BEFORE_ALL) -> Response:
+def show_traces(request: Request, before: Before = BEFORE_ALL) -> Response:
     """Show the newest traces, or the newest before a time."""
     store = _store(request)
     found = store.latest(PAGE, before)
     scores = store.scores_of([trace.trace_id for trace in found])
     older = found[-1].start if len(found) == PAGE else None
-    return _page("traces.html", traces=found, scores=scores, older=older, before=before)
+    return _page("traces.html", traces=found, scores=scores, older=older, newest=before == BEFORE_ALL)
 
 
 @router.get(f"/project/{PROJECT}/traces/{{trace_id}}.txt")

@@ -1,13 +1,14 @@
 """Observations as Langfuse's second observations API gives them: by groups of fields."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from telemetry.viewer.observation import Observation, text
 from telemetry.viewer.settings import PROJECT
 
 Record = dict[str, Any]
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def observation_record(observation: Observation, groups: set[str]) -> Record:
@@ -56,9 +57,7 @@ def _time(observation: Observation) -> Record:
 
 
 def _io(observation: Observation) -> Record:
-    return {
-        name: _raw(value) for name, value in (("input", observation.input), ("output", observation.output))
-    }
+    return {name: _raw(value) for name, value in (("input", observation.input), ("output", observation.output))}
 
 
 def _metadata(observation: Observation) -> Record:
@@ -96,7 +95,7 @@ GROUPS: dict[str, Callable[[Observation], Record]] = {
 
 
 def _iso(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).isoformat(timespec="microseconds")
+    return (EPOCH + timedelta(microseconds=nanoseconds // 1000)).isoformat(timespec="microseconds")
 
 
 def _raw(value: Any) -> str | None:

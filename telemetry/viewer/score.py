@@ -12,6 +12,7 @@ from telemetry.viewer.settings import PROJECT
 
 DataType = Literal["NUMERIC", "BOOLEAN", "CATEGORICAL", "TEXT", "CORRECTION"]
 GROUPS = {"details", "subject", "annotation"}
+EARLIEST, LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2262, 1, 1, tzinfo=UTC)
 ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9_-]{1,40}")
 
 
@@ -37,7 +38,7 @@ class Score(BaseModel):
     source: Literal["API", "ANNOTATION", "EVAL"] = "API"
     config_id: str | None = None
     queue_id: str | None = None
-    timestamp: AwareDatetime = Field(default_factory=_now)
+    timestamp: AwareDatetime = Field(default_factory=_now, ge=EARLIEST, lt=LATEST)
 
     @property
     def time(self) -> int:
@@ -60,15 +61,11 @@ class Score(BaseModel):
         if self.observation_id and not self.trace_id:
             raise ValueError("a score of an observation needs its traceId as well")
         if number != (self.data_type in ("NUMERIC", "BOOLEAN")):
-            raise ValueError(
-                f"a {self.data_type} score needs a {'text' if number else 'number'} as its value"
-            )
+            raise ValueError(f"a {self.data_type} score needs a {'text' if number else 'number'} as its value")
         if self.data_type == "BOOLEAN" and self.value not in (0, 1):
             raise ValueError("the value of a BOOLEAN score must be 0 or 1")
         if not ENVIRONMENT.fullmatch(self.environment):
-            raise ValueError(
-                "an environment is 1 to 40 of a-z, 0-9, - and _ and does not begin with langfuse"
-            )
+            raise ValueError("an environment is 1 to 40 of a-z, 0-9, - and _ and does not begin with langfuse")
         return self
 
     def record(self, groups: set[str]) -> dict[str, Any]:
@@ -91,11 +88,7 @@ class Score(BaseModel):
     def _subject(self) -> dict[str, Any]:
         if self.observation_id:
             return {"kind": "observation", "id": self.observation_id, "traceId": self.trace_id}
-        return (
-            {"kind": "trace", "id": self.trace_id}
-            if self.trace_id
-            else {"kind": "session", "id": self.session_id}
-        )
+        return {"kind": "trace", "id": self.trace_id} if self.trace_id else {"kind": "session", "id": self.session_id}
 
 
 def sentence(error: ValidationError) -> str:

@@ -96,8 +96,7 @@ class Store:
         self._lock = threading.Lock()
         self._writer = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._writer.executescript(
-            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
-            + SCHEMA
+            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA
         )
 
     def close(self) -> None:
