@@ -33,15 +33,15 @@ MAX_ATTEMPTS = 2
 
 NUMBER = r"\(*-?\d+(?:\.\d+)?\)*"
 EXPRESSION = rf"{NUMBER}(?:\s*(?:\*\*|//|[-+*/%^])\s*{NUMBER})+"
-STORY = r"(?:a |another )?(?:long |short )?story(?: of \d+ words)?"
+TIME = r"what time is it(?: in [\w/+-]+)?"
 
 RULES: tuple[tuple[str, str], ...] = (
     ("calculator", rf"(?P<expression>{EXPRESSION})"),
     ("current_time", r"what time is it(?: in (?P<timezone>[\w/+-]+))?"),
     ("transfer_to_math", rf"(?P<task>{EXPRESSION})"),
-    ("transfer_to_writer", rf"(?P<task>{STORY})"),
+    ("transfer_to_clock", rf"(?P<task>{TIME})"),
     ("search", r"(?:search for|look up) (?P<query>.+?)(?=,? and (?:search|look|read)|[.?!,]|$)"),
-    ("read_passage", r"read (?P<title>.+?)(?=,? and (?:search|look|read)|[.?!,]|$)"),
+    ("read_passage", r"\bread (?P<title>.+?)(?=,? and (?:search|look|read)|[.?!,]|$)"),
     ("book_table", r"book (?:a )?table(?: for (?P<people>\d+))?(?: at (?P<time>[\d:]+))?"),
 )
 """Tool -> what a person says to have it called, once for every match; a named group is an argument."""
@@ -80,9 +80,7 @@ class Reply:
     def usage(self) -> UsageMetadata:
         """The words read and said; a call counts as one."""
         said = len(self.pieces) + len(self.calls)
-        return UsageMetadata(
-            input_tokens=self.input_tokens, output_tokens=said, total_tokens=self.input_tokens + said
-        )
+        return UsageMetadata(input_tokens=self.input_tokens, output_tokens=said, total_tokens=self.input_tokens + said)
 
 
 class DemoModel(BaseChatModel):
@@ -230,10 +228,16 @@ def wants_another_try(message: ToolMessage) -> bool:
 
 def answer(messages: list[BaseMessage], turn: list[BaseMessage]) -> str:
     """What the model says in words."""
-    names = {call["id"]: call["name"] for m in turn if isinstance(m, AIMessage) for call in m.tool_calls}
-    if results := [message for message in turn if isinstance(message, ToolMessage)]:
-        return "\n".join(result_in_words(names[result.tool_call_id], result) for result in results)
+    if found := results(turn):
+        return "\n".join(result_in_words(tool, result) for (tool, _), result in found.items())
     return story(turn[0].text) or name_in_words(messages, turn[0].text) or small_talk(turn[0].text)
+
+
+def results(turn: list[BaseMessage]) -> dict[tuple[str, str], ToolMessage]:
+    """The last result of each tool and its arguments."""
+    calls = {call["id"]: call for m in turn if isinstance(m, AIMessage) for call in m.tool_calls}
+    answers = [(calls[m.tool_call_id], m) for m in turn if isinstance(m, ToolMessage)]
+    return {(call["name"], json.dumps(call["args"])): message for call, message in answers}
 
 
 def result_in_words(tool: str, message: ToolMessage) -> str:

@@ -20,6 +20,9 @@ class Agent:
 
 AGENTS: Mapping[str, Agent] = {
     "chatbot": Agent("Talks, calculates and tells the time.", "app.agents.chatbot:build"),
+    "supervisor": Agent("Hands sums and the time to two workers.", "app.agents.supervisor:build"),
+    "interrupt": Agent("Books a table, once you agree.", "app.agents.interrupt:build"),
+    "research": Agent("Looks things up in a small library on tracing.", "app.agents.research:build"),
 }
 DEFAULT_AGENT = "chatbot"
 

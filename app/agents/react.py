@@ -1,8 +1,9 @@
 """The loop that most agents are: a model, its tools, and back."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from langchain_core.messages import SystemMessage
+from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -13,6 +14,14 @@ from langgraph.prebuilt import ToolNode, tools_condition
 from app.models import Models
 
 
+class ModelNode(Protocol):
+    """A node that adds the model's message to the conversation."""
+
+    async def __call__(self, state: MessagesState, config: RunnableConfig) -> dict[str, list[AIMessage]]:
+        """The message that the model adds."""
+        ...
+
+
 def react(
     name: str,
     prompt: str,
@@ -21,18 +30,28 @@ def react(
     checkpointer: BaseCheckpointSaver | None = None,
 ) -> CompiledStateGraph:
     """An agent that calls its tools until the model has its answer."""
-
-    async def model(state: MessagesState, config: RunnableConfig) -> dict:
-        chosen = models.chosen(config).bind_tools(tools)
-        return {"messages": [await chosen.ainvoke([SystemMessage(prompt), *state["messages"]], config)]}
-
     graph = StateGraph(MessagesState)
-    graph.add_node(model)
-    graph.add_node("tools", ToolNode(tools, handle_tool_errors=in_words))
+    graph.add_node("model", model_node(prompt, tools, models))
+    graph.add_node("tools", tool_node(tools))
     graph.add_edge(START, "model")
     graph.add_conditional_edges("model", tools_condition)
     graph.add_edge("tools", "model")
     return graph.compile(checkpointer, name=name)
+
+
+def model_node(prompt: str, tools: Sequence[BaseTool], models: Models) -> ModelNode:
+    """A node that asks the model of the run, with these tools at hand."""
+
+    async def model(state: MessagesState, config: RunnableConfig) -> dict[str, list[AIMessage]]:
+        chosen = models.chosen(config).bind_tools(tools)
+        return {"messages": [await chosen.ainvoke([SystemMessage(prompt), *state["messages"]], config)]}
+
+    return model
+
+
+def tool_node(tools: Sequence[BaseTool]) -> ToolNode:
+    """A node that makes the calls the model asked for; one that fails is told to the model in words."""
+    return ToolNode(tools, handle_tool_errors=in_words)
 
 
 def in_words(error: Exception) -> str:

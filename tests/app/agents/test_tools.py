@@ -55,9 +55,7 @@ def test_it_tells_the_time_where_asked() -> None:
     assert re.search(r" CES?T$", current_time.invoke({"timezone": "Europe/Berlin"}))
 
 
-@pytest.mark.parametrize(
-    "zone", ["Atlantis", "", "../../etc/passwd", "/etc/passwd", "Europe", "a\0b", "x" * 999]
-)
+@pytest.mark.parametrize("zone", ["Atlantis", "", "../../etc/passwd", "/etc/passwd", "Europe", "a\0b", "x" * 999])
 def test_a_zone_that_is_none_is_refused_in_words(zone: str) -> None:
     """Whatever is not a time zone ends in a tool's error that gives an example."""
     with pytest.raises(ToolException, match="Europe/Berlin"):
