@@ -1,22 +1,28 @@
-"""OTLP/HTTP trace requests, decoded: what the viewer stores and the test receiver asserts on."""
+"""OTLP/HTTP trace requests and the spans in them: taken from the SDK, encoded, decoded."""
 
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1 import trace_pb2
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import format_span_id, format_trace_id
 
 Attributes = dict[str, Any]
 
 LIMIT = 64 * 1024 * 1024
 LAST_TIME = 2**63 - 1
+_HAS_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
+_REMOTE = trace_pb2.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
+_INT64 = range(-(2**63), 2**63)
 
 
 class Malformed(ValueError):  # noqa: N818 - the name says what the body is
@@ -47,7 +53,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Span:
-    """One span as it came over the wire: ids in lower-case hex, times in Unix nanoseconds."""
+    """One span as it is on the wire: ids in lower-case hex, times in Unix nanoseconds."""
 
     trace_id: str
     span_id: str
@@ -64,6 +70,114 @@ class Span:
     resource: Attributes = field(default_factory=dict)
     scope: str = ""
     flags: int = 0
+    trace_state: str = ""
+
+
+def from_sdk(span: ReadableSpan) -> Span:
+    """Return the data of a span of the SDK; nothing in it is shared with the span."""
+    context, parent, status = span.get_span_context(), span.parent, span.status
+    return Span(
+        trace_id=format_trace_id(context.trace_id),
+        span_id=format_span_id(context.span_id),
+        parent_id=format_span_id(parent.span_id) if parent else None,
+        name=span.name,
+        kind=span.kind.name,
+        start=span.start_time or 0,
+        end=span.end_time or 0,
+        attributes=_plain(span.attributes or {}),
+        status=status.status_code.name,
+        message=status.description or "",
+        events=[Event(event.name, event.timestamp, _plain(event.attributes or {})) for event in span.events],
+        links=[
+            Link(
+                format_trace_id(link.context.trace_id),
+                format_span_id(link.context.span_id),
+                _plain(link.attributes or {}),
+            )
+            for link in span.links
+        ],
+        resource=_plain(span.resource.attributes),
+        scope=span.instrumentation_scope.name if span.instrumentation_scope else "",
+        flags=_HAS_REMOTE | (_REMOTE if parent and parent.is_remote else 0),
+        trace_state=context.trace_state.to_header(),
+    )
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case str() | bytes():
+            return value
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case Sequence():
+            return [_plain(item) for item in value]
+        case _:
+            return value
+
+
+def encode(span: Span) -> bytes:
+    """Return an export request with this span alone; requests may be joined by putting one behind the other."""
+    message = trace_pb2.Span(
+        trace_id=bytes.fromhex(span.trace_id),
+        span_id=bytes.fromhex(span.span_id),
+        parent_span_id=bytes.fromhex(span.parent_id or ""),
+        name=_valid(span.name),
+        kind=f"SPAN_KIND_{span.kind}",
+        start_time_unix_nano=span.start,
+        end_time_unix_nano=span.end,
+        attributes=_pairs(span.attributes),
+        events=[
+            trace_pb2.Span.Event(
+                name=_valid(event.name), time_unix_nano=event.time, attributes=_pairs(event.attributes)
+            )
+            for event in span.events
+        ],
+        links=[
+            trace_pb2.Span.Link(
+                trace_id=bytes.fromhex(link.trace_id),
+                span_id=bytes.fromhex(link.span_id),
+                attributes=_pairs(link.attributes),
+            )
+            for link in span.links
+        ],
+        status=trace_pb2.Status(code=f"STATUS_CODE_{span.status}", message=_valid(span.message)),
+        flags=span.flags,
+        trace_state=_valid(span.trace_state),
+    )
+    scoped = trace_pb2.ScopeSpans(scope=InstrumentationScope(name=_valid(span.scope)), spans=[message])
+    group = trace_pb2.ResourceSpans(resource=Resource(attributes=_pairs(span.resource)), scope_spans=[scoped])
+    return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
+
+
+def _pairs(attributes: Attributes) -> list[KeyValue]:
+    return [KeyValue(key=_valid(key), value=_any_value(value)) for key, value in attributes.items()]
+
+
+def _any_value(value: Any) -> AnyValue:
+    match value:
+        case str():
+            return AnyValue(string_value=_valid(value))
+        case bool():
+            return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value) if value in _INT64 else AnyValue(string_value=str(value))
+        case float():
+            return AnyValue(double_value=value)
+        case bytes():
+            return AnyValue(bytes_value=value)
+        case dict():
+            return AnyValue(kvlist_value=KeyValueList(values=_pairs(value)))
+        case list() | tuple():
+            return AnyValue(array_value=ArrayValue(values=[_any_value(item) for item in value]))
+        case None:
+            return AnyValue()
+        case _:
+            return AnyValue(string_value=_valid(str(value)))
+
+
+def _valid(text: str) -> str:
+    """Half of a surrogate pair is a string in Python and cannot be UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def decode(body: bytes, content_type: str, content_encoding: str | None = None, limit: int = LIMIT) -> list[Span]:
@@ -125,7 +239,7 @@ def _parse_json(body: bytes) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
     try:
         document = json.loads(body, object_hook=_hex_ids_to_base64)
-        return json_format.ParseDict(document, request, ignore_unknown_fields=True)
+        return json_format.ParseDict(_object(document), request, ignore_unknown_fields=True)
     except Malformed:
         raise
     except json_format.ParseError as error:
@@ -134,6 +248,12 @@ def _parse_json(body: bytes) -> ExportTraceServiceRequest:
         raise Malformed("The JSON is nested too deeply.") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise Malformed("The body is not a JSON ExportTraceServiceRequest.") from error
+
+
+def _object(document: Any) -> Attributes:
+    if not isinstance(document, dict):
+        raise Malformed("The JSON is not an object.")
+    return document
 
 
 def _hex_ids_to_base64(fields: Attributes) -> Attributes:
@@ -176,6 +296,7 @@ def _span(span: trace_pb2.Span, resource: Attributes, scope: str) -> Span:
         resource=resource,
         scope=scope,
         flags=span.flags,
+        trace_state=span.trace_state,
     )
 
 
