@@ -1,10 +1,11 @@
 """What every span of a turn carries, and which hosts and callers may share its trace."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from opentelemetry import context as otel
@@ -20,6 +21,7 @@ from opentelemetry.propagators.textmap import (
 )
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,45 +32,57 @@ _trusted: set[str] = set()
 _calling: ContextVar[tuple[int, str] | None] = ContextVar("telemetry-calling", default=None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What every span of a turn carries, so that a backend finds the turn by it.
+
+    Every process that has a part in the turn says the same of it; only the service knows the run.
+    """
+
+    session_id: str | None = None
+    user_id: str | None = None
+    agent: str | None = None
+    run_id: str | None = None
+
+    @property
+    def stamps(self) -> dict[str, AttributeValue]:
+        """The attributes, under the names that Langfuse filters by."""
+        named = {
+            "session.id": self.session_id,
+            "user.id": self.user_id,
+            "langfuse.trace.name": self.agent,
+            "langfuse.trace.tags": (self.agent,) if self.agent else None,
+            "langfuse.trace.metadata.agent": self.agent,
+            "langfuse.trace.metadata.thread": self.session_id,
+            "langfuse.trace.metadata.run": self.run_id,
+        }
+        return {name: value for name, value in named.items() if value}
+
+    def enter(self) -> Context:
+        """Return the current context with these stamps added, and stamp the current span."""
+        stamps = {**_stamps(None), **self.stamps}
+        trace.get_current_span().set_attributes(stamps)
+        return otel.set_value(_SCOPE, stamps)
+
+
 @contextmanager
 def scope(
-    *,
-    session_id: str | None = None,
-    user_id: str | None = None,
-    trace_name: str | None = None,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, str] | None = None,
+    *, session_id: str | None = None, user_id: str | None = None, agent: str | None = None, run_id: str | None = None
 ) -> Iterator[None]:
-    """Stamp every span that starts inside with the session, the user and what a trace is found by.
+    """Stamp every span that starts inside, whoever starts it, with what a turn is found by.
 
     The span that is current at entry gets the same stamps. Nothing of it goes into outgoing headers.
     """
-    token = otel.attach(scoped(session_id, user_id, trace_name, tags, metadata))
+    token = otel.attach(Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=run_id).enter())
     try:
         yield
     finally:
         otel.detach(token)
 
 
-def scoped(
-    session_id: str | None = None,
-    user_id: str | None = None,
-    trace_name: str | None = None,
-    tags: Sequence[str] = (),
-    metadata: Mapping[str, str] | None = None,
-) -> Context:
-    """Return the current context with the stamps added, and stamp the current span."""
-    stamps: dict[str, Any] = {
-        "session.id": session_id,
-        "user.id": user_id,
-        "langfuse.trace.name": trace_name,
-        "langfuse.trace.tags": tuple(tags) or None,
-        **{f"langfuse.trace.metadata.{key}": value for key, value in (metadata or {}).items()},
-    }
-    inherited = otel.get_value(_SCOPE)
-    merged = {**(inherited if isinstance(inherited, dict) else {}), **{k: v for k, v in stamps.items() if v}}
-    trace.get_current_span().set_attributes(merged)
-    return otel.set_value(_SCOPE, merged)
+def _stamps(context: Context | None) -> dict[str, AttributeValue]:
+    found = otel.get_value(_SCOPE, context)
+    return found if isinstance(found, dict) else {}
 
 
 class Stamper(SpanProcessor):
@@ -76,9 +90,7 @@ class Stamper(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span."""
-        stamps = otel.get_value(_SCOPE, parent_context)
-        if isinstance(stamps, dict):
-            span.set_attributes(stamps)
+        span.set_attributes(_stamps(parent_context))
 
     def on_end(self, span: ReadableSpan) -> None:
         """Leave the span as it is."""

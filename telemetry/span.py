@@ -87,11 +87,11 @@ def fail(span: Span, error: BaseException) -> None:
     if not isinstance(error, Exception):
         span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
         return
-    message = one_line(error)
-    span.set_status(Status(StatusCode.ERROR, message))
-    stack = "".join(traceback.format_exception(error))
-    span.set_attributes({"exception.type": type(error).__qualname__, "exception.message": message})
-    span.add_event("exception", {"exception.type": type(error).__qualname__, "exception.stacktrace": stack})
+    kind, stack = type(error).__qualname__, "".join(traceback.format_exception(error))
+    span.set_status(Status(StatusCode.ERROR, one_line(error)))
+    span.add_event(
+        "exception", {"exception.type": kind, "exception.message": str(error), "exception.stacktrace": stack}
+    )
 
 
 def one_line(error: BaseException) -> str:

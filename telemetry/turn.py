@@ -2,19 +2,20 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context, copy_context
-from datetime import UTC, datetime
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import anyio
 from opentelemetry import context as otel
 from opentelemetry.trace import Span, get_current_span, set_span_in_context
+from opentelemetry.util.types import AttributeValue
 
 from telemetry import provider
-from telemetry.context import scoped
+from telemetry.context import Scope
 from telemetry.failures import contained
 from telemetry.instrumentors import end_runs
 from telemetry.span import TraceRef, fail, reference
@@ -55,14 +56,12 @@ class Turn(Generic[T]):
 
     def __init__(
         self,
-        name: str,
+        agent: str,
         *,
         run_id: UUID,
         session_id: str,
         user_id: str | None = None,
         message: str = "",
-        tags: Sequence[str] = (),
-        metadata: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self.run_id = run_id
@@ -72,15 +71,15 @@ class Turn(Generic[T]):
         self.answer = ""
         self.waits = False
         self.counts: Counter[str] = Counter()
-        self._began = datetime.now(UTC)
+        self._began = time.monotonic()
+        self._first_token_ms: int | None = None
         self._timeout_s = timeout_s
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._cause = ""
         self._root = _root()
-        stamps = {"agent": name, "thread": session_id, "run": str(run_id), **(metadata or {})}
-        inside = scoped(session_id, user_id, name, tags or (name,), stamps)
+        inside = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=str(run_id)).enter()
         self.span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
         self._tell("input.value", message)
         self._inside = otel.set_value(_TURN, self, set_span_in_context(self.span, inside))
@@ -113,9 +112,8 @@ class Turn(Generic[T]):
 
     def token(self) -> None:
         """Count a piece of the answer, and time the first."""
-        if not self.counts["tokens"]:
-            waited = datetime.now(UTC) - self._began
-            self.span.set_attribute("first_token_ms", round(waited.total_seconds() * 1000))
+        if self._first_token_ms is None:
+            self._first_token_ms = round((time.monotonic() - self._began) * 1000)
         self.counts["tokens"] += 1
 
     def cancel(self, cause: str) -> None:
@@ -135,6 +133,20 @@ class Turn(Generic[T]):
             # The reader's own task may be cancelled over and over: the turn ends first all the same.
             with anyio.move_on_after(GRACE_S, shield=True):
                 await self._ended.wait()
+
+    async def streamed(self) -> AsyncIterator[T]:
+        """Yield as iterating does, recorded as one child span: its first token, its counts and its end."""
+        span = provider.tracer().start_span("stream", self._inside)
+        try:
+            async for item in self:
+                yield item
+        finally:
+            span.set_attributes({f"stream.{name}": value for name, value in self._figures().items()})
+            span.end()
+
+    def _figures(self) -> dict[str, AttributeValue]:
+        first = {} if self._first_token_ms is None else {"first_token_ms": self._first_token_ms}
+        return {"status": self.status or "running", **first, **self.counts}
 
     def _context(self) -> Context:
         context = copy_context()
@@ -181,7 +193,7 @@ class Turn(Generic[T]):
             fail(self.span, self.error)
         elif self.status == "cancelled":
             self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
-        self.span.set_attributes({"turn.status": self.status, **{f"turn.{k}": n for k, n in self.counts.items()}})
+        self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()})
         self._tell("output.value", self.answer)
         self.span.end()
 

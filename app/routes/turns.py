@@ -95,7 +95,7 @@ async def _when_gone(receive: Callable[[], Awaitable[Any]], turn: AgentTurn) -> 
 
 async def _events(turn: AgentTurn) -> AsyncIterator[str]:
     yield _sse(run_event(turn))
-    async for item in turn:
+    async for item in turn.streamed():
         yield _sse(item)
     trace_id = turn.trace.trace_id if turn.trace else None
     if turn.error:

@@ -1,0 +1,54 @@
+"""Every test has a clean environment, dummy keys and no network beyond this machine."""
+
+import os
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from telemetry.testing import Recorded, recording
+
+_OURS = ("OTEL_", "LANGFUSE_", "TELEMETRY_", "OPENINFERENCE_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "VIEWER_")
+DUMMY = {
+    "LANGFUSE_PUBLIC_KEY": "pk-lf-test",
+    "LANGFUSE_SECRET_KEY": "sk-lf-test",
+    "LANGFUSE_HOST": "http://127.0.0.1:9",
+}
+# What `pytest -m live` sends its turns to.
+REAL = {name: value for name, value in os.environ.items() if name.startswith("LANGFUSE_")}
+
+
+def _stay_here(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(args[1], tuple) and not _is_here(str(args[1][0])):
+        raise RuntimeError(f"a test wanted to reach {args[1][0]}")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch every socket, unless real keys were given and asked for."""
+    if not (REAL and "live" in config.option.markexpr):
+        sys.addaudithook(_stay_here)
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith(_OURS):
+            monkeypatch.delenv(name)
+    for name, value in DUMMY.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def spans() -> Iterator[Recorded]:
+    """Everything is traced into memory."""
+    with recording() as exporter:
+        yield exporter
