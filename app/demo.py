@@ -14,7 +14,7 @@ from typing import Annotated
 from uuid import uuid4
 
 import httpx
-from dotenv import dotenv_values
+from dotenv import load_dotenv
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -80,7 +80,7 @@ def main() -> int:
     """Run the demo; the exit status is 0 only if all that it shows is true."""
     # SIGTERM leaves by the same door as Ctrl-C: every part is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _read_env_file()
+    load_dotenv(".env")
     try:
         return run(Settings())
     except KeyboardInterrupt:
@@ -96,25 +96,22 @@ def run(settings: Settings) -> int:
     """Start the parts, send the turn, show what came of it, and stay unless told otherwise."""
     os.environ |= {"HOST": LOOPBACK, "AGENT_URL": f"http://{LOOPBACK}:{settings.port}"}
     tracing = load_settings()
-    local = tracing.enabled and not tracing.active and tracing.exporter == "otlp"
+    local = tracing.enabled and tracing.exporter == "otlp" and tracing.endpoint is None
     parts = [*([viewer(settings)] if local else []), service(settings), chat(settings)]
     check_ports(parts)
     if local:
         _point_at_viewer(parts[0], settings)
     with running(parts, settings.data_dir / "logs"):
-        done = show_turn(settings, parts[0] if local else None, tracing.enabled)
-        print(f"\nchat    {parts[-1].url}")
+        shown = show_turn(settings, parts[0] if local else None)
         if not settings.demo_once:
             print("\nCtrl-C stops everything.", flush=True)
             signal.pause()
-    return 0 if done else 1
+    return 0 if shown else 1
 
 
 def viewer(settings: Settings) -> Part:
     """The local backend."""
-    return Part(
-        "viewer", ["-m", "telemetry.viewer"], "VIEWER_PORT", settings.viewer_port, "/api/public/health"
-    )
+    return Part("viewer", ["-m", "telemetry.viewer"], "VIEWER_PORT", settings.viewer_port, "/api/public/health")
 
 
 def service(settings: Settings) -> Part:
@@ -161,30 +158,22 @@ def running(parts: Sequence[Part], logs: Path) -> Iterator[None]:
         yield
 
 
-def show_turn(settings: Settings, backend: Part | None, traced: bool) -> bool:
-    """Send one turn and print what came of it; false if it failed or its trace is not whole in the viewer."""
+def show_turn(settings: Settings, backend: Part | None) -> bool:
+    """Send one turn and print what came of it; false if its trace is not whole in the viewer."""
     secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
     telemetry.configure("demo")
-    client = AgentClient(f"http://{LOOPBACK}:{settings.port}", auth_secret=secret)
-    turn = talk(client, QUESTION)
+    turn = talk(AgentClient(service(settings).url, auth_secret=secret), QUESTION)
+    print(f"{QUESTION}\n{turn.answer}\n", flush=True)
     telemetry.shutdown()
-    print(f"{QUESTION}\n{turn.answer}\n")
-    if not traced:
-        print("Tracing is off: LANGFUSE_TRACING or OTEL_SDK_DISABLED says so.")
-    elif turn.run.sampled is False:
-        print("This turn was not sampled: it has no trace.")
-    elif backend:
-        with telemetry.untraced():
-            return _show_trace(backend, turn)
-    else:
-        print(f"trace   {turn.run.trace_url or turn.run.trace_id}")
-    return True
+    whole = _show_trace(backend, turn.run)
+    print(f"chat    {chat(settings).url}/?thread_id={turn.run.thread_id}")
+    return whole
 
 
 def talk(client: AgentClient, question: str) -> Turn:
     """Send one message on a new thread, as the chat page does, and return what came of it."""
     thread_id = f"demo-{uuid4().hex[:8]}"
-    with telemetry.scope(session_id=thread_id, trace_name="chat turn"), telemetry.span("chat turn") as span:
+    with telemetry.scope(session_id=thread_id, agent="chatbot"), telemetry.span("chat turn") as span:
         span.set_attribute("input.value", question)
         turn = _read(client.stream(question, thread_id=thread_id))
         span.set_attribute("output.value", turn.answer)
@@ -206,17 +195,34 @@ def _read(events: Iterator[StreamEvent]) -> Turn:
     raise DemoError("The turn did not complete.")
 
 
-def _show_trace(backend: Part, turn: Turn) -> bool:
-    url = f"{backend.url}/project/local/traces/{turn.run.trace_id}"
-    tree, whole = "", False
-    for _ in _attempts(ARRIVAL_SECONDS):
-        answer = httpx.get(f"{url}.txt", timeout=5, trust_env=False)
-        tree = answer.text if answer.is_success else ""
-        if whole := is_whole(tree):
-            break
+def _show_trace(backend: Part | None, run: RunEvent) -> bool:
+    if run.trace_id is None:
+        print("Tracing is off: this turn has no trace.\n")
+    elif run.sampled is False:
+        print("This turn was not sampled: it has no trace.\n")
+    elif backend:
+        return _show_tree(backend, run.trace_id)
+    else:
+        print(f"trace   {run.trace_url or run.trace_id}")
+    return True
+
+
+def _show_tree(backend: Part, trace_id: str) -> bool:
+    url = f"{backend.url}/project/local/traces/{trace_id}"
+    tree = ""
+    with telemetry.untraced():
+        for _ in _attempts(ARRIVAL_SECONDS):
+            tree = _text(f"{url}.txt")
+            if is_whole(tree):
+                break
     print(tree or "The viewer has not got the trace.")
-    print(f"\ntrace   {turn.run.trace_url or url}\nviewer  {backend.url}")
-    return whole
+    print(f"\ntrace   {url}\nviewer  {backend.url}")
+    return is_whole(tree)
+
+
+def _text(url: str) -> str:
+    answer = httpx.get(url, timeout=5, trust_env=False)
+    return answer.text.rstrip() if answer.is_success else ""
 
 
 def is_whole(tree: str) -> bool:
@@ -224,12 +230,6 @@ def is_whole(tree: str) -> bool:
     lines = tree.splitlines()
     roots = [line for line in lines if not line.startswith(" ")]
     return roots == ["chat turn"] and any(line.endswith(" SERVER") for line in lines)
-
-
-def _read_env_file() -> None:
-    for name, value in dotenv_values(".env").items():
-        if value and not os.environ.get(name):
-            os.environ[name] = value
 
 
 def _point_at_viewer(backend: Part, settings: Settings) -> None:
