@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,25 @@ def contained(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
-        _counts[what] += 1
-        if _counts[what] == 1:
-            logger.exception("telemetry failed to %s; the program goes on, further failures are only counted", what)
+    except Exception as error:
+        count(what, error)
         if "PYTEST_CURRENT_TEST" in os.environ:
             raise
+
+
+def count(what: str, error: Exception) -> None:
+    """Count a failure that its place has dealt with; the first of each kind is logged.
+
+    The log line says where it happened and not what the exception says: that may quote the content of a span.
+    """
+    _counts[what] += 1
+    if _counts[what] == 1:
+        logger.error(
+            "telemetry failed to %s; the program goes on, further failures are only counted\n%s%s",
+            what,
+            "".join(traceback.format_tb(error.__traceback__)),
+            type(error).__qualname__,
+        )
 
 
 def failures() -> dict[str, int]:

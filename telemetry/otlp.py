@@ -76,6 +76,7 @@ class Span:
 def from_sdk(span: ReadableSpan) -> Span:
     """Return the data of a span of the SDK; nothing in it is shared with the span."""
     context, parent, status = span.get_span_context(), span.parent, span.status
+    assert context  # noqa: S101 - a span that was started has a context; only the type says otherwise
     return Span(
         trace_id=format_trace_id(context.trace_id),
         span_id=format_span_id(context.span_id),
@@ -104,15 +105,11 @@ def from_sdk(span: ReadableSpan) -> Span:
 
 
 def _plain(value: Any) -> Any:
-    match value:
-        case str() | bytes():
-            return value
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case Sequence():
-            return [_plain(item) for item in value]
-        case _:
-            return value
+    if isinstance(value, (str, bytes, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, Sequence) else value
 
 
 def encode(span: Span) -> bytes:
@@ -122,31 +119,33 @@ def encode(span: Span) -> bytes:
         span_id=bytes.fromhex(span.span_id),
         parent_span_id=bytes.fromhex(span.parent_id or ""),
         name=_valid(span.name),
-        kind=f"SPAN_KIND_{span.kind}",
+        kind=trace_pb2.Span.SpanKind.Value(f"SPAN_KIND_{span.kind}"),
         start_time_unix_nano=span.start,
         end_time_unix_nano=span.end,
         attributes=_pairs(span.attributes),
-        events=[
-            trace_pb2.Span.Event(
-                name=_valid(event.name), time_unix_nano=event.time, attributes=_pairs(event.attributes)
-            )
-            for event in span.events
-        ],
-        links=[
-            trace_pb2.Span.Link(
-                trace_id=bytes.fromhex(link.trace_id),
-                span_id=bytes.fromhex(link.span_id),
-                attributes=_pairs(link.attributes),
-            )
-            for link in span.links
-        ],
-        status=trace_pb2.Status(code=f"STATUS_CODE_{span.status}", message=_valid(span.message)),
+        events=[_event_message(event) for event in span.events],
+        links=[_link_message(link) for link in span.links],
+        status=trace_pb2.Status(
+            code=trace_pb2.Status.StatusCode.Value(f"STATUS_CODE_{span.status}"), message=_valid(span.message)
+        ),
         flags=span.flags,
         trace_state=_valid(span.trace_state),
     )
     scoped = trace_pb2.ScopeSpans(scope=InstrumentationScope(name=_valid(span.scope)), spans=[message])
     group = trace_pb2.ResourceSpans(resource=Resource(attributes=_pairs(span.resource)), scope_spans=[scoped])
     return ExportTraceServiceRequest(resource_spans=[group]).SerializeToString()
+
+
+def _event_message(event: Event) -> trace_pb2.Span.Event:
+    return trace_pb2.Span.Event(name=_valid(event.name), time_unix_nano=event.time, attributes=_pairs(event.attributes))
+
+
+def _link_message(link: Link) -> trace_pb2.Span.Link:
+    return trace_pb2.Span.Link(
+        trace_id=bytes.fromhex(link.trace_id),
+        span_id=bytes.fromhex(link.span_id),
+        attributes=_pairs(link.attributes),
+    )
 
 
 def _pairs(attributes: Attributes) -> list[KeyValue]:
@@ -159,8 +158,8 @@ def _any_value(value: Any) -> AnyValue:
             return AnyValue(string_value=_valid(value))
         case bool():
             return AnyValue(bool_value=value)
-        case int():
-            return AnyValue(int_value=value) if value in _INT64 else AnyValue(string_value=str(value))
+        case int() if value in _INT64:
+            return AnyValue(int_value=value)
         case float():
             return AnyValue(double_value=value)
         case bytes():
