@@ -15,7 +15,7 @@ from langgraph.types import Command, Interrupt
 
 from app.messages import answers_to_open_calls, in_update, stopped, to_chat
 from app.records import Records, Run, Thread
-from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent
+from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from telemetry import Turn, untraced
 
 AgentTurn = Turn[StreamEvent]
@@ -29,7 +29,7 @@ class Turns:
     timeout_s: float
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
 
-    async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: StreamInput) -> AgentTurn:
+    async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
         """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for a busy one."""
         thread_id = asked.thread_id or str(uuid4())
         thread = await self.records.claim(Thread(thread_id, user, key))
@@ -49,7 +49,7 @@ class Turns:
         """Return the turn of this run, None where it is not under way here."""
         return next((turn for turn in self._busy.values() if turn and str(turn.run_id) == run_id), None)
 
-    async def _start(self, key: str, graph: CompiledStateGraph, thread: Thread, asked: StreamInput) -> AgentTurn:
+    async def _start(self, key: str, graph: CompiledStateGraph, thread: Thread, asked: UserInput) -> AgentTurn:
         turn = AgentTurn(
             key,
             run_id=uuid4(),
@@ -61,7 +61,8 @@ class Turns:
         answering = Answering(graph, _config(turn, key, thread, asked), asked)
         run = await answering.prepare(turn, key, thread)
         await self.records.begin(run)
-        turn.start(answering.work, lambda turn: self._settle(turn, thread, answering))
+        streamed = isinstance(asked, StreamInput)
+        turn.start(answering.work, lambda turn: self._settle(turn, thread, answering), streamed=streamed)
         return turn
 
     async def _settle(self, turn: AgentTurn, thread: Thread, answering: "Answering") -> None:
@@ -78,7 +79,7 @@ class Answering:
 
     graph: CompiledStateGraph
     config: RunnableConfig
-    asked: StreamInput
+    asked: UserInput
     before: list[AnyMessage] = field(default_factory=list)
     interrupts: Sequence[Interrupt] = ()
     partial: str = ""
@@ -143,7 +144,7 @@ class Answering:
         if not isinstance(message, AIMessageChunk) or not message.text:
             return
         self.partial += message.text
-        if self.asked.stream_tokens:
+        if isinstance(self.asked, StreamInput) and self.asked.stream_tokens:
             yield TokenEvent(content=message.text)
 
     def _messages(self, turn: AgentTurn, update: object) -> Iterator[StreamEvent]:
@@ -175,7 +176,7 @@ def unknown_thread(thread_id: str) -> HTTPException:
     return HTTPException(404, f"There is no thread {thread_id}.")
 
 
-def _config(turn: AgentTurn, key: str, thread: Thread, asked: StreamInput) -> RunnableConfig:
+def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
     ids |= {"session_id": thread.thread_id, "agent_name": key}
     configurable = {"thread_id": thread.thread_id, "model": asked.model, **ids}

@@ -79,6 +79,8 @@ class Turn(Generic[T]):
         self._ended = asyncio.Event()
         self._cause = ""
         self._root = _root()
+        self._stream: Span | None = None
+        self._read = False
         inside = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=str(run_id)).enter()
         self.span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
         self._tell("input.value", message)
@@ -90,11 +92,14 @@ class Turn(Generic[T]):
         """The trace that it is recorded in, None with tracing off."""
         return reference(self.span)
 
-    def start(self, work: Work, settle: Work | None = None) -> None:
+    def start(self, work: Work, settle: Work | None = None, *, streamed: bool = False) -> None:
         """Begin the work in a task whose context is the turn's.
 
-        `settle` runs, undisturbed, when the outcome is known and before the turn's spans end.
+        `settle` runs, undisturbed, when the outcome is known and before the turn's spans end. A `streamed` answer is
+        one child span, with its first token, its counts and its end.
         """
+        if streamed:
+            self._stream = provider.tracer().start_span("stream", self._inside)
         loop = asyncio.get_running_loop()
         _running.add(self)
         self._task = loop.create_task(self._run(work, settle), context=self._context())
@@ -135,14 +140,19 @@ class Turn(Generic[T]):
                 await self._ended.wait()
 
     async def streamed(self) -> AsyncIterator[T]:
-        """Yield as iterating does, recorded as one child span: its first token, its counts and its end."""
-        span = provider.tracer().start_span("stream", self._inside)
+        """Yield as iterating does; the stream's span ends with the reader, or with the turn where none came."""
+        self._read = True
         try:
             async for item in self:
                 yield item
         finally:
-            span.set_attributes({f"stream.{name}": value for name, value in self._figures().items()})
-            span.end()
+            self._end_stream()
+
+    def _end_stream(self) -> None:
+        if self._stream:
+            self._stream.set_attributes({f"stream.{name}": value for name, value in self._figures().items()})
+            self._stream.end()
+            self._stream = None
 
     def _figures(self) -> dict[str, AttributeValue]:
         first = {} if self._first_token_ms is None else {"first_token_ms": self._first_token_ms}
@@ -188,6 +198,8 @@ class Turn(Generic[T]):
         self.status, self.error = "failed", error
 
     def _end(self) -> None:
+        if not self._read:
+            self._end_stream()
         end_runs(self.run_id, cancelled=self.status == "cancelled")
         if self.error:
             fail(self.span, self.error)

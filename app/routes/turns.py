@@ -23,7 +23,7 @@ router = APIRouter()
 @router.post("/{agent_id}/invoke", response_model=ChatMessage)
 async def invoke(asked: UserInput, request: Request, caller: CallerDep, agent_id: str = DEFAULT_AGENT) -> Any:
     """Return the last message of the agent's answer."""
-    turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), StreamInput(**asked.model_dump()))
+    turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), asked)
     leaving = asyncio.create_task(_when_gone(request.receive, turn))
     try:
         last = [_as_message(turn, item) async for item in turn if isinstance(item, MessageEvent | InterruptEvent)]
@@ -59,7 +59,7 @@ async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, 
     return {"run_id": run_id, "status": "cancelling" if turn else run.status}
 
 
-async def _begin(request: Request, agent_id: str, user: str, asked: StreamInput) -> AgentTurn:
+async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -> AgentTurn:
     graph = _agent(request, agent_id)
     try:
         request.app.state.models.get(asked.model)
