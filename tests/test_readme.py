@@ -1,0 +1,166 @@
+"""What the documents say is true: commands run, links lead somewhere, every variable is listed."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+from dotenv import dotenv_values
+from pydantic import AliasChoices
+from pydantic_settings import BaseSettings
+
+import app.demo
+import app.settings
+import telemetry.settings
+import telemetry.viewer.settings
+import ui.settings
+from tests.processes import ROOT, free_port, start
+
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+ENV = {"PATH": os.environ["PATH"]}
+MODELS: list[type[BaseSettings]] = [
+    app.demo.Settings,
+    app.settings.Settings,
+    telemetry.settings.Settings,
+    telemetry.viewer.settings.Settings,
+    ui.settings.Settings,
+]
+# What the model's own client reads, and the newer names that the SDK and we take instead.
+FOREIGN = {"OPENAI_API_KEY"}
+OTHER_NAMES = {"LANGFUSE_BASE_URL", "LANGFUSE_SAMPLE_RATE", "LANGFUSE_TRACING_ENVIRONMENT"}
+
+
+def text(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text(document), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: str) -> list[str]:
+    return [line for block in blocks(document, "sh") for line in block.splitlines() if line.strip()]
+
+
+COMMANDS = [(document, command) for document in DOCUMENTS for command in commands(document)]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of `python -m app`, as the README starts it."""
+    port = free_port()
+    env = {"PORT": str(port), "DATA_DIR": str(tmp_path_factory.mktemp("data")), "LANGFUSE_TRACING": "false"}
+    with start([sys.executable, "-m", "app"], env, f"http://127.0.0.1:{port}/health"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(("document", "command"), [c for c in COMMANDS if not c[1].startswith("curl")])
+def test_every_command_is_real(document: str, command: str) -> None:
+    """A target that make knows, or a module that runs."""
+    match shlex.split(command):
+        case ["make", target]:
+            done = subprocess.run(["make", "-n", target], cwd=ROOT, env=ENV, capture_output=True, timeout=30)
+            assert done.returncode == 0, done.stderr
+        case [".venv/bin/python", "-m", module]:
+            assert find_spec(f"{module}.__main__")
+        case _:
+            pytest.fail(f"{document} tells people to run {command}: try it here")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the README's requests are made with curl")
+@pytest.mark.parametrize("command", [command for _, command in COMMANDS if command.startswith("curl")])
+def test_every_request_is_answered(command: str, service: str) -> None:
+    """The requests of the README work as they stand against a service that has just been started."""
+    request = shlex.split(command.replace("http://127.0.0.1:8080", service))
+    done = subprocess.run([*request, "-sS", "--fail"], env=ENV, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_stream_of_the_readme_is_answered_to_its_end(service: str) -> None:
+    """Not only the first bytes come."""
+    answer = httpx.post(f"{service}/stream", json={"message": "What is 12*34?"}, timeout=30, trust_env=False)
+    assert "408" in answer.text
+    assert answer.text.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_every_example_runs(code: str) -> None:
+    """Code of the README runs as it stands, with warnings as errors."""
+    run = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(run, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document: str) -> None:
+    """Relative links and pictures exist."""
+    links = re.findall(r"\]\(([^)\s]+)\)", text(document))
+    relative = [link for link in links if "://" not in link and not link.startswith("#")]
+    missing = [link for link in relative if not (ROOT / document).parent.joinpath(link.split("#")[0]).exists()]
+    assert missing == []
+
+
+def test_every_place_of_the_plan_exists() -> None:
+    """Files and folders that the plan's rows name are there."""
+    rows = [row.split("|")[2:4] for row in text("docs/integration-plan.md").splitlines() if row.startswith("|")]
+    named = re.findall(r"`([\w./-]*[/.][\w./-]*)`", " ".join(cell for row in rows for cell in row))
+    assert named
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_plan_is_whole() -> None:
+    """All seven steps are there, and every row says where and by which test, or that it is not yet so."""
+    plan = text("docs/integration-plan.md")
+    assert re.findall(r"^## (\d)\.", plan, re.MULTILINE) == list("1234567")
+    rows = [row.split(" | ") for row in plan.splitlines() if row.startswith("| ") and "| Plan |" not in f"|{row}"]
+    assert [row for row in rows if not all(cell.strip(" |") for cell in row[:3])] == []
+
+
+def test_the_example_lists_every_variable() -> None:
+    """`.env.example` has every variable that the program reads, and no other."""
+    listed = dotenv_values(ROOT / ".env.example")
+    assert set(listed) == {name for model in MODELS for name in names(model)} - OTHER_NAMES | FOREIGN
+    assert set(listed.values()) == {""}
+
+
+def names(model: type[BaseSettings]) -> Iterator[str]:
+    prefix = model.model_config.get("env_prefix", "")
+    for field, info in model.model_fields.items():
+        alias = info.validation_alias or info.alias
+        match alias:
+            case AliasChoices(choices=choices):
+                yield from (str(choice) for choice in choices)
+            case str():
+                yield alias
+            case _:
+                yield f"{prefix}{field}".upper()
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", ".env.example"])
+@pytest.mark.parametrize("name", ["PUBLIC_KEY", "SECRET_KEY", "HOST", "SAMPLING_RATE", "ENVIRONMENT", "TRACING"])
+def test_the_langfuse_variables_are_told(document: str, name: str) -> None:
+    """Whoever looks for a Langfuse variable finds it where they look."""
+    assert f"LANGFUSE_{name}" in text(document)
+
+
+def test_the_readme_has_the_plans_section() -> None:
+    """The plan asks for it by name."""
+    assert "\n## 🔍 Langfuse Observability: How to Enable\n" in text("README.md")
+
+
+@pytest.mark.parametrize("lock", sorted((ROOT / "locks").glob("*.txt")), ids=lambda path: path.name)
+def test_locks_hold_hashes_and_name_no_host(lock: Path) -> None:
+    """A lock installs from any registry, by uv and by plain pip, what it was made from and nothing else."""
+    locked = lock.read_text()
+    assert not re.search(r"https?://|--index|--find-links|file:|^-e|agent-telemetry==", locked, re.MULTILINE)
+    pinned = re.split(r"^(?=[a-z])", locked, flags=re.MULTILINE)[1:]
+    assert pinned
+    assert [pin.splitlines()[0] for pin in pinned if "--hash=sha256:" not in pin] == []
