@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from textwrap import shorten
 from typing import Any
 from uuid import uuid4
 
@@ -30,19 +31,21 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 MAX_STORY = 5_000
 MAX_ATTEMPTS = 2
+MAX_CALLS = 8
 
-NUMBER = r"\(*-?\d+(?:\.\d+)?\)*"
-EXPRESSION = rf"{NUMBER}(?:\s*(?:\*\*|//|[-+*/%^])\s*{NUMBER})+"
-TIME = r"what time is it(?: in [\w/+-]+)?"
+# Every repetition is bounded: a message may be long, and the event loop waits.
+NUMBER = r"\({0,9}-?(?<!\d)\d{1,30}(?:\.\d{1,30})?\){0,9}"
+EXPRESSION = rf"{NUMBER}(?:\s{{0,9}}(?:\*\*|//|[-+*/%^])\s{{0,9}}{NUMBER}){{1,50}}"
+TIME = r"what time is it(?: in [\w/+-]{1,50})?"
 
 RULES: tuple[tuple[str, str], ...] = (
     ("calculator", rf"(?P<expression>{EXPRESSION})"),
-    ("current_time", r"what time is it(?: in (?P<timezone>[\w/+-]+))?"),
+    ("current_time", r"what time is it(?: in (?P<timezone>[\w/+-]{1,50}))?"),
     ("transfer_to_math", rf"(?P<task>{EXPRESSION})"),
     ("transfer_to_clock", rf"(?P<task>{TIME})"),
-    ("search", r"(?:search for|look up) (?P<query>.+?)(?=,? and (?:search|look|read)|[.?!,]|$)"),
-    ("read_passage", r"\bread (?P<title>.+?)(?=,? and (?:search|look|read)|[.?!,]|$)"),
-    ("book_table", r"book (?:a )?table(?: for (?P<people>\d+))?(?: at (?P<time>[\d:]+))?"),
+    ("search", r"(?:search for|look up) (?P<query>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
+    ("read_passage", r"\bread (?P<title>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
+    ("book_table", r"book (?:a )?table(?: for (?P<people>\d{1,4}))?(?: at (?P<time>[\d:]{1,5}))?"),
 )
 """Tool -> what a person says to have it called, once for every match; a named group is an argument."""
 
@@ -182,7 +185,7 @@ def turn_of(messages: list[BaseMessage]) -> list[BaseMessage]:
 
 def failure_in(text: str) -> int | None:
     """The number of words after which the person wants a failure."""
-    if match := re.search(r"/fail-after (\d+)", text):
+    if match := re.search(r"/fail-after (\d{1,6})", text):
         return int(match[1])
     return 0 if "/fail" in text else None
 
@@ -201,13 +204,15 @@ def calls_for(turn: list[BaseMessage], tools: set[str]) -> list[ToolCall]:
 
 
 def wanted_in(text: str, tools: set[str]) -> list[tuple[str, dict[str, str]]]:
-    """The calls that the person's words ask for."""
-    return [
-        (tool, {name: value for name, value in match.groupdict().items() if value})
-        for tool, pattern in RULES
-        if tool in tools
-        for match in re.finditer(pattern, text, re.IGNORECASE)
-    ]
+    """The calls that the person's words ask for, each once."""
+    matches = ((tool, m) for tool, rule in RULES if tool in tools for m in re.finditer(rule, text, re.IGNORECASE))
+    calls = [(tool, given(match)) for tool, match in islice(matches, MAX_CALLS)]
+    return [call for number, call in enumerate(calls) if call not in calls[:number]]
+
+
+def given(match: re.Match[str]) -> dict[str, str]:
+    """The arguments that a rule found."""
+    return {name: value for name, value in match.groupdict().items() if value}
 
 
 def trailing_results(turn: list[BaseMessage]) -> list[ToolMessage]:
@@ -250,19 +255,19 @@ def story(text: str) -> str | None:
     """The tale, as long as the person wants it, if they want one."""
     if not re.search(r"\bstory\b", text, re.IGNORECASE):
         return None
-    length = re.search(r"(\d+) words", text)
+    length = re.search(r"(?<!\d)(\d{1,6}) words", text)
     words = int(length[1]) if length else 60 if "long" not in text.lower() else 240
     return " ".join(islice(cycle(TALE.split()), min(words, MAX_STORY)))
 
 
 def name_in_words(messages: list[BaseMessage], text: str) -> str | None:
     """The person's name, if they say it or ask for it."""
-    if told := re.search(r"my name is (\w+)", text, re.IGNORECASE):
+    if told := re.search(r"my name is (\w{1,50})", text, re.IGNORECASE):
         return f"Nice to meet you, {told[1]}. I will remember your name in this conversation."
     if not re.search(r"what(?:'s| is) my name", text, re.IGNORECASE):
         return None
     said = " ".join(message.text for message in messages if isinstance(message, HumanMessage))
-    names = re.findall(r"my name is (\w+)", said, re.IGNORECASE)
+    names = re.findall(r"my name is (\w{1,50})", said, re.IGNORECASE)
     return f"Your name is {names[-1]}." if names else "You have not told me your name yet."
 
 
@@ -270,4 +275,4 @@ def small_talk(text: str) -> str:
     """An honest answer to everything else."""
     if re.match(r"\s*(?:hi|hello|hey|good (?:morning|evening)|who are you)\b", text, re.IGNORECASE):
         return f"Hello! {INTRODUCTION}"
-    return f'You said: "{text.strip()}" I have no rule for that. {INTRODUCTION}'
+    return f'You said: "{shorten(text, 200)}" I have no rule for that. {INTRODUCTION}'

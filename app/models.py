@@ -1,5 +1,6 @@
 """Which language models the service talks to, and which of them a caller may choose."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from app.demo_model import DemoModel
 
 DEMO = "demo"
+OPENAI = "https://api.openai.com/v1"  # said by us: the client takes an empty OPENAI_BASE_URL at its word
 
 
 class ModelSettingError(ValueError):
@@ -37,9 +39,7 @@ class Models:
         try:
             return self.by_name[name or self.default]
         except KeyError:
-            raise UnknownModelError(
-                f"There is no model {name!r}; choose one of: {', '.join(self.names)}."
-            ) from None
+            raise UnknownModelError(f"There is no model {name!r}; choose one of: {', '.join(self.names)}.") from None
 
     def chosen(self, config: RunnableConfig) -> BaseChatModel:
         """The model that a run asks for in `configurable["model"]`."""
@@ -61,9 +61,7 @@ def load_model(name: str | None = None, demo_pace_s: float = 0.0) -> BaseChatMod
     if not provider or not model:
         raise ModelSettingError(f"MODEL={name}: write provider:name, such as openai:gpt-5.5, or demo.")
     try:
-        return (
-            openai_model(model) if provider == "openai" else init_chat_model(model, model_provider=provider)
-        )
+        return openai_model(model) if provider == "openai" else init_chat_model(model, model_provider=provider)
     except Exception as error:
         raise ModelSettingError(f"MODEL={name} cannot be used: {reason(error)}") from error
 
@@ -72,7 +70,9 @@ def openai_model(model: str) -> BaseChatModel:
     """A model of OpenAI, or of the server at OPENAI_BASE_URL that speaks as OpenAI does."""
     from app.openai_chat import ChatOpenAI  # takes a second, which the demo does without
 
-    return ChatOpenAI(model=model)
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise ValueError("set OPENAI_API_KEY, to any word for a server of your own that asks for none.")
+    return ChatOpenAI(model=model, base_url=os.environ.get("OPENAI_BASE_URL") or OPENAI)
 
 
 def reason(error: Exception) -> str:

@@ -24,9 +24,7 @@ class Refusal(Exception):  # noqa: N818 — an answer, not a mistake of this pro
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {
-            "error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}
-        }
+        self.body = {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": None}}
 
 
 @dataclass

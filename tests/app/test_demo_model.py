@@ -1,6 +1,7 @@
 """The demo model: words, tools, memory, failure, all by rule."""
 
 import asyncio
+import time
 
 import pytest
 from langchain_core.language_models import LanguageModelInput
@@ -8,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.runnables import Runnable
 
 from app.agents.tools import calculator, current_time
-from app.demo_model import DemoError, DemoModel, chunks_of, reply_to
+from app.demo_model import RULES, DemoError, DemoModel, calls_for, chunks_of, reply_to
 
 TOOLS = [calculator, current_time]
 
@@ -63,6 +64,8 @@ def test_it_says_what_it_is() -> None:
             [("calculator", {"expression": "(1 + 2) * 3"}), ("current_time", {})],
         ),
         ("hello 12", []),
+        ("what is 1+1, I mean 1+1", [("calculator", {"expression": "1+1"})]),
+        (" ".join(f"{n}+1" for n in range(99)), [("calculator", {"expression": f"{n}+1"}) for n in range(8)]),
     ],
 )
 async def test_it_calls_the_tools_that_the_words_ask_for(text: str, calls: list[tuple[str, dict]]) -> None:
@@ -78,6 +81,19 @@ def test_it_calls_only_tools_it_is_bound_to() -> None:
     answer = DemoModel().bind_tools([current_time]).invoke("what is 12*34")
     assert answer.tool_calls == []
     assert answer.text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1", "(", "1+", "1 ", " ", "search for ", "read \n", "my name is ", "9 words ", "what time is it in ", "a"],
+)
+async def test_a_long_message_keeps_nobody_waiting(piece: str) -> None:
+    """Whatever fills the longest message that the service takes, the rules are through with it in a moment."""
+    text = f"a story {piece * (100_000 // len(piece))}"
+    begun = time.monotonic()
+    calls_for([HumanMessage(text)], {tool for tool, _ in RULES})
+    await DemoModel().ainvoke(text)
+    assert time.monotonic() - begun < 5
 
 
 def turn(*results: ToolMessage) -> list:

@@ -9,6 +9,7 @@ from openai import AuthenticationError, BadRequestError
 from app.agents.tools import calculator, current_time
 from app.demo_model import DemoModel
 from app.models import ModelSettingError, UnknownModelError, load_model, load_models
+from app.openai_chat import ChatOpenAI
 from tests.openai_server import OpenAIServer, openai_server
 
 
@@ -64,6 +65,18 @@ def test_a_bad_model_is_refused_in_one_sentence(name: str, remedy: str) -> None:
     assert str(refusal.value).startswith(f"MODEL={name}")
     assert remedy in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty key is a missing one, and an empty base URL leads to OpenAI itself."""
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    monkeypatch.setenv("OPENAI_API_KEY", "")
+    with pytest.raises(ModelSettingError, match="set OPENAI_API_KEY"):
+        load_model("openai:gpt-5")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
+    model = load_model("openai:gpt-5")
+    assert isinstance(model, ChatOpenAI)
+    assert model.openai_api_base == "https://api.openai.com/v1"
 
 
 def test_a_caller_chooses_among_those_offered() -> None:
