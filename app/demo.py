@@ -162,7 +162,9 @@ def show_turn(settings: Settings, backend: Part | None) -> bool:
     """Send one turn and print what came of it; false if its trace is not whole in the viewer."""
     secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
     telemetry.configure("demo")
-    turn = talk(AgentClient(service(settings).url, auth_secret=secret), QUESTION)
+    with telemetry.untraced():
+        agent = AgentClient(service(settings).url, auth_secret=secret).info().default_agent
+    turn = talk(AgentClient(service(settings).url, agent, auth_secret=secret), QUESTION)
     print(f"{QUESTION}\n{turn.answer}\n", flush=True)
     telemetry.shutdown()
     whole = _show_trace(backend, turn.run)
