@@ -19,6 +19,8 @@ from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, Stre
 from telemetry import Turn, untraced
 
 AgentTurn = Turn[StreamEvent]
+# LangGraph itself would stop an agent that goes round in circles after ten thousand steps.
+MAX_STEPS = 50
 
 
 @dataclass
@@ -180,4 +182,4 @@ def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> Runn
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
     ids |= {"session_id": thread.thread_id, "agent_name": key}
     configurable = {"thread_id": thread.thread_id, "model": asked.model, **ids}
-    return RunnableConfig(run_id=turn.run_id, configurable=configurable)
+    return RunnableConfig(run_id=turn.run_id, recursion_limit=MAX_STEPS, configurable=configurable)

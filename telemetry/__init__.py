@@ -1,7 +1,8 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
-from telemetry.context import carry, scope, trust
+from telemetry.context import carry, scope
 from telemetry.langfuse import trace_url
+from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
 from telemetry.settings import SettingsError

@@ -1,35 +1,25 @@
-"""What every span of a turn carries, and which hosts and callers may share its trace."""
+"""What every span of a turn carries, in this process and into its threads."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import (
-    CarrierT,
-    Getter,
-    Setter,
-    TextMapPropagator,
-    default_getter,
-    default_setter,
-)
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.trace import SpanContext
 from opentelemetry.util.types import AttributeValue
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SCOPE = otel.create_key("telemetry-scope")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_trusted: set[str] = set()
-_calling: ContextVar[tuple[int, str] | None] = ContextVar("telemetry-calling", default=None)
+# The trace that a caller who is not trusted wanted continued: a new one is only linked to it.
+REFUSED = otel.create_key("telemetry-refused")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +81,9 @@ class Stamper(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span."""
         span.set_attributes(_stamps(parent_context))
+        refused = otel.get_value(REFUSED, parent_context)
+        if span.parent is None and isinstance(refused, SpanContext):
+            span.add_link(refused)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Leave the span as it is."""
@@ -108,59 +101,3 @@ def carry(fn: Callable[P, R]) -> Callable[P, R]:
         return context.copy().run(fn, *args, **kwargs)
 
     return carried
-
-
-def trust(url: str) -> None:
-    """Let requests to this address (or `host`, or `host:port`) carry the trace."""
-    _trusted.add(_netloc(url) if "//" in url else url.lower())
-
-
-def note_call(span: trace.Span, url: str) -> None:
-    """Remember where the HTTP call of this span goes, for the propagator that is asked next."""
-    _calling.set((span.get_span_context().span_id, _netloc(url)))
-
-
-def _netloc(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.hostname}:{parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)}"
-
-
-def _may_carry(span: trace.Span) -> bool:
-    span_id, host = _calling.get() or (0, "")
-    return span_id == span.get_span_context().span_id and not _trusted.isdisjoint({host, host.rsplit(":", 1)[0]})
-
-
-class TrustedPropagator(TextMapPropagator):
-    """W3C Trace Context to trusted hosts and from trusted callers; baggage never.
-
-    A request that goes elsewhere loses the trace headers that a redirect or a caller left on it. `honours` says of the
-    incoming `Authorization` header whether its sender may continue a trace of ours.
-    """
-
-    def __init__(self) -> None:
-        self.honours: Callable[[str | None], bool] = lambda _: True
-        self._inner = TraceContextTextMapPropagator()
-
-    def inject(
-        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
-    ) -> None:
-        """Write the trace headers of a call to a trusted host; remove them from any other."""
-        if _may_carry(trace.get_current_span(context)):
-            self._inner.inject(carrier, context, setter)
-        elif hasattr(carrier, "pop"):
-            for name in self.fields:
-                carrier.pop(name, None)  # pyright: ignore[reportAttributeAccessIssue] - asked for above
-
-    def extract(
-        self, carrier: CarrierT, context: Context | None = None, getter: Getter[CarrierT] = default_getter
-    ) -> Context:
-        """Return the context that a trusted caller's headers continue."""
-        authorization = next(iter(getter.get(carrier, "authorization") or []), None)
-        if not self.honours(authorization):
-            return context if context is not None else otel.get_current()
-        return self._inner.extract(carrier, context, getter)
-
-    @property
-    def fields(self) -> set[str]:
-        """The headers it writes."""
-        return self._inner.fields

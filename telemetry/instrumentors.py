@@ -11,7 +11,7 @@ from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXC
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.trace import Span, TracerProvider
 
-from telemetry.context import note_call
+from telemetry.propagator import note_call
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -32,7 +32,7 @@ class Recorded(InMemorySpanExporter, SpanProcessor):
         """The names of the spans that have not ended yet."""
         return list(self._open.values())
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's signature
         """Note that it is open."""
         self._open[span.get_span_context().span_id] = span.name
 

@@ -3,24 +3,22 @@
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from telemetry import SettingsError, sentence
+from telemetry.settings import SettingsError, sentence
 
 
 class Settings(BaseSettings):
     """The settings of the chat page; an empty value is an unset one."""
 
     model_config = SettingsConfigDict(
-        env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+        alias_generator=str.upper, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     agent_url: AnyHttpUrl = Field(
-        AnyHttpUrl("http://127.0.0.1:8080"), alias="AGENT_URL", description="address of the agent service"
+        default=AnyHttpUrl("http://127.0.0.1:8080"), description="address of the agent service"
     )
-    auth_secret: SecretStr | None = Field(
-        None, alias="AUTH_SECRET", description="the service's own secret, where it has one"
-    )
+    auth_secret: SecretStr | None = Field(default=None, description="the service's own secret, where it has one")
     user_id_header: str | None = Field(
-        None, alias="USER_ID_HEADER", description="header in which a proxy before this page names the user"
+        default=None, description="header in which a proxy before this page names the user"
     )
 
 
