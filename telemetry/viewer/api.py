@@ -125,12 +125,12 @@ async def _body(request: Request, limit: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise _too_large(limit)
+            raise _too_large(limit, {"Connection": "close"})  # nobody knows how much more would come
     return bytes(body)
 
 
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"The body is larger than {limit} bytes; send less at once.")
+def _too_large(limit: int, headers: dict[str, str] | None = None) -> HTTPException:
+    return HTTPException(413, f"The body is larger than {limit} bytes; send less at once.", headers)
 
 
 def _keep_spans(store: Store, body: bytes, content_type: str, encoding: str | None) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, Self
 from uuid import uuid4
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from telemetry.viewer.settings import PROJECT
@@ -30,7 +30,7 @@ class Score(BaseModel):
     session_id: str | None = Field(None, min_length=1)
     observation_id: str | None = Field(None, min_length=1)
     name: str = Field(min_length=1)
-    value: float | str = Field(allow_inf_nan=False)
+    value: FiniteFloat | str
     data_type: DataType | None = None
     comment: str | None = None
     metadata: Any = None
