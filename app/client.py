@@ -91,15 +91,13 @@ class EventReader:
         except ValidationError as error:
             if error.errors()[0]["type"] == "union_tag_invalid":
                 return None
-            raise Failed(
-                "The service sent an event that its contract does not know.", self.trace_id
-            ) from error
+            raise Failed("The service sent an event that its contract does not know.", self.trace_id) from error
 
 
 class AgentClient:
     """A client of the agent service at `base_url`, safe to share between threads.
 
-    With `auth_secret` the user is named in a header that only its holder may set, without it in the body.
+    With `auth_secret` the user is named in a header that its holder vouches for, without it in the body.
     `timeout` is the longest silence in seconds; a stream that lives is never silent for long.
     """
 
@@ -194,10 +192,10 @@ class AgentClient:
         headers: dict[str, str | bytes] = {}
         if self._auth_secret:
             headers["Authorization"] = f"Bearer {self._auth_secret}"
-        if user and self._auth_secret:
-            headers["X-User-Id"] = user.encode()
-        elif user and body is not None:
+        if user and body and not self._auth_secret:
             content["user_id"] = user
+        elif user:
+            headers["X-User-Id"] = user.encode()
         return httpx.Request(
             method,
             self.base_url + path,

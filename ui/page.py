@@ -58,9 +58,7 @@ def visitor(settings: Settings) -> str | None:
         return None
     user_id = st.context.headers.get(settings.user_id_header)
     if not user_id:
-        raise Refused(
-            f"The request has no {settings.user_id_header} header: open this page through its proxy.", 401
-        )
+        raise Refused(f"The request has no {settings.user_id_header} header: open this page through its proxy.", 401)
     return user_id
 
 
@@ -84,13 +82,11 @@ def choose(info: ServiceInfo) -> tuple[AgentInfo, str]:
     with st.sidebar:
         st.title("Agent chat")
         st.button("New chat", icon=":material/edit_square:", on_click=new_chat, width="stretch")
-        key = st.selectbox(
-            "Agent", agents, list(agents).index(info.default_agent), key="agent", bind="query-params"
-        )
-        st.caption(agents[key].description)
-        model = st.selectbox(
-            "Model", info.models, info.models.index(info.default_model), key="model", bind="query-params"
-        )
+        key = st.selectbox("Agent", agents, list(agents).index(info.default_agent), key="agent", bind="query-params")
+        if agents[key].error:
+            st.warning(f"This agent could not be loaded: {agents[key].error}")
+        at = info.models.index(info.default_model)
+        model = st.selectbox("Model", info.models, at, key="model", bind="query-params")
     return agents[key], model
 
 
@@ -101,9 +97,7 @@ def new_chat() -> None:
 
 def entry(client: AgentClient, thread_id: str, model: str, *, busy: bool) -> None:
     """Draw the line that messages are written in."""
-    st.chat_input(
-        "Your message", key="message", disabled=busy, on_submit=send, args=(client, thread_id, model)
-    )
+    st.chat_input("Your message", key="message", disabled=busy, on_submit=send, args=(client, thread_id, model))
 
 
 def send(client: AgentClient, thread_id: str, model: str) -> None:
@@ -152,7 +146,10 @@ def draw(one: Exchange, running: Turn | None = None) -> None:
             st.markdown(one.question)
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         for part in one.parts:
-            draw_tool(part, running) if isinstance(part, ToolUse) else st.markdown(part)
+            if isinstance(part, ToolUse):
+                draw_tool(part, running)
+            else:
+                st.markdown(part)
         if one.writing:
             st.markdown(one.writing)
         if running:
@@ -190,15 +187,13 @@ def draw_progress(one: Exchange, running: Turn) -> None:
 def draw_end(one: Exchange) -> None:
     """Draw how the answer ended, and the way to its trace."""
     if one.asked is not None:
-        st.info(
-            one.asked if isinstance(one.asked, str) else json.dumps(one.asked, ensure_ascii=False, indent=2)
-        )
+        st.info(one.asked if isinstance(one.asked, str) else json.dumps(one.asked, ensure_ascii=False, indent=2))
     if one.status == "cancelled":
         st.caption("Stopped.")
     if one.error:
         complain(one.error, one.trace_id)
     if one.trace_url:
-        st.link_button("View trace", one.trace_url, icon="🔗", type="tertiary")
+        st.link_button("View trace", one.trace_url, icon=":material/link:", type="tertiary")
 
 
 def complain(sentence: str, trace_id: str | None) -> None:

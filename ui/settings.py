@@ -27,4 +27,4 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(sentence(error)) from None
+        raise SettingsError(sentence(error, Settings)) from None

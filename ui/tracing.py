@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import streamlit as st
+from dotenv import load_dotenv
 from opentelemetry.trace import Span
 
 import telemetry
@@ -11,15 +12,16 @@ import telemetry
 
 @st.cache_resource(show_spinner=False)
 def start() -> None:
-    """Tracing is on, once for the process, however often the script runs."""
+    """Read `.env` and switch tracing on, once for the process, however often the script runs."""
+    load_dotenv()
     telemetry.configure("agent-ui")
 
 
 @contextmanager
-def chat_turn(thread_id: str, user_id: str | None, message: str) -> Iterator[Span]:
-    """The root span of one turn; everything inside carries the session and the user."""
+def chat_turn(message: str, *, thread_id: str, user_id: str | None, agent: str | None) -> Iterator[Span]:
+    """Make the root span of a turn; all that starts inside carries its session, user and agent."""
     with (
-        telemetry.scope(session_id=thread_id, user_id=user_id, trace_name="chat turn"),
+        telemetry.scope(session_id=thread_id, user_id=user_id, agent=agent),
         telemetry.span("chat turn", kind="CHAIN", **{"input.value": message}) as span,
     ):
         yield span

@@ -3,8 +3,10 @@
 import atexit
 import logging
 import threading
+from contextlib import AbstractContextManager
 
 import streamlit as st
+from opentelemetry.trace import Span
 
 import telemetry
 from app.client import AgentClient, AgentError, Failed
@@ -36,21 +38,21 @@ class Turn:
         self._thread = threading.Thread(target=self._run, name=f"turn {thread_id}", daemon=True)
 
     def start(self) -> None:
-        """The turn is on its way."""
+        """Let the turn begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """The service has been asked to stop, or will be as soon as it has named the run."""
+        """Ask the service to stop, at once or as soon as it has named the run."""
         self.stopping = True
         if run_id := self.exchange().run_id:
             self._ask_to_stop(run_id)
 
     def wait(self, seconds: float) -> None:
-        """The turn is over, or the time is."""
+        """Wait until the turn is over, or the time is."""
         self._thread.join(seconds)
 
     def exchange(self) -> Exchange:
-        """What there is to see so far."""
+        """Return what there is to see so far."""
         seen, own = from_events(self.message, self._events), self._trace
         if self._error:
             seen.error = str(self._error)
@@ -62,7 +64,7 @@ class Turn:
 
     def _run(self) -> None:
         try:
-            with chat_turn(self.thread_id, self.user_id, self.message) as span:
+            with self._span() as span:
                 self._trace = telemetry.current_trace()
                 self._cancel = telemetry.carry(self._client.cancel)
                 try:
@@ -76,6 +78,9 @@ class Turn:
             self._error = Failed("Something broke in this page; its log says what.")
         finally:
             self.done = True
+
+    def _span(self) -> AbstractContextManager[Span]:
+        return chat_turn(self.message, thread_id=self.thread_id, user_id=self.user_id, agent=self._client.agent)
 
     def _follow(self) -> None:
         for event in self._client.stream(self.message, thread_id=self.thread_id, model=self._model):
@@ -101,11 +106,11 @@ class Turns:
         atexit.register(self.stop)
 
     def latest(self, user_id: str | None, thread_id: str) -> Turn | None:
-        """The turn that this thread saw last in this process."""
+        """Return the turn that this thread had last in this process."""
         return self._latest.get((user_id, thread_id))
 
     def begin(self, turn: Turn) -> bool:
-        """Whether the turn has begun; not so while the thread's previous one still runs."""
+        """Let the turn begin and return True; False while the thread's previous one still runs."""
         key = (turn.user_id, turn.thread_id)
         with self._lock:
             if (previous := self._latest.get(key)) and not previous.done:
@@ -117,7 +122,7 @@ class Turns:
         return True
 
     def stop(self) -> None:
-        """Every turn has been asked to stop and had a moment to end its span."""
+        """Ask every turn to stop, and give it a moment to end its span."""
         running = [turn for turn in self._latest.values() if not turn.done]
         for turn in running:
             turn.stop()
@@ -132,5 +137,5 @@ class Turns:
 
 @st.cache_resource(show_spinner=False)
 def turns() -> Turns:
-    """The turns of this process, the same for every page that watches."""
+    """Return the turns of this process, the same for every page that watches."""
     return Turns()
