@@ -88,7 +88,7 @@ def main() -> int:
     except (DemoError, SettingsError, AgentError) as error:
         print(error, file=sys.stderr)
     except ValidationError as error:
-        print(sentence(error), file=sys.stderr)
+        print(sentence(error, Settings), file=sys.stderr)
     return 1
 
 

@@ -62,7 +62,7 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(sentence(error)) from None
+        raise SettingsError(sentence(error, Settings)) from None
 
 
 def _is_loopback(host: str) -> bool:

@@ -214,29 +214,34 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(sentence(error)) from None
+        raise SettingsError(sentence(error, Settings)) from None
 
 
-def sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError, model: type[BaseSettings]) -> str:
     """Return the first complaint of a settings model as one sentence that names the variable."""
     first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else ""
     text = first["msg"].removeprefix("Value error, ")
-    return f"{name} {text[0].lower()}{text[1:]}.".strip() if name else f"{text}."
+    if not first["loc"]:
+        return f"{text}."
+    return f"{_set_name(model, str(first['loc'][0]))} {text[0].lower()}{text[1:]}."
 
 
-def _names() -> set[str]:
-    aliases = (field.validation_alias or field.alias for field in Settings.model_fields.values())
-    return {
-        name
+def _set_name(model: type[BaseSettings], reported: str) -> str:
+    # Of several names for one setting pydantic reports the first, whichever was set.
+    among = next((names for names in _names(model) if reported in names), [reported])
+    return next((name for name in among if os.environ.get(name)), reported)
+
+
+def _names(model: type[BaseSettings]) -> list[list[str]]:
+    aliases = [field.validation_alias or field.alias for field in model.model_fields.values()]
+    return [
+        [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
         for alias in aliases
-        for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])
-        if isinstance(name, str)
-    }
+    ]
 
 
 def _refuse_unknown_names(environ: Mapping[str, str]) -> None:
-    known = _names()
+    known = {name for names in _names(Settings) for name in names}
     for name in sorted(environ):
         if name in known or not name.startswith(("TELEMETRY_", "LANGFUSE_")):
             continue

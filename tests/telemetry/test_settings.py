@@ -1,0 +1,116 @@
+"""Settings: where spans go, and what is refused at start."""
+
+from base64 import b64decode
+
+import pytest
+
+from telemetry.settings import Settings, SettingsError, load_settings
+from tests.conftest import DUMMY
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in DUMMY:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def test_nothing_set_is_off(bare: pytest.MonkeyPatch) -> None:
+    """Without a backend nothing is recorded."""
+    assert not settings(bare).active
+
+
+def test_langfuse_keys_are_enough(bare: pytest.MonkeyPatch) -> None:
+    """Keys alone mean Langfuse's cloud, with Basic auth and the ingestion version."""
+    found = settings(bare, LANGFUSE_PUBLIC_KEY="pk", LANGFUSE_SECRET_KEY="sk")
+
+    assert found.endpoint == "https://cloud.langfuse.com/api/public/otel/v1/traces"
+    assert b64decode(found.headers["authorization"].removeprefix("Basic ")) == b"pk:sk"
+    assert found.headers["x-langfuse-ingestion-version"] == "4"
+
+
+def test_host_names(bare: pytest.MonkeyPatch) -> None:
+    """LANGFUSE_BASE_URL stands above LANGFUSE_HOST; an empty one is unset; a trailing slash does no harm."""
+    keys = {"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}
+
+    assert settings(bare, LANGFUSE_HOST="http://a:1/", **keys).langfuse_url == "http://a:1"
+    assert settings(bare, LANGFUSE_BASE_URL="").langfuse_url == "http://a:1"
+    assert settings(bare, LANGFUSE_BASE_URL="http://b:2").langfuse_url == "http://b:2"
+
+
+def test_otel_names_win_and_keys_stay_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explicit OTLP endpoint gets the spans, with its own headers, and never Langfuse's keys."""
+    found = settings(
+        monkeypatch,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://collector:4318/",
+        OTEL_EXPORTER_OTLP_HEADERS="x-token=abc,x-team=blue",
+    )
+
+    assert found.endpoint == "http://collector:4318/v1/traces"
+    assert found.headers == {"x-token": "abc", "x-team": "blue"}
+
+
+def test_traces_endpoint_is_taken_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is the full address; Langfuse's path gets Langfuse's version header."""
+    address = "https://eu.example/api/public/otel/v1/traces"
+    found = settings(monkeypatch, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=address)
+
+    assert found.endpoint == address
+    assert found.headers == {"x-langfuse-ingestion-version": "4"}
+
+
+@pytest.mark.parametrize(
+    "environ", [{"LANGFUSE_TRACING": "false"}, {"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}]
+)
+def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> None:
+    """Each of the switches turns tracing off."""
+    assert not settings(monkeypatch, **environ).active
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"LANGFUSE_SECRET_KEY": ""}, "set both or neither"),
+        ({"LANGFUSE_PUBLIC_KEY": "", "LANGFUSE_SECRET_KEY": ""}, "LANGFUSE_HOST is set without keys"),
+        ({"LANGFUSE_HOST": "langfuse.example"}, "LANGFUSE_HOST is not an address"),
+        ({"LANGFUSE_HOST": "https://pk:sk@langfuse.example"}, "LANGFUSE_HOST holds a password"),
+        ({"LANGFUSE_SAMPLING_RATE": "150"}, "LANGFUSE_SAMPLING_RATE"),
+        ({"LANGFUSE_ENVIRONMENT": "My Team!"}, "LANGFUSE_ENVIRONMENT would become 'default'"),
+        ({"LANGFUSE_TRACING": "perhaps"}, "LANGFUSE_TRACING"),
+        ({"OTEL_SDK_DISABLED": "1"}, "OTEL_SDK_DISABLED"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER"),
+        ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ({"TRACE_URL": "https://traces.example/"}, "TRACE_URL is not a template"),
+        ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
+        ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
+        ({"TELEMETRY_TURBO": "1"}, "TELEMETRY_TURBO is not a setting"),
+    ],
+)
+def test_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], words: str) -> None:
+    """What cannot be served is refused in one line that names the variable, and never shows a secret."""
+    with pytest.raises(SettingsError) as refused:
+        settings(monkeypatch, **environ)
+
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "sk-lf-test" not in str(refused.value)
+
+
+def test_names_of_the_sdk_and_of_a_server_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of Langfuse's SDK and of a Langfuse server on the same machine are none of ours."""
+    settings(monkeypatch, LANGFUSE_DEBUG="false", LANGFUSE_INIT_PROJECT_ID="p", LANGFUSE_S3_MEDIA_UPLOAD_BUCKET="b")
+
+
+def test_no_secret_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printing the settings shows neither the secret key nor a header."""
+    shown = repr(settings(monkeypatch, OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer hush"))
+
+    assert "sk-lf-test" not in shown
+    assert "hush" not in shown
