@@ -2,16 +2,17 @@
 PYTHON ?= python3
 UV ?= $(or $(shell command -v uv),.uv/bin/uv)
 BIN := .venv/bin
-CODE := telemetry app ui tests
+# Pyright needs node: Playwright has one already.
+NODE = $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/playwright/driver)
 # Some days back, so that a poisoned release is found out before it is locked.
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt lock
+.PHONY: help setup demo test check fmt lock collector containers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.locked ## make .venv from the lock (the other targets do so by themselves)
 
@@ -24,7 +25,7 @@ test: setup ## run the tests
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	PATH="$(NODE):$$PATH" $(BIN)/pyright
 	$(BIN)/deptry .
 	$(BIN)/codespell
 
@@ -38,6 +39,15 @@ lock: | $(UV) ## recompile locks/*.txt from pyproject.toml (LOCK=--upgrade takes
 		$(UV) $(COMPILE) --constraint locks/dev.txt --extra $$extra -o locks/$$extra.txt || exit 1; \
 	done
 	echo uv | $(UV) $(subst pyproject.toml,-,$(COMPILE)) $(LOCK) --no-annotate -o locks/uv.txt
+
+collector: otel-collector/dist/otelcol ## build the collector (Go is needed; some minutes the first time, then cached)
+
+otel-collector/dist/otelcol: otel-collector/manifest.yaml otel-collector/probe/main.go otel-collector/build
+	@otel-collector/build
+	@touch $@
+
+containers: setup collector ## build the images and run the compose stack for real, on a daemon of its own
+	@CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
 .venv/.locked: locks/dev.txt | $(UV)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

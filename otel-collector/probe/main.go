@@ -1,0 +1,16 @@
+// Command probe asks the collector next to it whether it is well: the image has no shell to ask with.
+package main
+
+import (
+	"net/http"
+	"os"
+	"time"
+)
+
+func main() {
+	client := http.Client{Timeout: 3 * time.Second}
+	answer, err := client.Get("http://127.0.0.1:13133/")
+	if err != nil || answer.StatusCode != http.StatusOK {
+		os.Exit(1)
+	}
+}
