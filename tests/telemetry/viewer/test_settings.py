@@ -1,0 +1,85 @@
+"""How the viewer is started, and when it refuses to be."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import ValidationError
+
+from telemetry.receiver import Receiver
+from telemetry.viewer import Settings
+from tests.processes import ROOT, free_port, start
+from tests.telemetry.viewer.conftest import TRACES, running
+
+COMMAND = [sys.executable, "-m", "telemetry.viewer"]
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"VIEWER_{name.upper()}", raising=False)
+
+
+def test_defaults_are_for_this_machine_alone() -> None:
+    """Nothing set is loopback with the well-known keys, and an empty variable is an unset one."""
+    settings = Settings()
+    assert (settings.host, settings.port, settings.loopback) == ("127.0.0.1", 3000, True)
+    assert (settings.public_key, settings.secret_key.get_secret_value()) == ("pk-lf-local", "sk-lf-local")
+    assert "sk-lf-local" not in repr(settings)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "viewer.example"])
+def test_strangers_need_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bind that other machines reach is refused unless both keys were chosen."""
+    monkeypatch.setenv("VIEWER_HOST", host)
+    monkeypatch.setenv("VIEWER_PUBLIC_KEY", "")
+    with pytest.raises(ValidationError, match="set VIEWER_PUBLIC_KEY and VIEWER_SECRET_KEY"):
+        Settings()
+    monkeypatch.setenv("VIEWER_PUBLIC_KEY", "pk-lf-mine")
+    monkeypatch.setenv("VIEWER_SECRET_KEY", "sk-lf-mine")
+    assert not Settings().loopback
+
+
+def test_pages_ask_strangers_for_the_keys(tmp_path: Path) -> None:
+    """Where other machines can reach it, the pages want the keys as well."""
+    settings = Settings(host="0.0.0.0", public_key="pk-lf-mine", secret_key="sk-lf-mine", db=tmp_path / "v.db")
+    with running(settings) as viewer:
+        for path in ("/", "/project/local/traces", "/project/local/traces/x", "/project/local/traces/x.txt"):
+            assert httpx.get(viewer.url + path, trust_env=False).status_code == 401
+        assert viewer.client.get("/project/local/traces").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"VIEWER_HOST": "0.0.0.0"}, "VIEWER_HOST=0.0.0.0 lets other machines in: set VIEWER_PUBLIC_KEY"),
+        ({"VIEWER_PORT": "high"}, "VIEWER_PORT: Input should be a valid integer"),
+    ],
+)
+def test_a_refused_start_is_one_sentence(env: dict[str, str], says: str) -> None:
+    """What is wrong is said in one line, without a traceback."""
+    ended = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(says)
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_the_program_runs_and_does_not_trace_itself(tmp_path: Path) -> None:
+    """`python -m telemetry.viewer` answers, and sends no span wherever the environment points."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with Receiver() as receiver:
+        env = {
+            "VIEWER_PORT": str(port),
+            "VIEWER_DB": str(tmp_path / "v.db"),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
+        }
+        with start(COMMAND, env, url + "/api/public/health") as process:
+            answer = httpx.post(url + TRACES, json={}, auth=("pk-lf-local", "sk-lf-local"), trust_env=False)
+            assert answer.status_code == 200
+            assert httpx.get(url + "/project/local/traces", trust_env=False).status_code == 200
+            process.stop()
+        assert receiver.requests == []
