@@ -1,6 +1,7 @@
 """Every failure answers with a sentence and the id of its trace."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -24,11 +25,16 @@ def answer(status: int, sentence: str, headers: Mapping[str, str] | None = None)
     return JSONResponse({"detail": sentence, "trace_id": trace_id}, status, headers)
 
 
+def first_complaint(complaints: Sequence[Mapping[str, Any]], field: str = "") -> str:
+    """Return what is wrong with a body, or with a field of it, as one sentence."""
+    first = complaints[0]
+    where = ".".join(str(part) for part in (field, *first["loc"]) if part not in ("", "body"))
+    return f"{where}: {first['msg']}." if where else f"{first['msg']}."
+
+
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return answer(422, f"{where}: {first['msg']}." if where else f"{first['msg']}.")
+    return answer(422, first_complaint(error.errors()))
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     auth_secret: SecretStr | None = Field(
         default=None,
         alias="AUTH_SECRET",
-        min_length=16,
+        min_length=32,
         description="callers send it, or a token signed with it, as bearer; needed to listen beyond this machine",
     )
     turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         if self.auth_secret is None and not _is_loopback(self.host):
             raise ValueError(
                 f"HOST={self.host} would serve everybody without asking who they are: "
-                "set AUTH_SECRET (16 characters or more), or HOST=127.0.0.1"
+                "set AUTH_SECRET (32 characters or more), or HOST=127.0.0.1"
             )
         return self
 

@@ -181,5 +181,5 @@ def unknown_thread(thread_id: str) -> HTTPException:
 def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
     ids |= {"session_id": thread.thread_id, "agent_name": key}
-    configurable = {"thread_id": thread.thread_id, "model": asked.model, **ids}
+    configurable = {**asked.agent_config, "thread_id": thread.thread_id, "model": asked.model, **ids}
     return RunnableConfig(run_id=turn.run_id, recursion_limit=MAX_STEPS, configurable=configurable)

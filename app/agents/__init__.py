@@ -6,23 +6,37 @@ from pkgutil import resolve_name
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.models import Models
 
 
+class Options(BaseModel):
+    """What callers may put into `agent_config`; all else is refused, since it would reach the checkpoints."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ResearchOptions(Options):
+    """How many passages a search brings."""
+
+    max_passages: int = Field(default=2, ge=1, le=10)
+
+
 @dataclass(frozen=True)
 class Agent:
-    """What an agent is for, and where it is built: `module:function`."""
+    """What an agent is for, where it is built (`module:function`), and its options."""
 
     description: str
     build: str
+    options: type[Options] = Options
 
 
 AGENTS: Mapping[str, Agent] = {
     "chatbot": Agent("Talks, calculates and tells the time.", "app.agents.chatbot:build"),
     "supervisor": Agent("Hands sums and the time to two workers.", "app.agents.supervisor:build"),
     "interrupt": Agent("Books a table, once you agree.", "app.agents.interrupt:build"),
-    "research": Agent("Looks things up in a small library on tracing.", "app.agents.research:build"),
+    "research": Agent("Looks things up in a small library on tracing.", "app.agents.research:build", ResearchOptions),
 }
 DEFAULT_AGENT = "chatbot"
 

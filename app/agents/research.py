@@ -22,9 +22,10 @@ def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> Co
 
 
 @tool
-async def search(query: str) -> str:
+async def search(query: str, runtime: ToolRuntime) -> str:
     """Search the library for passages that fit the query."""
-    found = await KeywordRetriever(passages=PASSAGES).ainvoke(query)
+    limit = runtime.config.get("configurable", {}).get("max_passages", 2)
+    found = await KeywordRetriever(passages=PASSAGES, limit=limit).ainvoke(query)
     return "\n".join(f"{passage.metadata['title']}: {passage.page_content}" for passage in found) or "Nothing."
 
 

@@ -7,10 +7,11 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from langgraph.graph.state import CompiledStateGraph
+from pydantic import ValidationError
 
 from app.agents import AGENTS, DEFAULT_AGENT
 from app.caller import CallerDep
-from app.errors import answer
+from app.errors import answer, first_complaint
 from app.models import UnknownModelError
 from app.schema import ChatMessage, EndEvent, ErrorEvent, InterruptEvent, MessageEvent, StreamInput, UserInput
 from app.turns import AgentTurn, run_event
@@ -63,8 +64,12 @@ async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -
     graph = _agent(request, agent_id)
     try:
         request.app.state.models.get(asked.model)
+        options = AGENTS[agent_id].options.model_validate(asked.agent_config).model_dump()
     except UnknownModelError as error:
         raise HTTPException(422, str(error)) from error
+    except ValidationError as error:
+        raise HTTPException(422, first_complaint(error.errors(), "agent_config")) from error
+    asked = asked.model_copy(update={"agent_config": options})
     return await request.app.state.turns.begin(agent_id, graph, user, asked)
 
 
