@@ -1,6 +1,7 @@
 """The chat page, drawn anew by every run: `python -m streamlit run ui/page.py` from the project's root."""
 
 import json
+from typing import Any
 from uuid import uuid4
 
 import streamlit as st
@@ -143,7 +144,7 @@ def draw(one: Exchange, running: Turn | None = None) -> None:
     """Draw a question and its answer."""
     if one.question:
         with st.chat_message("user", avatar=":material/person:"):
-            st.markdown(one.question)
+            st.text(one.question)
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         for part in one.parts:
             if isinstance(part, ToolUse):
@@ -160,9 +161,15 @@ def draw(one: Exchange, running: Turn | None = None) -> None:
 
 def draw_tool(use: ToolUse, running: Turn | None) -> None:
     """Draw a tool's input and output, folded."""
-    busy = running is not None and use.output is None
-    state = "running" if busy else "error" if use.failed else "complete"
-    with st.status(f"{'Using' if busy else 'Used'} **{use.name}**", state=state):
+    if running and use.output is None:
+        label, state = f"Using **{use.name}** …", "running"
+    elif use.output is None:
+        label, state = f"Asked for **{use.name}**", "complete"
+    elif use.failed:
+        label, state = f"**{use.name}** failed", "error"
+    else:
+        label, state = f"Used **{use.name}**", "complete"
+    with st.status(label, state=state, type="compact"):
         st.caption("Input")
         st.code(json.dumps(use.input, ensure_ascii=False, indent=2), "json", wrap_lines=True)
         if use.output is not None:
@@ -187,13 +194,24 @@ def draw_progress(one: Exchange, running: Turn) -> None:
 def draw_end(one: Exchange) -> None:
     """Draw how the answer ended, and the way to its trace."""
     if one.asked is not None:
-        st.info(one.asked if isinstance(one.asked, str) else json.dumps(one.asked, ensure_ascii=False, indent=2))
+        draw_question(one.asked)
     if one.status == "cancelled":
         st.caption("Stopped.")
     if one.error:
         complain(one.error, one.trace_id)
     if one.trace_url:
         st.link_button("View trace", one.trace_url, icon=":material/link:", type="tertiary")
+
+
+def draw_question(asked: Any) -> None:
+    """Draw what the agent waits for; the next message answers it."""
+    match asked:
+        case {"question": str(question), "options": [*options]}:
+            st.info(f"{question} ({' / '.join(map(str, options))})", icon=":material/help:")
+        case {"question": str(question)} | str(question):
+            st.info(question, icon=":material/help:")
+        case _:
+            st.json(asked)
 
 
 def complain(sentence: str, trace_id: str | None) -> None:

@@ -36,10 +36,7 @@ WIRES = {
     "unknown": line(RUN) + line({"type": "weather", "sun": 1}) + line(token("Hello")) + line(END) + DONE,
     "windows": (line(RUN) + line(token("Hello")) + line(END) + DONE).replace("\n", "\r\n"),
     "separators": line(RUN) + line(token(SEPARATORS)) + line(END) + DONE,
-    "error": line(RUN)
-    + line({"type": "error", "error": "ToolError", "message": "No luck"})
-    + line(END)
-    + DONE,
+    "error": line(RUN) + line({"type": "error", "error": "ToolError", "message": "No luck"}) + line(END) + DONE,
     "cut": line(RUN) + line(token("Hel")),
     "cut_line": line(RUN) + line(token("Hel"))[:-9],
     "foreign": line(RUN) + "data: <html>\n\n" + DONE,

@@ -1,0 +1,132 @@
+"""A turn of the page: its thread, its span, its end, whatever happens to the service."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+
+from app.client import AgentClient
+from telemetry.testing import Recorded
+from tests.processes import free_port, serve, until
+from tests.service import service
+from ui.turns import Turn, Turns
+
+FOUND_BY = ("session.id", "user.id", "langfuse.trace.name")
+
+
+def run(turn: Turn) -> Turn:
+    turn.start()
+    until(lambda: turn.done)
+    return turn
+
+
+@pytest.fixture
+def client(spans: Recorded, tmp_path: Path) -> Iterator[AgentClient]:
+    with service(tmp_path, DEMO_PACE_S=0.01) as url:
+        yield AgentClient(url, "chatbot", user_id="ada")
+
+
+@pytest.fixture
+def failing() -> Iterator[str]:
+    """A service whose turns fail, whose streams break off on request, and which cannot cancel."""
+    app = FastAPI()
+    run_event = 'data: {"type": "run", "run_id": "r-1", "trace_id": null, "thread_id": "t", "sampled": false}\n\n'
+    error = 'data: {"type": "error", "error": "ModelError", "message": "The model is away.\\nCome again."}\n\n'
+
+    @app.post("/{agent}/stream")
+    def stream(agent: str) -> StreamingResponse:
+        end = "data: [DONE]\n\n" if agent == "failing" else ""
+        return StreamingResponse(iter([run_event, error if agent == "failing" else "", end]))
+
+    with serve(app) as url:
+        yield url
+
+
+def test_one_turn_is_one_trace_with_the_page_at_its_root(client: AgentClient, spans: Recorded) -> None:
+    """The root span carries the message, the answer and what a turn is found by, and the service's part hangs below."""
+    turn = run(Turn(client, "t-1", "What is 6 * 7?"))
+
+    tree = spans.tree(FOUND_BY).splitlines()
+    assert tree[0] == "chat turn session.id=t-1 user.id=ada langfuse.trace.name=chatbot"
+    assert [line for line in tree if not line.startswith(" ")] == tree[:1]
+    assert any("SERVER" in line for line in tree)
+    root = next(span for span in spans.settled() if span.name == "chat turn")
+    assert root.attributes
+    assert root.attributes["input.value"] == "What is 6 * 7?"
+    assert root.attributes["output.value"] == turn.exchange().answer
+    assert "42" in turn.exchange().answer
+
+
+def test_a_stopped_turn_ends_soon_and_is_no_failure(client: AgentClient, spans: Recorded) -> None:
+    """Stopping keeps what was said, ends every span and marks none of them as an error."""
+    turn = Turn(client, "t-1", "Tell me a long story")
+    turn.start()
+    until(lambda: "river" in turn.exchange().answer)
+    turn.stop()
+    until(lambda: turn.done, 5)
+
+    assert turn.exchange().status == "cancelled"
+    assert "ERROR" not in spans.tree()
+
+
+def test_a_turn_can_be_stopped_before_it_has_a_run(client: AgentClient) -> None:
+    """Who stops at once is not forgotten: the run is cancelled as soon as it has a name."""
+    turn = Turn(client, "t-1", "Tell me a long story")
+    turn.stop()
+    assert run(turn).exchange().status == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("agent", "sentence"),
+    [("failing", "The model is away."), ("broken", "The answer broke off before its end.")],
+)
+def test_a_failed_turn_is_an_error_in_one_line(failing: str, spans: Recorded, agent: str, sentence: str) -> None:
+    """What the service reports or leaves out makes the root span an error whose status is one line."""
+    turn = run(Turn(AgentClient(failing, agent), "t-1", "hi"))
+
+    root = next(span for span in spans.settled() if span.name == "chat turn")
+    assert root.status.description == f"Failed: {sentence}"
+    seen = turn.exchange()
+    assert (seen.error or "").startswith(sentence)
+    assert root.context
+    assert seen.trace_id == f"{root.context.trace_id:032x}"
+
+
+def test_a_service_without_cancel_does_not_break_the_page(failing: str) -> None:
+    """A refused cancel is told to the log and to nobody else."""
+    turn = Turn(AgentClient(failing, "failing"), "t-1", "hi")
+    turn.stop()
+    assert run(turn).exchange().run_id == "r-1"
+
+
+def test_a_thread_answers_one_message_at_a_time(client: AgentClient) -> None:
+    """A second page on the thread cannot begin a turn before the first one's is over."""
+    turns = Turns()
+    first = Turn(client, "t-1", "Tell me a long story")
+    assert turns.begin(first)
+    assert not turns.begin(Turn(client, "t-1", "hi"))
+    assert turns.latest("ada", "t-1") is first
+    turns.stop()
+    until(lambda: first.done)
+    second = Turn(client, "t-1", "hi")
+    assert turns.begin(second)
+    until(lambda: second.done)
+
+
+def test_another_users_turn_is_out_of_sight(client: AgentClient) -> None:
+    """Who knows a thread's name does not see its turn."""
+    turns = Turns()
+    turns.begin(turn := Turn(client, "t-1", "hi"))
+    until(lambda: turn.done)
+    assert turns.latest("grace", "t-1") is None
+
+
+def test_nobody_there_is_told_with_the_trace(spans: Recorded) -> None:
+    """An unreachable service leaves a sentence and an ended span of ours."""
+    turn = run(Turn(AgentClient(f"http://127.0.0.1:{free_port()}"), "t-1", "hi"))
+
+    assert (turn.exchange().error or "").startswith("No agent service answers at http://127.0.0.1:")
+    assert turn.exchange().trace_id
+    assert "chat turn ERROR" in spans.tree()
