@@ -9,7 +9,7 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --genera
 	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt lock collector containers
+.PHONY: help python setup demo test check fmt lock collector containers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -49,9 +49,11 @@ otel-collector/dist/otelcol: otel-collector/manifest.yaml otel-collector/probe/m
 containers: setup collector ## build the images and run the compose stack for real, on a daemon of its own
 	@CONTAINERS=1 $(BIN)/python -m pytest tests/containers
 
-.venv/.locked: locks/dev.txt | $(UV)
+python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: install it and say PYTHON=/path/to/python3 make …"; exit 1; }
+
+.venv/.locked: locks/dev.txt | python $(UV)
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
 	@$(UV) pip sync --quiet --python $(BIN)/python locks/dev.txt
 	@touch $@
