@@ -26,9 +26,9 @@ class Score(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
     id: str = Field(default_factory=lambda: str(uuid4()), min_length=1, max_length=200)
-    trace_id: str | None = Field(None, min_length=1)
-    session_id: str | None = Field(None, min_length=1)
-    observation_id: str | None = Field(None, min_length=1)
+    trace_id: str | None = Field(default=None, min_length=1)
+    session_id: str | None = Field(default=None, min_length=1)
+    observation_id: str | None = Field(default=None, min_length=1)
     name: str = Field(min_length=1)
     value: FiniteFloat | str
     data_type: DataType | None = None

@@ -37,6 +37,7 @@ CREATE INDEX IF NOT EXISTS scores_by_time ON scores (time);
 ADD_SPAN = "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ADD_TRACE = "INSERT INTO traces VALUES (?, ?) ON CONFLICT DO UPDATE SET start = min(start, excluded.start)"
 ADD_SCORE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?)"
+SCORES_OF = "SELECT body FROM scores WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY time"
 
 LATEST = """
 SELECT
@@ -50,8 +51,11 @@ SELECT
         ORDER BY start DESC LIMIT 1) AS user_id,
     trace_id, traces.start AS start, max(spans.end) AS end, count(*) AS spans, sum(tokens) AS tokens,
     sum(failed) AS errors
-FROM traces JOIN spans USING (trace_id)
-WHERE traces.start < ? GROUP BY traces.start, trace_id ORDER BY traces.start DESC, trace_id LIMIT ?
+FROM (
+    SELECT * FROM traces WHERE start < ? AND EXISTS (SELECT 1 FROM spans AS s WHERE s.trace_id = traces.trace_id)
+    ORDER BY start DESC LIMIT ?
+) AS traces JOIN spans USING (trace_id)
+GROUP BY traces.start, trace_id ORDER BY traces.start DESC, trace_id
 """
 
 BEFORE_ALL = 2**63 - 1
@@ -141,7 +145,12 @@ class Store:
 
     def scores_of(self, trace_ids: Sequence[str]) -> dict[str, list[Score]]:
         """Return the scores of several traces, by trace id."""
-        return {trace_id: self.scores(trace_id=trace_id) for trace_id in trace_ids}
+        found: dict[str, list[Score]] = {trace_id: [] for trace_id in trace_ids}
+        with self._reading() as db:
+            for (body,) in db.execute(SCORES_OF, (to_json(trace_ids).decode(),)):
+                score = _SCORE.validate_json(body)
+                found[score.trace_id or ""].append(score)
+        return found
 
     def size(self) -> int:
         """Return how many bytes of the file are in use."""

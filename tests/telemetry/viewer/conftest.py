@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Tracer, format_trace_id
+from opentelemetry.trace import Tracer, format_span_id, format_trace_id
 from playwright.sync_api import Browser, sync_playwright
 
 from telemetry.viewer import Settings, create_app
@@ -40,7 +40,7 @@ class Viewer:
             headers={"content-type": "application/x-protobuf"},
         )
         assert response.status_code == 200, response.text
-        return format_trace_id(spans[-1].context.trace_id)
+        return _ids(spans[-1])[0]
 
     def page(self, trace_id: str, **query: str) -> str:
         """Return the address of a trace's page."""
@@ -76,6 +76,16 @@ class Recorder:
     def spans(self) -> list[ReadableSpan]:
         """The spans that have ended, in the order of their ends."""
         return list(self.exporter.get_finished_spans())
+
+    @property
+    def ids(self) -> list[tuple[str, str]]:
+        """Trace and span id of each of them, in hex."""
+        return [_ids(span) for span in self.spans]
+
+
+def _ids(span: ReadableSpan) -> tuple[str, str]:
+    assert span.context
+    return format_trace_id(span.context.trace_id), format_span_id(span.context.span_id)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_the_sdk_reads_back_what_was_sent(viewer: Viewer, recorder: Recorder, la
     assert (found.session_id, found.user_id, found.tags, found.trace_name) == ("t-9", "ada", ["a", "b"], "chat")
     assert (found.model, found.model_parameters) == ("demo", {"temperature": 0})
     assert found.usage_details == {"input": 7, "output": 4, "input_cached_tokens": 3}
-    assert json.loads(found.input) == [{"role": "user", "content": "hi"}]
+    assert json.loads(str(found.input)) == [{"role": "user", "content": "hi"}]
     assert found.output == "hello"
     assert found.metadata
     assert (found.metadata["agent"], found.metadata["langgraph_node"]) == ("research", "agent")

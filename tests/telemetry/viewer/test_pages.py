@@ -9,7 +9,7 @@ import httpx
 import pytest
 from langfuse import Langfuse
 from opentelemetry.trace import Link, Status, StatusCode
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Dialog, Page, expect
 
 from tests.telemetry.viewer.conftest import TRACES, Recorder, Viewer
 
@@ -181,7 +181,7 @@ def test_the_list_has_the_newest_first(viewer: Viewer, recorder: Recorder, page:
 def test_an_unknown_trace_says_that_it_may_come(viewer: Viewer, recorder: Recorder, page: Page) -> None:
     """The 404 page leads to itself, and to the trace once its spans are there."""
     recorder.tracer.start_span("late").end()
-    trace_id = f"{recorder.spans[0].context.trace_id:032x}"
+    trace_id = recorder.ids[0][0]
     answer = page.goto(viewer.page(trace_id))
     assert answer
     assert answer.status == 404
@@ -219,14 +219,19 @@ def test_nothing_in_a_span_comes_alive(viewer: Viewer, recorder: Recorder, page:
         root.set_status(Status(StatusCode.ERROR, HOSTILE))
         recorder.tracer.start_span("child", links=[Link(root.get_span_context(), {HOSTILE: HOSTILE})]).end()
     trace_id = viewer.send(recorder.spans)
-    child, _ = (f"{span.context.span_id:016x}" for span in recorder.spans)
+    child = recorder.ids[0][1]
     score = {"traceId": trace_id, "name": HOSTILE, "value": HOSTILE, "comment": HOSTILE}
     assert viewer.client.post("/api/public/scores", json=score).status_code == 200
 
     requests: list[str] = []
     alive: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("dialog", lambda dialog: (alive.append(dialog.message), dialog.dismiss()))
+
+    def dismiss(dialog: Dialog) -> None:
+        alive.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", dismiss)
     addresses = [
         f"{viewer.url}/project/local/traces",
         viewer.page(trace_id),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from telemetry.receiver import Receiver
 from telemetry.viewer import Settings
@@ -44,7 +44,9 @@ def test_strangers_need_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_pages_ask_strangers_for_the_keys(tmp_path: Path) -> None:
     """Where other machines can reach it, the pages want the keys as well."""
-    settings = Settings(host="0.0.0.0", public_key="pk-lf-mine", secret_key="sk-lf-mine", db=tmp_path / "v.db")
+    settings = Settings(
+        host="0.0.0.0", public_key="pk-lf-mine", secret_key=SecretStr("sk-lf-mine"), db=tmp_path / "v.db"
+    )
     with running(settings) as viewer:
         for path in ("/", "/project/local/traces", "/project/local/traces/x", "/project/local/traces/x.txt"):
             assert httpx.get(viewer.url + path, trust_env=False).status_code == 401
