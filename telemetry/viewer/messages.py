@@ -93,7 +93,8 @@ def _messages(value: Any, depth: int = 0) -> list[Message]:
 
 
 def _message(value: Mapping[str, Any]) -> Message | None:
-    fields = value["kwargs"] if isinstance(value.get("kwargs"), Mapping) else value
+    inner = value.get("kwargs") or value.get("data")
+    fields = inner if isinstance(inner, Mapping) else value
     role = _role(value, fields)
     if role is None or not {"content", "tool_calls"} & fields.keys():
         return None
@@ -111,7 +112,7 @@ def _role(value: Mapping[str, Any], fields: Mapping[str, Any]) -> str | None:
     path = value.get("id")
     if fields is not value and isinstance(path, list) and path:
         return CLASSES.get(_word(path[-1]))
-    said = fields.get("role") or fields.get("type")
+    said = fields.get("role") or fields.get("type") or value.get("type")
     return ROLES.get(said, said) if isinstance(said, str) else None
 
 

@@ -28,15 +28,8 @@ def page(chromium: Browser) -> Iterator[Page]:
         yield context.new_page()
 
 
-def chat(**attributes: Any) -> dict[str, Any]:
-    """A model call's attributes, values that are not text as JSON."""
-    return {"openinference.span.kind": "LLM"} | {
-        name.replace("__", "."): value if isinstance(value, str) else json.dumps(value)
-        for name, value in attributes.items()
-    }
-
-
 CALL = {"id": "call_1", "type": "function", "function": {"name": "forecast", "arguments": '{"city": "Paris"}'}}
+LANGCHAIN_CALL = {"name": "forecast", "args": {"city": "Paris"}, "id": "call_1"}
 SHAPES = {
     "openai": {
         "langfuse.observation.input": json.dumps([{"role": "user", "content": "How is Paris?"}]),
@@ -83,7 +76,7 @@ SHAPES = {
                                 "id": ["langchain", "schema", "messages", "AIMessage"],
                                 "kwargs": {
                                     "content": "",
-                                    "tool_calls": [{"name": "forecast", "args": {"city": "Paris"}, "id": "call_1"}],
+                                    "tool_calls": [LANGCHAIN_CALL],
                                 },
                             },
                         }
@@ -92,15 +85,15 @@ SHAPES = {
             }
         ),
     },
+    "langchain with data": {
+        "input.value": json.dumps({"messages": [{"type": "human", "data": {"content": "How is Paris?"}}]}),
+        "output.value": json.dumps(
+            {"type": "ai", "data": {"type": "ai", "content": "", "tool_calls": [LANGCHAIN_CALL]}}
+        ),
+    },
     "langchain dumps": {
         "input.value": json.dumps({"messages": [{"type": "human", "content": "How is Paris?"}]}),
-        "output.value": json.dumps(
-            {
-                "messages": [
-                    {"type": "ai", "content": "", "tool_calls": [{"name": "forecast", "args": {"city": "Paris"}}]}
-                ]
-            }
-        ),
+        "output.value": json.dumps({"messages": [{"type": "ai", "content": "", "tool_calls": [LANGCHAIN_CALL]}]}),
     },
 }
 
