@@ -94,7 +94,7 @@ def main() -> int:
 
 def run(settings: Settings) -> int:
     """Start the parts, send the turn, show what came of it, and stay unless told otherwise."""
-    os.environ |= {"HOST": LOOPBACK, "AGENT_URL": f"http://{LOOPBACK}:{settings.port}"}
+    os.environ |= {"HOST": LOOPBACK, "AGENT_URL": service(settings).url, **_files(settings.data_dir)}
     tracing = load_settings()
     local = tracing.enabled and tracing.exporter == "otlp" and tracing.endpoint is None
     parts = [*([viewer(settings)] if local else []), service(settings), chat(settings)]
@@ -234,8 +234,13 @@ def is_whole(tree: str) -> bool:
     return roots == ["chat turn"] and any(line.endswith(" SERVER") for line in lines)
 
 
+def _files(folder: Path) -> dict[str, str]:
+    """Every part keeps its files in the demo's folder, unless told where."""
+    places = {"VIEWER_DB": folder / "viewer.db", "TELEMETRY_SPOOL_DIR": folder / "spool"}
+    return {name: os.environ.get(name) or str(place) for name, place in places.items()}
+
+
 def _point_at_viewer(backend: Part, settings: Settings) -> None:
-    os.environ.setdefault("VIEWER_DB", str(settings.data_dir / "viewer.db"))
     os.environ["LANGFUSE_HOST"] = backend.url
     os.environ["LANGFUSE_PUBLIC_KEY"] = settings.viewer_public_key
     os.environ["LANGFUSE_SECRET_KEY"] = settings.viewer_secret_key.get_secret_value()
