@@ -50,9 +50,9 @@ class Scope:
 
     def enter(self) -> Context:
         """Return the current context with these stamps added, and stamp the current span."""
-        stamps = {**_stamps(None), **self.stamps}
-        trace.get_current_span().set_attributes(stamps)
-        return otel.set_value(_SCOPE, stamps)
+        merged = {**stamps(), **self.stamps}
+        trace.get_current_span().set_attributes(merged)
+        return otel.set_value(_SCOPE, merged)
 
 
 @contextmanager
@@ -70,7 +70,8 @@ def scope(
         otel.detach(token)
 
 
-def _stamps(context: Context | None) -> dict[str, AttributeValue]:
+def stamps(context: Context | None = None) -> dict[str, AttributeValue]:
+    """Return what every span that starts in this context carries; a later change is seen by later spans."""
     found = otel.get_value(_SCOPE, context)
     return found if isinstance(found, dict) else {}
 
@@ -80,7 +81,7 @@ class Stamper(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span."""
-        span.set_attributes(_stamps(parent_context))
+        span.set_attributes(stamps(parent_context))
         refused = otel.get_value(REFUSED, parent_context)
         if span.parent is None and isinstance(refused, SpanContext):
             span.add_link(refused)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -48,10 +49,10 @@ def uninstrument_libraries() -> None:
         langgraph.uninstrument()
 
 
-def end_runs(root: UUID, *, cancelled: bool) -> None:
-    """End the spans of this root's LangChain runs that are still open."""
+def end_runs(run_ids: Iterable[UUID], *, cancelled: bool) -> None:
+    """End the spans of these LangChain runs, of those that are still open."""
     if langgraph := sys.modules.get("telemetry.langgraph"):
-        langgraph.end_runs(root, cancelled=cancelled)
+        langgraph.end_runs(run_ids, cancelled=cancelled)
 
 
 def _http_clients() -> list[BaseInstrumentor]:

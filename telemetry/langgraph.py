@@ -5,7 +5,7 @@ LangChain never ends is ended with its turn.
 """
 
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import wraps
 from importlib import import_module
@@ -62,22 +62,33 @@ class RunTracer(OpenInferenceTracer):
         self._mark_cancelled(error, run_id)
         return super().on_llm_error(error, *args, run_id=run_id, **kwargs)
 
-    def end_runs(self, root: UUID, *, cancelled: bool) -> None:
-        """End the spans of this root's runs that are still open, with what is known of them."""
-        for run in [run for run in list(self.run_map.values()) if run.trace_id == root]:
+    def end_runs(self, run_ids: Iterable[UUID], *, cancelled: bool) -> None:
+        """End the spans of these runs, of those that are still open, with what is known of them."""
+        for run in filter(None, [self.run_map.get(str(run_id)) for run_id in run_ids]):
             if span := self.get_span(run.id):
                 span.set_attribute("cancelled" if cancelled else "abandoned", True)
+                span.set_attribute("langfuse.observation.level", "WARNING")
             run.end_time = datetime.now(UTC)
             self._end_trace(run)
 
+    def _get_run(self, run_id: UUID, run_type: str | set[str] | None = None) -> Run:
+        # A thread that nobody could stop reports the end of a run that has ended with its turn: it is ignored.
+        if str(run_id) in self.run_map:
+            return super()._get_run(run_id, run_type)
+        return Run(id=run_id, name="late", run_type="chain", inputs={}, start_time=datetime.now(UTC))
+
     def _start_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
         super()._start_trace(run)
+        if turn := current_turn():
+            turn.open_runs.add(run.id)
         if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
             model_call_began(node)
 
     def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
         if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
             model_call_ended(node)
+        if turn := current_turn():
+            turn.open_runs.discard(run.id)
         span, said = self.get_span(run.id), run.extra.pop("said", None)
         if span and said and not run.outputs:
             _set_partial(span, "".join(said))
@@ -125,10 +136,10 @@ def tracer() -> RunTracer | None:
     return getattr(LangChainInstrumentor(), "_tracer", None)
 
 
-def end_runs(root: UUID, *, cancelled: bool) -> None:
-    """End the spans of this root's runs that are still open."""
+def end_runs(run_ids: Iterable[UUID], *, cancelled: bool) -> None:
+    """End the spans of these runs, of those that are still open."""
     if run_tracer := tracer():
-        run_tracer.end_runs(root, cancelled=cancelled)
+        run_tracer.end_runs(run_ids, cancelled=cancelled)
 
 
 def _bridge(name: str) -> None:

@@ -15,7 +15,7 @@ from opentelemetry.trace import Span, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from telemetry import provider
-from telemetry.context import Scope
+from telemetry.context import Scope, stamps
 from telemetry.failures import contained
 from telemetry.instrumentors import end_runs
 from telemetry.span import TraceRef, fail, reference
@@ -70,6 +70,7 @@ class Turn(Generic[T]):
         self.error: BaseException | None = None
         self.answer = ""
         self.waits = False
+        self.open_runs: set[UUID] = set()
         self.counts: Counter[str] = Counter()
         self._began = time.monotonic()
         self._first_token_ms: int | None = None
@@ -200,7 +201,7 @@ class Turn(Generic[T]):
     def _end(self) -> None:
         if not self._read:
             self._end_stream()
-        end_runs(self.run_id, cancelled=self.status == "cancelled")
+        end_runs(list(self.open_runs), cancelled=self.status == "cancelled")
         if self.error:
             fail(self.span, self.error)
         elif self.status == "cancelled":
@@ -208,6 +209,8 @@ class Turn(Generic[T]):
         self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()})
         self._tell("output.value", self.answer)
         self.span.end()
+        # What a thread that nobody could stop still starts stays in the trace, and says so.
+        stamps(self._inside)["late"] = True
 
     def _tell(self, key: str, text: str) -> None:
         # A backend takes a trace's input and output from its root, which may be the request.
