@@ -33,15 +33,22 @@ def span_tree(spans: Iterable[ReadableSpan | otlp.Span], attributes: Sequence[st
     children: dict[Any, list[_Row]] = defaultdict(list)
     for row in rows:
         children[row.parent if row.parent in known else None].append(row)
-    return "\n".join(line for root in children[None] for line in _lines(root, children, attributes, 0))
+    return "\n".join(_line(row, depth, attributes) for row, depth in _walk(children))
 
 
-def _lines(row: _Row, children: dict[Any, list[_Row]], attributes: Sequence[str], depth: int) -> Iterator[str]:
+def _walk(children: dict[Any, list[_Row]]) -> Iterator[tuple[_Row, int]]:
+    # Without recursion: a trace may be deeper than Python's stack.
+    waiting = [(row, 0) for row in reversed(children[None])]
+    while waiting:
+        row, depth = waiting.pop()
+        yield row, depth
+        waiting += [(child, depth + 1) for child in reversed(children[row.key])]
+
+
+def _line(row: _Row, depth: int, attributes: Sequence[str]) -> str:
     mark = "^" if depth == 0 and row.parent else ""
     shown = [f"{name}={row.attributes[name]}" for name in attributes if name in row.attributes]
-    yield "  " * depth + " ".join([mark + row.name, *row.kinds, *shown])
-    for child in children[row.key]:
-        yield from _lines(child, children, attributes, depth + 1)
+    return "  " * depth + " ".join([mark + row.name, *row.kinds, *shown])
 
 
 def _row(span: ReadableSpan | otlp.Span) -> _Row:
