@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.instrumentation.propagators import TraceResponsePropagator, set_global_response_propagator
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider, sampling
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 from telemetry import instrumentors, langfuse
-from telemetry.context import Stamper, TrustedPropagator, trust
+from telemetry.context import Stamper
+from telemetry.processor import SpoolProcessor, encode
+from telemetry.propagator import TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler
 from telemetry.settings import Settings, load_settings
@@ -56,7 +57,7 @@ def configure(service: str) -> None:
         if not settings.active:
             logger.info("tracing is off: %s", _why_off(settings))
             return
-        quiet = Quiet(BatchSpanProcessor(_exporter(settings), schedule_delay_millis=_schedule_delay()))
+        quiet = Quiet(_last(settings))
         provider = _adopt_or_build(settings, service, [Stamper(), quiet])
         activate(Pipeline(provider, quiet), settings)
 
@@ -165,10 +166,13 @@ def _sampler(settings: Settings) -> sampling.Sampler:
     return sampling.ParentBased(root) if name.startswith("parentbased_") else root
 
 
-def _exporter(settings: Settings) -> SpanExporter:
+def _last(settings: Settings) -> SpanProcessor:
+    """Return the processor that spans leave by."""
     if settings.exporter == "console":
-        return ConsoleSpanExporter()
-    return OTLPSpanExporter(endpoint=settings.endpoint, headers=settings.headers)
+        return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=_schedule_delay())
+    spooling = SpoolProcessor(settings, encode, _schedule_delay() / 1000)
+    spooling.outbox.start()
+    return spooling
 
 
 def _schedule_delay() -> float:

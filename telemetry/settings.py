@@ -6,12 +6,15 @@ import re
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from telemetry.redact.patterns import compiled
 
 LANGFUSE_CLOUD = "https://cloud.langfuse.com"
 LANGFUSE_TRACES = "/api/public/otel/v1/traces"
@@ -20,6 +23,7 @@ LANGFUSE_VERSION_HEADER = {"x-langfuse-ingestion-version": "4"}
 
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
 
+Budget = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
 Sampler = Literal[
     "always_on",
@@ -70,6 +74,72 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
         description="headers of every export, as name=value,name=value",
     )
+    compression: Literal["gzip", "none"] = Field(
+        default="gzip",
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+        description="gzip or none",
+    )
+    timeout: float = Field(
+        default=10,
+        gt=0,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"),
+        description="seconds that an answer of the backend may take",
+    )
+    certificate: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        description="file of the authorities that the backend's certificate is checked against",
+    )
+    client_certificate: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"
+        ),
+        description="file of the certificate that the backend asks for",
+    )
+    client_key: str | None = Field(
+        default=None,
+        validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+        description="file of that certificate's key",
+    )
+    max_request_bytes: int = Field(
+        default=3_500_000,
+        alias="TELEMETRY_MAX_REQUEST_BYTES",
+        ge=10_000,
+        description="largest request, before compression; a larger span goes alone",
+    )
+    spool: bool = Field(
+        default=True,
+        alias="TELEMETRY_SPOOL",
+        description="false keeps finished spans in memory until they are sent; they end with the process",
+    )
+    spool_dir: Path = Field(
+        default=Path(".data/spool"),
+        alias="TELEMETRY_SPOOL_DIR",
+        description="folder of finished spans that the backend has not accepted yet; processes may share it",
+    )
+    spool_max_bytes: int = Field(
+        default=512 * 1024 * 1024,
+        alias="TELEMETRY_SPOOL_MAX_BYTES",
+        ge=1_000_000,
+        description="most bytes that one process keeps there; the oldest spans go beyond it",
+    )
+    spool_max_age: float = Field(
+        default=7 * 24 * 3600,
+        alias="TELEMETRY_SPOOL_MAX_AGE",
+        gt=0,
+        description="seconds after which a span that could not be sent goes",
+    )
+    spool_write_through: bool = Field(
+        default=False,
+        alias="TELEMETRY_SPOOL_WRITE_THROUGH",
+        description="true writes each span before its end returns: a SIGKILL loses none, an end costs a write",
+    )
+    spool_fsync: bool = Field(
+        default=False,
+        alias="TELEMETRY_SPOOL_FSYNC",
+        description="true waits for the disk at each write: a power cut loses nothing that was written",
+    )
     langfuse_host: str | None = Field(
         default=None,
         validation_alias=AliasChoices("LANGFUSE_BASE_URL", "LANGFUSE_HOST"),
@@ -116,6 +186,48 @@ class Settings(BaseSettings):
         description="template of the link that people open, with {trace_id}; asked of Langfuse without it",
     )
 
+    shape: Literal["langfuse", "openinference"] = Field(
+        default="langfuse",
+        alias="TELEMETRY_SHAPE",
+        description="langfuse makes spans that Langfuse shows well; openinference keeps the instrumentors' own keys",
+    )
+    content: Literal["full", "metadata-only"] = Field(
+        default="full",
+        alias="TELEMETRY_CONTENT",
+        description="metadata-only keeps back all that was said; names, times, usage and errors' types remain",
+    )
+    hide_inputs: bool = Field(
+        default=False, alias="OPENINFERENCE_HIDE_INPUTS", description="true keeps back what goes into any span"
+    )
+    hide_outputs: bool = Field(
+        default=False, alias="OPENINFERENCE_HIDE_OUTPUTS", description="true keeps back what comes out of any span"
+    )
+    redact_contacts: bool = Field(
+        default=False,
+        alias="TELEMETRY_REDACT_CONTACTS",
+        description="true also takes e-mail addresses and phone numbers out",
+    )
+    redact_patterns: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        alias="TELEMETRY_REDACT_PATTERNS",
+        description="own expressions of what to take out, one a line, in RE2's syntax",
+    )
+    user_hash_key: SecretStr | None = Field(
+        default=None,
+        alias="TELEMETRY_USER_HASH_KEY",
+        description="key of the hash that stands for user ids; they go as they are without it",
+    )
+    max_value_bytes: Budget = Field(
+        default=48_000,
+        alias="TELEMETRY_MAX_VALUE_BYTES",
+        description="longer values are shortened to this; 0 keeps them whole",
+    )
+    max_span_bytes: Budget = Field(
+        default=256_000,
+        alias="TELEMETRY_MAX_SPAN_BYTES",
+        description="a span's values together are shortened to this; 0 keeps them whole",
+    )
+
     @field_validator("sdk_disabled", mode="before")
     @classmethod
     def _lower(cls, value: object) -> object:
@@ -125,6 +237,18 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("redact_patterns", mode="before")
+    @classmethod
+    def _lines(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.splitlines()))) if isinstance(value, str) else value
+
+    @field_validator("redact_patterns")
+    @classmethod
+    def _expressions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            compiled(pattern)
+        return value
 
     @field_validator("otlp_traces_endpoint", "otlp_endpoint", "langfuse_host")
     @classmethod

@@ -1,0 +1,363 @@
+"""The processor that spans end in: it only enqueues; a thread writes them to the spool, another delivers."""
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from base64 import b64decode
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
+from weakref import WeakSet
+
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+
+from telemetry import spool
+from telemetry.deliver import Deliverer
+from telemetry.failures import contained
+from telemetry.post import Poster
+from telemetry.settings import Settings
+from telemetry.spool import SPAN, Spool
+
+logger = logging.getLogger(__name__)
+
+# Past so many spans in memory whoever ends one writes some himself.
+MOST_PENDING = 2048
+# One commit: so many spans, so many bytes, or so long to prepare them.
+GROUP = 64
+GROUP_BYTES = 1_000_000
+GROUP_S = 0.005
+# What is kept of spans that no disk takes.
+MEMORY_BYTES = 64 * 1024 * 1024
+# How long a shutdown waits for each next answer of a backend that answers.
+FAREWELL_S = 2.0
+ADOPT_EVERY = 5  # ticks
+LAGS = 2048
+
+Prepare = Callable[[ReadableSpan], bytes]
+
+
+class SpoolProcessor(SpanProcessor):
+    """Gives each sampled span that ends to the spool of the process that it ends in."""
+
+    def __init__(self, settings: Settings, prepare: Prepare, interval_s: float = 0.5) -> None:
+        self._settings = settings
+        self._prepare = prepare
+        self._interval_s = interval_s
+        self.outbox = Outbox(settings, prepare, interval_s)
+        _follow_forks(self)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Enqueue it."""
+        context = span.context
+        if context and context.trace_flags.sampled:
+            self.outbox.put(span)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Write what is pending, and return whether the backend has it; at once where the backend is down."""
+        return self.outbox.flush(timeout_millis / 1000)
+
+    def shutdown(self) -> None:
+        """Write what is pending, send what can be sent, and leave the rest to the next process."""
+        self.outbox.close()
+
+    def renew(self) -> None:
+        """Begin anew, in a forked child."""
+        self.outbox.abandon()
+        self.outbox = Outbox(self._settings, self._prepare, self._interval_s)
+
+
+class Outbox:
+    """What one process has of ended spans: pending in memory, and in spools; its threads start with the first one."""
+
+    def __init__(self, settings: Settings, prepare: Prepare, interval_s: float) -> None:
+        self.settings = settings
+        self.destination = destination(settings)
+        self.dropped: Counter[str] = Counter()
+        self.lags: deque[float] = deque(maxlen=LAGS)
+        self.set_aside = 0
+        self.disk_errors = 0
+        self._prepare = prepare
+        self._pending: deque[ReadableSpan] = deque()
+        self._committing = threading.RLock()
+        self._changing = threading.RLock()
+        self._wake = threading.Event()
+        self._closed = False
+        self._started = False
+        self._ticks = 0
+        self._file: Spool | None = None
+        self._memory = Spool.memory()
+        self._adopted: list[Spool] = []
+        self._writer = threading.Thread(target=self._write, name="telemetry-spool", daemon=True)
+        self.deliverer = Deliverer(
+            Poster(settings),
+            self.spools,
+            self._tick,
+            most_bytes=settings.max_request_bytes,
+            interval_s=interval_s,
+        )
+
+    def put(self, span: ReadableSpan) -> None:
+        """Take a span that has ended."""
+        if self._closed:
+            self.dropped["after the end"] += 1
+            return
+        self._pending.append(span)
+        if not self._started:
+            self.start()
+        if self.settings.spool_write_through or len(self._pending) > MOST_PENDING:
+            self._commit()
+        elif not self._wake.is_set():
+            self._wake.set()
+
+    def start(self) -> None:
+        """Open the file and start the threads, once."""
+        with self._committing:
+            if self._started:
+                return
+            self._started = True
+            if self.settings.spool:
+                self._file = self._open_file()
+            self._writer.start()
+            self.deliverer.start()
+
+    @property
+    def pending(self) -> int:
+        """How many spans are in memory only, not written anywhere."""
+        return len(self._pending)
+
+    @property
+    def file(self) -> Spool | None:
+        """The spool on disk, None where there is none."""
+        return self._file
+
+    @property
+    def memory(self) -> Spool:
+        """The spool for what no disk takes."""
+        return self._memory
+
+    def spools(self) -> list[Spool]:
+        """Return all that is to be delivered: this process's own, then those of the dead."""
+        own = [self._file] if self._file else []
+        return [*own, self._memory, *self._adopted]
+
+    def flush(self, seconds: float) -> bool:
+        """Write what is pending; return whether all that is this process's own was accepted in time."""
+        if not self._started:
+            return True
+        self._commit_all()
+        return self.deliverer.drain(self._own(), seconds)
+
+    def close(self) -> None:
+        """Write what is pending, deliver while the backend answers, stop."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._started:
+            return
+        self._commit_all()
+        self._wake.set()
+        self.deliverer.drain(self._own(), FAREWELL_S)
+        self.deliverer.stop(FAREWELL_S if not self.deliverer.backend.is_down else 0.1)
+        self._writer.join(FAREWELL_S)
+        with self._committing, self._changing:
+            self._commit_all()
+            self._last_chance()
+            for each in self.spools():
+                with contained("close the spool"):
+                    each.close()
+            self._file, self._adopted = None, []
+
+    def _own(self) -> list[Spool]:
+        return [self._file, self._memory] if self._file else [self._memory]
+
+    def _last_chance(self) -> None:
+        """What is still in memory goes to disk after all, or is lost."""
+        rows = self._memory.take(SPAN, MEMORY_BYTES, 1_000_000)
+        if rows and self._file:
+            with suppress(sqlite3.DatabaseError):
+                while group := rows[:GROUP]:
+                    self._file.append(SPAN, [(row.at, row.body) for row in group])
+                    del rows[:GROUP]
+        if rows:
+            self.dropped["no disk"] += len(rows)
+            logger.error("%d spans are lost: they could neither be sent nor written to disk", len(rows))
+
+    # --- the writer ---
+
+    def _write(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            self._commit_all()
+
+    def _commit_all(self) -> None:
+        while self._commit():
+            pass
+
+    def _commit(self) -> int:
+        """Write one group of the pending spans, oldest first; returns how many."""
+        with self._committing:
+            spans, records = self._group()
+            if records:
+                self._store(records)
+                self._measure(spans)
+        if records:
+            self.deliverer.wake()
+        return len(spans)
+
+    def _group(self) -> tuple[list[ReadableSpan], list[tuple[float, bytes]]]:
+        spans: list[ReadableSpan] = []
+        records: list[tuple[float, bytes]] = []
+        size, deadline = 0, time.perf_counter() + GROUP_S
+        while self._pending and len(spans) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
+            span = self._pending.popleft()
+            spans.append(span)
+            with contained("encode a span"):
+                records.append(((span.end_time or time.time_ns()) / 1e9, self._prepare(span)))
+                size += len(records[-1][1])
+        self.dropped["not encodable"] += len(spans) - len(records)
+        return spans, records
+
+    def _store(self, records: list[tuple[float, bytes]]) -> None:
+        try:
+            if self._file:
+                self._file.append(SPAN, records)
+                self._trim(self._file, self.settings.spool_max_bytes)
+                return
+        except sqlite3.OperationalError as error:
+            self._file_failed(error)
+        except sqlite3.DatabaseError:
+            self._file_broke()
+        self._memory.append(SPAN, records)
+        self._trim(self._memory, min(MEMORY_BYTES, self.settings.spool_max_bytes))
+
+    def _measure(self, spans: list[ReadableSpan]) -> None:
+        now = time.time_ns()
+        self.lags.extend((now - span.end_time) / 1e9 for span in spans if span.end_time)
+
+    def _trim(self, spool: Spool, most_bytes: int) -> None:
+        if spool.size > most_bytes:
+            self.dropped["too many bytes"] += spool.trim(most_bytes, 0.0)
+
+    # --- the files ---
+
+    def _open_file(self) -> Spool | None:
+        try:
+            return Spool.create(self.settings.spool_dir.absolute(), self.destination, fsync=self.settings.spool_fsync)
+        except (OSError, sqlite3.Error) as error:
+            logger.warning(
+                "finished spans are kept in memory until they are sent, and end with the process: %s cannot be "
+                "written (%s); set TELEMETRY_SPOOL_DIR to a folder that can",
+                self.settings.spool_dir,
+                error,
+            )
+            return None
+
+    def _file_failed(self, error: Exception) -> None:
+        """The disk is full, or gone: spans stay in memory meanwhile. An empty file is given back for a new one."""
+        self.disk_errors += 1
+        if self.disk_errors == 1:
+            logger.error("the spool cannot be written (%s): spans stay in memory, the oldest go when it is full", error)
+        if self._file and self._file.is_empty:
+            with self._changing:
+                self._file.close()
+                self._file = self._open_file()
+
+    def _file_broke(self) -> None:
+        with self._changing:
+            if self._file:
+                self._file.set_aside()
+                self.set_aside += 1
+                self._file = self._open_file()
+
+    def _tick(self) -> None:
+        """Look after the files: too old ones, and those of the dead. The deliverer calls it, about once a second."""
+        oldest = time.time() - self.settings.spool_max_age
+        with self._changing:
+            for each in self.spools():
+                with contained("drop what is too old"):
+                    self.dropped["too old"] += each.trim(self.settings.spool_max_bytes, oldest)
+            self._let_go()
+            if self.settings.spool and self._ticks % ADOPT_EVERY == 0:
+                self._adopt()
+        self._ticks += 1
+
+    def _adopt(self) -> None:
+        for claim in spool.adoptable(self.settings.spool_dir.absolute(), self.destination):
+            adopted = spool.adopt(claim)
+            if adopted:
+                self._adopted.append(adopted)
+            elif not claim.path.exists():
+                self.set_aside += 1
+
+    def _let_go(self) -> None:
+        """Remove adopted files that have nothing to deliver any more; their dead letters move to our own."""
+        for each in [each for each in self._adopted if each.is_empty]:
+            with contained("remove an empty spool"):
+                letters = each.dead()
+                if letters and not self._file:
+                    continue
+                if letters and self._file:
+                    self._file.keep_dead(letters)
+                    each.forget_dead(letters)
+                self._adopted.remove(each)
+                each.close()
+
+    # --- forks ---
+
+    def before_fork(self) -> None:
+        """Hold still."""
+        self._committing.acquire()
+        self._changing.acquire()
+        for each in self.spools():
+            each.before_fork()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        for each in self.spools():
+            each.after_fork()
+        self._changing.release()
+        self._committing.release()
+
+    def abandon(self) -> None:
+        """Leave everything to the parent, in the child."""
+        for each in self.spools():
+            each.abandon()
+
+
+def destination(settings: Settings) -> str:
+    """Return a short name of the backend and of whose it is there: what waits for one must not reach another."""
+    given = {name.lower(): value for name, value in settings.headers.items()}.get("authorization", "")
+    scheme, _, credentials = given.partition(" ")
+    user = b""
+    with suppress(ValueError):
+        user = b64decode(credentials).partition(b":")[0] if scheme.lower() == "basic" else b""
+    return sha256(f"{settings.endpoint} {user.hex()}".encode()).hexdigest()[:8]
+
+
+def encode(span: ReadableSpan) -> bytes:
+    """Return the span as an export request of its own; several of them in a row are one request."""
+    return encode_spans([span]).SerializeToString()
+
+
+_processors: "WeakSet[SpoolProcessor]" = WeakSet()
+
+
+def _follow_forks(processor: SpoolProcessor) -> None:
+    _register_at_fork()
+    _processors.add(processor)
+
+
+@cache
+def _register_at_fork() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=lambda: [each.outbox.before_fork() for each in _processors],
+            after_in_parent=lambda: [each.outbox.after_fork() for each in _processors],
+            after_in_child=lambda: [each.renew() for each in _processors],
+        )
