@@ -81,14 +81,14 @@ def from_sdk(span: ReadableSpan) -> Span:
         trace_id=format_trace_id(context.trace_id),
         span_id=format_span_id(context.span_id),
         parent_id=format_span_id(parent.span_id) if parent else None,
-        name=span.name,
+        name=_valid(span.name),
         kind=span.kind.name,
         start=span.start_time or 0,
         end=span.end_time or 0,
         attributes=_plain(span.attributes or {}),
         status=status.status_code.name,
-        message=status.description or "",
-        events=[Event(event.name, event.timestamp, _plain(event.attributes or {})) for event in span.events],
+        message=_valid(status.description or ""),
+        events=[Event(_valid(event.name), event.timestamp, _plain(event.attributes or {})) for event in span.events],
         links=[
             Link(
                 format_trace_id(link.context.trace_id),
@@ -105,10 +105,12 @@ def from_sdk(span: ReadableSpan) -> Span:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (str, bytes, int, float)):
+    if isinstance(value, str):
+        return _valid(value)
+    if isinstance(value, (bytes, int, float)):
         return value
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {_valid(str(key)): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, Sequence) else value
 
 

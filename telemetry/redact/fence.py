@@ -1,0 +1,119 @@
+"""Text and values without their secrets."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import re2
+
+from telemetry.json_text import dump, parse
+from telemetry.redact import binary
+from telemetry.redact.patterns import CONTACTS, SECRETS, Rule, compiled, is_sensitive, own, says_nothing
+
+# JSON may write any letter as a number: then nothing is ruled out before it is parsed.
+_ESCAPED = r"\\u00[2-7][0-9a-fA-F]"
+# Protobuf reads a hundred levels, of which a value in a value takes three.
+_DEEPEST = 28
+_LONG_NUMBER = 10**12
+
+_sensitive = lru_cache(maxsize=4096)(is_sensitive)
+
+
+class Fence:
+    """Takes secrets out of text and values.
+
+    One set of all expressions says in one pass which occur at all; mostly none does, and that is all it costs.
+    """
+
+    def __init__(self, *, contacts: bool = False, patterns: Sequence[str] = ()) -> None:
+        self._rules: tuple[Rule, ...] = (*SECRETS, *(CONTACTS if contacts else ()), *own(patterns))
+        self._compiled = [compiled(rule.pattern) for rule in self._rules]
+        self.contacts = frozenset(at for at, rule in enumerate(self._rules) if rule in CONTACTS)
+        self._all = frozenset(range(len(self._rules)))
+        self._set = _searching([rule.pattern for rule in self._rules] + [_ESCAPED])
+
+    def text(self, text: str) -> str:
+        """Return text without its secrets; where it is JSON it stays so."""
+        return self.value(text, self.kinds_in([text]))
+
+    def kinds_in(self, texts: Iterable[str]) -> frozenset[int]:
+        """Return which rules may apply somewhere in these texts."""
+        found = frozenset(self._set.Match("\n".join(texts)) or ())
+        return self._all if len(self._rules) in found else found
+
+    def passes(self, fields: dict[str, Any]) -> bool:
+        """Whether these fields may go as they are, if no rule applies to any text in them."""
+        return not any(_sensitive(name) or isinstance(each, (bytes, dict, list)) for name, each in fields.items())
+
+    def value(self, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
+        """Return a value of any shape without what these rules find in it, and without fields of sensitive names."""
+        if depth > _DEEPEST:
+            return "[withheld: nested too deeply]"
+        match value:
+            case str():
+                return self._string(value, kinds, depth)
+            case bytes():
+                return binary.described(value)
+            case dict():
+                return self._fields(value, kinds, depth)
+            case list() | tuple():
+                return [self.value(item, kinds, depth + 1) for item in value]
+            case int() if abs(value) >= _LONG_NUMBER:
+                return value if (clean := self._plain(str(value), kinds)) == str(value) else clean
+            case _:
+                return value
+
+    def _string(self, text: str, kinds: frozenset[int], depth: int) -> str:
+        if not kinds:
+            return text
+        parsed = parse(text)
+        if parsed is None:
+            return self._plain(text, kinds)
+        clean = self.value(parsed, kinds, depth + 1)
+        return text if clean == parsed else dump(clean)
+
+    def _plain(self, text: str, kinds: frozenset[int]) -> str:
+        for kind in sorted(kinds):
+            text = self._compiled[kind].sub(self._rules[kind].left_of, text)
+        return text
+
+    def _fields(self, fields: dict[Any, Any], kinds: frozenset[int], depth: int) -> dict[str, Any]:
+        return {
+            self._plain(str(name), kinds): self.field(str(name), each, kinds, depth) for name, each in fields.items()
+        }
+
+    def field(self, name: str, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
+        """Return the value of a field of this name without its secrets; all of it is one where the name says so."""
+        if _sensitive(name) and not _is_schema(value):
+            return _hidden(value)
+        return self.value(value, kinds, depth + 1)
+
+
+def _hidden(value: Any) -> Any:
+    match value:
+        case bool() | None:
+            return value
+        case str() | int() | float() if says_nothing(str(value)):
+            return value
+        case dict():
+            return {name: _hidden(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_hidden(each) for each in value]
+        case _:
+            return "[redacted]"
+
+
+def _is_schema(value: Any) -> bool:
+    """A tool's description may have an argument of that name, and says of what type it is."""
+    return isinstance(value, dict) and not value.keys().isdisjoint({"type", "$ref", "anyOf", "allOf", "oneOf"})
+
+
+def _searching(patterns: Sequence[str]) -> Any:
+    options = re2.Options()
+    options.max_mem = 64 << 20
+    options.log_errors = False
+    searching = re2.Set.SearchSet(options)
+    for pattern in patterns:
+        searching.Add(pattern)
+    searching.Compile()
+    return searching

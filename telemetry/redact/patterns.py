@@ -1,0 +1,223 @@
+"""What secrets look like. Every expression is RE2's: none can backtrack, whatever the text."""
+
+import re
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import re2
+
+from telemetry.redact import binary
+
+# What stands before a secret; in JSON it may be the end of an escape.
+_BEFORE = r"(?P<before>^|[^0-9A-Za-z]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
+
+_TOKENS = "|".join(
+    (
+        r"sk-(?:ant|lf|or|proj|svcacct|admin|live|test)-[\w-]{4,}",  # Anthropic, Langfuse, OpenRouter, OpenAI
+        r"gsk_[0-9A-Za-z]{20,}|xai-[\w-]{20,}|r8_[0-9A-Za-z]{20,}|pplx-[0-9A-Za-z]{20,}|tvly-[\w-]{16,}",
+        r"AIza[\w-]{30,}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}",  # Google
+        r"(?:AKIA|ASIA|AROA|AIDA)[0-9A-Z]{16}",  # AWS
+        r"gh[pousr]_[0-9A-Za-z]{20,}|github_pat_\w{20,}|gl(?:pat|dt|rt|cbt|ptt|oas|ft|soat)-[\w-]{16,}",
+        r"xox[abeoprs]-[\w-]{10,}|xapp-[\w-]{10,}",  # Slack
+        r"(?:sk|rk|pk)_(?:live|test)_[0-9A-Za-z]{10,}|whsec_[0-9A-Za-z+/=]{16,}",  # Stripe
+        r"hf_[0-9A-Za-z]{20,}|api_org_[0-9A-Za-z]{20,}",  # Hugging Face
+        r"lsv2_(?:pt|sk)_\w{16,}|ls__\w{16,}|npm_[0-9A-Za-z]{30,}|pypi-AgE[\w-]{20,}|dckr_pat_[\w-]{20,}",
+        r"SG\.[\w-]{16,}\.[\w-]{16,}|dop_v1_[0-9a-f]{32,}|dapi[0-9a-f]{32}|hv[sb]\.[\w-]{20,}|lin_api_\w{20,}",
+        r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}|ntn_\w{20,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|sq0(?:atp|csp)-[\w-]{20,}",
+        r"[0-9]{8,10}:AA[\w-]{32,}",  # Telegram
+    )
+)
+_KEY = (
+    r"passw(?:or)?d|passwort|passphrase|pass_?code|pwd|secret(?:[_-]?(?:access)?[_-]?key)?|api[_-]?key|access[_-]?key"
+    r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|account[_-]?key|master[_-]?key|token|credentials?"
+    r"|authori[sz]ation|cookie|(?:access|refresh|auth|bearer)[_-]?tokens"
+)
+_SHORT_KEY = "auth|jwt|otp|cvv|cvc|pass"
+_BETWEEN = r"(?P<between>[\"'\\]*\s*(?:[:=]|%3D|=>)\s*)"
+_VALUE = r"(?P<value>\\*\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?|[^\s\"'\\,;&<>{}()\[\]]+|[{\[])"
+_PEM = r"(?:[0-9A-Za-z+/=\s:,-]|\\[nrt])"
+
+
+class BadPatternError(ValueError):
+    """A pattern of the settings cannot be used; says why."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of secret: where it may be, and what is left of a match; without a judge nothing but its kind."""
+
+    kind: str
+    pattern: str
+    judge: Callable[[Any], str | None] | None = None
+
+    def left_of(self, match: Any) -> str:
+        """Return what a match becomes."""
+        if self.judge is None:
+            before = match.groupdict().get("before") or ""
+            return f"{before}[redacted {self.kind}]"
+        judged = self.judge(match)
+        return match.group() if judged is None else judged
+
+
+def looks_random(text: str) -> bool:
+    """Whether text is hardly a word: it has a digit, or changes case within."""
+    return bool(re.search(r"\d|[a-z][A-Z]|[A-Z][a-z]+[A-Z]", text))
+
+
+def is_sensitive(name: str) -> bool:
+    """Whether a field of this name holds a secret."""
+    return bool(_SENSITIVE_NAME.search(name)) and not _HARMLESS_NAME.search(name)
+
+
+def compiled(pattern: str) -> Any:
+    """Return an expression, compiled; raises `BadPatternError` for one that RE2 does not know."""
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        said = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
+        raise BadPatternError(f"{pattern!r} is not an RE2 expression: {said}") from None
+
+
+def own(patterns: Sequence[str]) -> tuple[Rule, ...]:
+    """Return the rules of somebody's own patterns."""
+    return tuple(Rule("text", pattern) for pattern in patterns)
+
+
+_SENSITIVE_NAME = re.compile(rf"(?i)(?:{_KEY}|(?:^|[_.-])(?:{_SHORT_KEY}))$")
+_HARMLESS_NAME = re.compile(
+    r"(?i)(?:^|[_.-])(?:first|last|next|prev|max|min|num|stop|eos|bos|pad|unk|per|page)[_-]?token$|^(?:OLD)?PWD$"
+)
+_LITERALS = {
+    "none",
+    "null",
+    "true",
+    "false",
+    "undefined",
+    "nil",
+    "string",
+    "str",
+    "int",
+    "bool",
+    "...",
+    "",
+    "{",
+    "[",
+    "*",
+    "***",
+}
+
+
+def _random(kind: str) -> Callable[[Any], str | None]:
+    return lambda match: f"{match['before']}[redacted {kind}]" if looks_random(match["secret"]) else None
+
+
+def _bearer(match: Any) -> str | None:
+    scheme, secret = match["scheme"], match["secret"]
+    hidden = _is_user_and_password(secret) if scheme.lower().startswith("basic") else looks_random(secret)
+    return f"{match['before']}{scheme}[redacted token]" if hidden else None
+
+
+def _is_user_and_password(secret: str) -> bool:
+    try:
+        return b":" in b64decode(secret + "=" * (-len(secret) % 4), validate=True)
+    except NotBase64:
+        return False
+
+
+def _assigned(match: Any) -> str | None:
+    name, between, given = match["name"], match["between"], match["value"]
+    quote = given[: len(given) - len(given.lstrip("\"'\\"))]
+    value = given.strip("\"'\\")
+    if not is_sensitive(name) or says_nothing(value) or value.lower() == name.lower():
+        return None
+    if not (quote or between in ("=", "%3D") or looks_random(value)):
+        return None
+    closing = quote if quote and given.endswith(quote) else ""
+    return f"{match['before']}{name}{between}{quote}[redacted {_kind_of(name)}]{closing}"
+
+
+def says_nothing(value: str) -> bool:
+    """Whether what stands under a sensitive name cannot be a secret: a type, a small number, nothing."""
+    return value.lower() in _LITERALS or value.startswith("[redacted") or (value.isdigit() and len(value) < 4)
+
+
+def _kind_of(name: str) -> str:
+    found = re.search(rf"(?i)(?:{_KEY})$", name)
+    return found.group().lower().replace("_", " ").replace("-", " ") if found else "secret"
+
+
+def _header(match: Any) -> str | None:
+    named = match["name"] + match["between"]
+    told = match["value"].split(" ")[0].lower() in ("bearer", "basic", "token", "digest", "apikey", "negotiate")
+    hidden = told or "=" in match["value"] or looks_random(match["value"])
+    return f"{named}[redacted header]" if hidden and not match["value"].startswith("[redacted") else None
+
+
+def _parameter(match: Any) -> str | None:
+    return f"{match['name']}[redacted parameter]" if looks_random(match["value"]) else None
+
+
+def _card(match: Any) -> str | None:
+    digits = [int(each) for each in match["digits"] if each.isdigit()]
+    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 3:
+        return None
+    doubled = [digit if at % 2 == 0 else sum(divmod(2 * digit, 10)) for at, digit in enumerate(reversed(digits))]
+    return f"{match['before']}[redacted card]{match['after']}" if sum(doubled) % 10 == 0 else None
+
+
+SECRETS: tuple[Rule, ...] = (
+    Rule("private key", rf"-----BEGIN [0-9A-Z ]*PRIVATE KEY[A-Z ]*-----(?:{_PEM}*?-----END [0-9A-Z ]+-----|{_PEM}*)"),
+    Rule(
+        "file", r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=+-]+)*;base64,[0-9A-Za-z+/_=-]+", lambda m: binary.data_uri(m.group())
+    ),
+    Rule("file", r"[0-9A-Za-z+/_-]{160,}={0,2}", lambda m: binary.base64(m.group())),
+    Rule("token", rf"{_BEFORE}eyJ[\w=-]{{10,}}\.[\w=-]+(?:\.[\w=-]*)*"),
+    Rule("key", rf"{_BEFORE}(?:{_TOKENS})"),
+    Rule("key", rf"{_BEFORE}(?P<secret>sk-[\w-]{{20,}})", _random("key")),
+    Rule("webhook", r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/-]+"),
+    Rule(
+        "token",
+        rf"(?i){_BEFORE}(?P<scheme>(?:bearer|basic)(?:\s|%20|\+)+)(?P<secret>[\w.~+/-]{{8,}}=*)",
+        _bearer,
+    ),
+    Rule(
+        "login",
+        r"(:(?:\\?/){2})(?:[^\s/?#:@\"'\\<>]*:[^\s/\"'\\<>]+|[^\s/?#:@\"'\\<>]+)@",
+        lambda m: f"{m[1]}[redacted login]@",
+    ),
+    Rule(
+        "header",
+        r"(?i)(?P<name>(?:set-)?cookie|(?:proxy-)?authorization)(?P<between>[\"'\\]*\s*[:=]\s*[\"'\\]*)"
+        r"(?P<value>[^\r\n\"'\\]+)",
+        _header,
+    ),
+    Rule(
+        "secret",
+        rf"(?i)(?P<before>)(?P<name>[\w.-]*(?:{_KEY})){_BETWEEN}{_VALUE}",
+        _assigned,
+    ),
+    Rule("secret", rf"(?i){_BEFORE}(?P<name>{_SHORT_KEY}){_BETWEEN}{_VALUE}", _assigned),
+    Rule(
+        "parameter",
+        r"(?i)(?P<name>[?&;](?:key|sig|signature|code|auth|hmac|otp|jwt|sid|session_?id|x-(?:amz|goog)-[a-z-]+)=)"
+        r"(?P<value>[^&\s\"'\\<>#]{6,})",
+        _parameter,
+    ),
+    Rule(
+        "card",
+        r"(?P<before>^|[^0-9A-Za-z.]|\\[nrt])(?P<digits>[2-6](?:[0-9][ -]?){11,17}[0-9])"
+        r"(?P<after>$|[^0-9A-Za-z.]|\.\s|\.$)",
+        _card,
+    ),
+)
+CONTACTS: tuple[Rule, ...] = (
+    Rule("e-mail", r"[0-9A-Za-z._%+-]+@[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*\.[A-Za-z]{2,}"),
+    Rule("phone", r"\+[0-9]{1,3}[ .()/-]{0,3}(?:[0-9][ .()/-]{0,2}){6,12}[0-9]"),
+    Rule("phone", rf"{_BEFORE}(?:\([0-9]{{3}}\) ?|[0-9]{{3}}[ .-])[0-9]{{3}}[ .-][0-9]{{4}}\b"),
+    Rule("phone", rf"{_BEFORE}0[0-9]{{2,4}}[ /-][0-9]{{3,4}}[ -]?[0-9]{{2,5}}\b"),
+)

@@ -1,0 +1,29 @@
+"""A tool call: its arguments, its result, how large that is, whether it went well."""
+
+from collections.abc import Mapping
+
+from telemetry.json_text import dump, parse
+from telemetry.otlp import Attributes, Span
+from telemetry.shape.messages import fields_of
+from telemetry.shape.node import without_history
+
+
+def shaped(span: Span) -> Attributes:
+    """Return what is to be shown of a tool call."""
+    given, came = span.attributes.get("input.value"), span.attributes.get("output.value")
+    answer = parse(came)
+    said = fields_of(answer) if _is_message(answer) else {}
+    result = said.get("content") if said else without_history(answer) if answer is not None else came
+    text = None if result is None else dump(result)
+    return {
+        "input": None if given is None else dump(given),
+        "output": text,
+        "bytes": None if text is None else len(text.encode()),
+        "tool_call_id": said.get("tool_call_id"),
+        "success": span.status != "ERROR" and said.get("status") != "error",
+    }
+
+
+def _is_message(answer: object) -> bool:
+    fields = fields_of(answer)
+    return isinstance(answer, Mapping) and fields.get("type") == "tool" and "content" in fields
