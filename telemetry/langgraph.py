@@ -19,7 +19,7 @@ from openinference.instrumentation import TraceConfig
 from openinference.instrumentation.langchain import LangChainInstrumentor
 from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 from opentelemetry import context as otel
-from opentelemetry.trace import Span, StatusCode, TracerProvider, set_span_in_context
+from opentelemetry.trace import Span, StatusCode, TracerProvider, get_current_span, set_span_in_context
 
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.turn import current_turn
@@ -33,6 +33,14 @@ class RunTracer(OpenInferenceTracer):
     """OpenInference's tracer, run inline: in the order of events, in the context of the run."""
 
     run_inline = True
+
+    @property
+    def ignore_chain(self) -> bool:
+        """Whether to pass over a run: one below a span that is not sampled, so that nothing of it is serialised."""
+        around = get_current_span().get_span_context()
+        return around.is_valid and not around.trace_flags.sampled
+
+    ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = ignore_chain
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - the Run it returns is used by nobody, and keeping an event per token costs memory
         """Time the first token and keep what was said, for the case that the run never ends."""
