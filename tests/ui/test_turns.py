@@ -13,6 +13,8 @@ from tests.processes import free_port, serve, until
 from tests.service import service
 from ui.turns import Turn, Turns
 
+pytestmark = pytest.mark.usefixtures("spans")
+
 FOUND_BY = ("session.id", "user.id", "langfuse.trace.name")
 
 
@@ -23,7 +25,7 @@ def run(turn: Turn) -> Turn:
 
 
 @pytest.fixture
-def client(spans: Recorded, tmp_path: Path) -> Iterator[AgentClient]:
+def client(tmp_path: Path) -> Iterator[AgentClient]:
     with service(tmp_path, DEMO_PACE_S=0.01) as url:
         yield AgentClient(url, "chatbot", user_id="ada")
 
