@@ -13,8 +13,11 @@ from typing import Any, TypeVar
 
 import httpx
 import uvicorn
+from dotenv import dotenv_values
 
 ROOT = Path(__file__).parent.parent
+# A developer's own .env stays outside: a variable that is there already, if empty, is not read from it.
+UNSET = dict.fromkeys(dotenv_values(ROOT / ".env.example"), "")
 Found = TypeVar("Found")
 
 
@@ -93,7 +96,7 @@ def until(
 
 
 def _bare() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return UNSET | {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
 
 def _answers(process: Process, url: str) -> bool:

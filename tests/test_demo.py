@@ -11,14 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from dotenv import dotenv_values
 
 from app.demo import is_whole
-from tests.processes import ROOT, free_port, until
+from tests.processes import ROOT, UNSET, free_port, until
 
 PORTS = ("PORT", "UI_PORT", "VIEWER_PORT")
-# Every variable is there and empty, as in a fresh copy of the example: a developer's own .env stays outside.
-UNSET = dict.fromkeys(dotenv_values(ROOT / ".env.example"), "")
 
 
 @pytest.fixture

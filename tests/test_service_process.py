@@ -20,7 +20,7 @@ from tests.processes import Process, free_port, start, until
 def api(folder: Path, **environ: str) -> Iterator[tuple[Process, AgentClient]]:
     """A real API process with its data in `folder`."""
     url = f"http://127.0.0.1:{free_port()}"
-    env = {"PORT": url.rsplit(":", 1)[1], "DATA_DIR": str(folder)}
+    env = {"PORT": url.rsplit(":", 1)[1], "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
     with start([sys.executable, "-m", "app"], env | environ, f"{url}/health") as process:
         yield process, AgentClient(url, "chatbot", user_id="ada")
 
