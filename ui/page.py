@@ -171,7 +171,7 @@ def draw_tool(use: ToolUse, running: Turn | None) -> None:
         label, state = f"Used **{use.name}**", "complete"
     with st.status(label, state=state, type="compact"):
         st.caption("Input")
-        st.code(json.dumps(use.input, ensure_ascii=False, indent=2), "json", wrap_lines=True)
+        st.code(json.dumps(use.input, ensure_ascii=False), "json", wrap_lines=True)
         if use.output is not None:
             st.caption("Output")
             st.code(use.output[:LONGEST_SHOWN] or "(nothing)", None, wrap_lines=True)

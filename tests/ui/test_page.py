@@ -66,7 +66,7 @@ def test_a_tool_shows_its_input_and_output() -> None:
     test = ask(page(), "What is 6 * 7?")
 
     assert [status.label for status in test.status] == ["Used **calculator**"]
-    assert [code.value for code in test.status[0].code] == ['{\n  "expression": "6 * 7"\n}', "42"]
+    assert [code.value for code in test.status[0].code] == ['{"expression": "6 * 7"}', "42"]
 
 
 @pytest.mark.usefixtures("url")
