@@ -12,11 +12,20 @@ from telemetry.redact.patterns import CONTACTS, SECRETS, Rule, compiled, is_sens
 
 # JSON may write any letter as a number: then nothing is ruled out before it is parsed.
 _ESCAPED = r"\\u00[2-7][0-9a-fA-F]"
+_LETTER = compiled(r"\\+u00([2-7][0-9a-fA-F])")
 # Protobuf reads a hundred levels, of which a value in a value takes three.
 _DEEPEST = 28
 _LONG_NUMBER = 10**12
 
-_sensitive = lru_cache(maxsize=4096)(is_sensitive)
+
+@lru_cache(maxsize=4096)
+def _is_sensitive_end(name: str) -> bool:
+    return is_sensitive(name)
+
+
+def _sensitive(name: str) -> bool:
+    # It is the end of a name that tells, and whoever makes names of a megabyte gets no megabyte remembered.
+    return _is_sensitive_end(name[-100:])
 
 
 class Fence:
@@ -68,9 +77,14 @@ class Fence:
             return text
         parsed = parse(text)
         if parsed is None:
-            return self._plain(text, kinds)
+            return self._spelled_out(text) if kinds == self._all else self._plain(text, kinds)
         clean = self.value(parsed, kinds, depth + 1)
         return text if clean == parsed else dump(clean)
+
+    def _spelled_out(self, text: str) -> str:
+        letters = _LETTER.sub(lambda found: chr(int(found[1], 16)), text)
+        clean = self._plain(letters, self._all)
+        return self._plain(text, self._all) if clean == letters else clean
 
     def _plain(self, text: str, kinds: frozenset[int]) -> str:
         for kind in sorted(kinds):

@@ -38,7 +38,7 @@ _KEY = (
 _SHORT_KEY = "auth|jwt|otp|cvv|cvc|pass"
 _BETWEEN = r"(?P<between>[\"'\\]*\s*(?:[:=]|%3D|=>)\s*)"
 _VALUE = r"(?P<value>\\*\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?|[^\s\"'\\,;&<>{}()\[\]]+|[{\[])"
-_PEM = r"(?:[0-9A-Za-z+/=\s:,-]|\\[nrt])"
+_PEM = r"(?:[0-9A-Za-z+/=\s:,-]|\\+[nrt])"
 
 
 class BadPatternError(ValueError):
@@ -64,7 +64,7 @@ class Rule:
 
 def looks_random(text: str) -> bool:
     """Whether text is hardly a word: it has a digit, or changes case within."""
-    return bool(re.search(r"\d|[a-z][A-Z]|[A-Z][a-z]+[A-Z]", text))
+    return bool(re.search(r"\d|[a-z][A-Z]", text))
 
 
 def is_sensitive(name: str) -> bool:
@@ -164,7 +164,7 @@ def _parameter(match: Any) -> str | None:
 
 def _card(match: Any) -> str | None:
     digits = [int(each) for each in match["digits"] if each.isdigit()]
-    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 3:
+    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 2:
         return None
     doubled = [digit if at % 2 == 0 else sum(divmod(2 * digit, 10)) for at, digit in enumerate(reversed(digits))]
     return f"{match['before']}[redacted card]{match['after']}" if sum(doubled) % 10 == 0 else None
@@ -211,7 +211,7 @@ SECRETS: tuple[Rule, ...] = (
     Rule(
         "card",
         r"(?P<before>^|[^0-9A-Za-z.]|\\[nrt])(?P<digits>[2-6](?:[0-9][ -]?){11,17}[0-9])"
-        r"(?P<after>$|[^0-9A-Za-z.]|\.\s|\.$)",
+        r"(?P<after>$|[^0-9A-Za-z.]|\.[^0-9]|\.$)",
         _card,
     ),
 )

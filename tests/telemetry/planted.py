@@ -1,0 +1,235 @@
+"""Planted secrets and ordinary text, for what must and must not pass the fence."""
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+
+LETTERS = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzAbCdEfGhIjKlMn"
+HEX = "0123456789abcdef" * 4
+
+
+def _joined(*parts: str) -> str:
+    # In one piece they would be found by whoever scans repositories for leaked keys.
+    return "".join(parts)
+
+
+def _b64(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7"
+JWT = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT'}))}.{_b64(json.dumps({'sub': '1234567890'}))}.{LETTERS[:43]}"
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2).decode()
+
+# What is recognised by its looks, wherever it stands: the text, and what of it must not leave.
+LOOKS: dict[str, tuple[str, str]] = {
+    name: (text, text)
+    for name, text in {
+        "openai": _joined("sk-", LETTERS),
+        "openai project": _joined("sk-", "proj-", LETTERS),
+        "anthropic": _joined("sk-", "ant-api03-", LETTERS),
+        "openrouter": _joined("sk-", "or-v1-", HEX),
+        "langfuse": _joined("sk-", "lf-", "6d0ac96f-0fdb-4d94-9f4b-5d4a1f9b8a33"),
+        "google": _joined("AIza", LETTERS[:35]),
+        "google oauth": _joined("ya29.", LETTERS),
+        "aws id": _joined("AKIA", "IOSFODNN7EXAMPLE"),
+        "github": _joined("ghp_", LETTERS[:36]),
+        "github app": _joined("ghs_", LETTERS[:36]),
+        "github fine": _joined("github_", "pat_", LETTERS),
+        "gitlab": _joined("glpat-", LETTERS[:20]),
+        "slack": _joined("xoxb-", "123456789012-", LETTERS[:24]),
+        "stripe": _joined("sk_", "live_", LETTERS[:24]),
+        "stripe hook": _joined("whsec_", LETTERS[:32]),
+        "hugging face": _joined("hf_", LETTERS[:34]),
+        "groq": _joined("gsk_", LETTERS),
+        "langsmith": _joined("lsv2_", "pt_", HEX[:32]),
+        "sendgrid": _joined("SG.", LETTERS[:22], ".", LETTERS[:43]),
+        "npm": _joined("npm_", LETTERS[:36]),
+        "jwt": JWT,
+        "card": "4111 1111 1111 1111",
+        "amex": "378282246310005",
+    }.items()
+} | {
+    "bearer": (f"Bearer {LETTERS[:24]}", LETTERS[:24]),
+    "basic": (f"Basic {base64.b64encode(b'ada:lovelace').decode()}", base64.b64encode(b"ada:lovelace").decode()),
+    "private key": (f"-----BEGIN PRIVATE KEY-----\n{BODY}\n{BODY}\n-----END PRIVATE KEY-----", BODY),
+    "cut private key": (f"-----BEGIN RSA PRIVATE KEY-----\n{BODY}", BODY),
+    "postgres": ("postgresql+psycopg://app:open.sesame@db.internal:5432/app", "open.sesame"),
+    "redis": ("redis://:open-sesame@cache:6379/0", "open-sesame"),
+    "odbc": ("Server=db;Database=app;User Id=app;Password=open_sesame1;", "open_sesame1"),
+    "clone": (_joined("https://", "deploy-abc123", "@git.example.org/app.git"), "deploy-abc123"),
+    "query": ("https://api.example.org/v1?q=cats&api_key=opensesame&page=2", "opensesame"),
+    "signed": ("https://b.s3.amazonaws.com/f?X-Amz-Signature=0123456789abcdef", "0123456789abcdef"),
+    "env": ("DATABASE_PASSWORD=opensesame", "opensesame"),
+    "yaml": ("client_secret: 'opensesame'", "opensesame"),
+    "python": ('connect(user="ada", password="open sesame")', "open sesame"),
+    "header": (f"Authorization: Token {LETTERS[:16]}", LETTERS[:16]),
+    "cookie": ("Cookie: theme=dark; sid=opensesame", "opensesame"),
+    "image": (f"data:image/png;base64,{PNG}", PNG[40:80]),
+    "base64": (PNG, PNG[40:80]),
+    "escaped": ('{"note": "\\u0073k-ant-api03-' + LETTERS + '"}', LETTERS),
+}
+
+# What is recognised by the name of its field.
+NAMES = (
+    "password", "db_password", "Password", "passwd", "api_key", "apiKey", "x-api-key", "OPENAI_API_KEY", "secret",
+    "client_secret", "clientSecret", "token", "access_token", "refreshToken", "authorization", "Proxy-Authorization",
+    "cookie", "Set-Cookie", "private_key", "credentials", "aws_secret_access_key", "connection.password", "auth",
+)  # fmt: skip
+OPEN_SESAME = "open sesame, please"
+
+TRACE, SPAN = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
+CONTEXT = SpanContext(TRACE, SPAN, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+def finished(name: str = "a span", status: Status | None = None, **given: Any) -> ReadableSpan:
+    """A finished span of the SDK."""
+    attributes = {"openinference.span.kind": "CHAIN", **given.pop("attributes", {})}
+    resource = Resource({"service.name": "shop", **given.pop("resource", {})})
+    return ReadableSpan(
+        name,
+        CONTEXT,
+        attributes=attributes,
+        resource=resource,
+        status=status or Status(),
+        start_time=1,
+        end_time=2,
+        **given,
+    )
+
+
+def _constructor(kind: str, content: Any) -> dict[str, Any]:
+    kwargs = {"content": content, "type": kind.removesuffix("Message").lower()}
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", kind], "kwargs": kwargs}
+
+
+def _model(content: str) -> ReadableSpan:
+    asked = json.dumps({"messages": [[_constructor("HumanMessage", content)]]})
+    said = json.dumps({"generations": [[{"text": content, "message": _constructor("AIMessage", content)}]]})
+    kind = {"openinference.span.kind": "LLM", "llm.output_messages.0.message.content": content}
+    return finished("model", attributes={**kind, "input.value": asked, "output.value": said})
+
+
+def _tool(content: str) -> ReadableSpan:
+    result = json.dumps({"type": "tool", "data": {"content": content, "type": "tool", "tool_call_id": "c"}})
+    kind = {"openinference.span.kind": "TOOL", "tool.name": "shell"}
+    return finished("shell", attributes={**kind, "input.value": content, "output.value": result})
+
+
+def _node(content: str) -> ReadableSpan:
+    human = {"type": "human", "data": {"content": content, "type": "human", "id": "1"}}
+    return finished("node", attributes={"input.value": json.dumps({"messages": [human], "draft": {"text": content}})})
+
+
+def _raised(content: str) -> ReadableSpan:
+    about = {"exception.type": "ValueError", "exception.message": content, "exception.stacktrace": f"raise {content}"}
+    return finished(status=Status(StatusCode.ERROR, content), events=(Event("exception", about, 1),))
+
+
+def _nested(content: str) -> str:
+    return json.dumps({"request": {"body": json.dumps({"lines": [f"first\n{content}\nlast"]})}})
+
+
+# Each makes a span that holds a text somewhere.
+PLACES: dict[str, Callable[[str], ReadableSpan]] = {
+    "message": _model,
+    "tool": _tool,
+    "state": _node,
+    "exception": _raised,
+    "status": lambda text: finished(status=Status(StatusCode.ERROR, text)),
+    "name": lambda text: finished(text),
+    "attribute": lambda text: finished(attributes={"note": f"it is {text}"}),
+    "own line": lambda text: finished(attributes={"note": f"first\n{text}\nlast"}),
+    "key": lambda text: finished(attributes={text: 1}),
+    "list": lambda text: finished(attributes={"db.parameters": ["a", text]}),
+    "map": lambda text: finished(attributes={"given": {"deep": {"deeper": [text]}}}),
+    "nested json": lambda text: finished(attributes={"input.value": _nested(text)}),
+    "broken json": lambda text: finished(attributes={"input.value": _nested(text)[:-1]}),
+    "file": lambda text: finished(attributes={"file.name": f"{text}.txt"}),
+    "url": lambda text: finished(
+        "GET", kind=SpanKind.CLIENT, attributes={"http.request.method": "GET", "url.full": f"http://a.org/x?q={text}"}
+    ),
+    "header": lambda text: finished(attributes={"http.request.header.x-forwarded": (text,)}),
+    "event": lambda text: finished(events=(Event("happened", {"what": text}, 1),)),
+    "event name": lambda text: finished(events=(Event(text, {}, 1),)),
+    "link": lambda text: finished(links=(Link(CONTEXT, {"why": text}),)),
+    "resource": lambda text: finished(resource={"process.command_args": ("run", text)}),
+}
+
+# Each makes a span that holds a secret under a name.
+NAMED_PLACES: dict[str, Callable[[str, Any], ReadableSpan]] = {
+    "attribute": lambda name, secret: finished(attributes={name: secret}),
+    "header": lambda name, secret: finished(attributes={f"http.request.header.{name}": (secret,)}),
+    "resource": lambda name, secret: finished(resource={name: secret}),
+    "map": lambda name, secret: finished(attributes={"given": {"deep": {name: secret}}}),
+    "event": lambda name, secret: finished(events=(Event("happened", {name: secret}, 1),)),
+    "json": lambda name, secret: finished(attributes={"input.value": json.dumps({"user": "ada", name: secret})}),
+    "deep json": lambda name, secret: finished(attributes={"output.value": json.dumps([{"a": {name: [secret]}}])}),
+    "json in json": lambda name, secret: _tool(json.dumps({"body": json.dumps({name: secret})})),
+    "json in text": lambda name, secret: _model("Use this: " + json.dumps({name: secret})),
+    "broken json": lambda name, secret: finished(attributes={"input.value": json.dumps({"a": 1, name: secret})[:-1]}),
+}
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A span with a secret in it, and what must not be seen of it."""
+
+    where: str
+    span: ReadableSpan
+    secret: str
+
+
+def plants() -> list[Plant]:
+    """Every kind of secret in every kind of place."""
+    by_looks = [
+        Plant(f"{kind} in {place}", make(text), secret)
+        for kind, (text, secret) in LOOKS.items()
+        for place, make in PLACES.items()
+        # A file name or a query that holds another URL, or lines, is none.
+        if not (place in ("file", "url") and ({"\n", "/", " "} & set(text)))
+    ]
+    by_name = [
+        Plant(f"{name} as {place}", make(name, OPEN_SESAME), OPEN_SESAME)
+        for name in NAMES
+        for place, make in NAMED_PLACES.items()
+    ]
+    return [*by_looks, *by_name]
+
+
+ORDINARY = (
+    "The token bucket refills every second; a token is 4 characters on average.",
+    "Use max_tokens: 512 and total_tokens: 1024, prompt_tokens=17.",
+    '{"usage": {"input_tokens": 19, "output_tokens": 1, "total_tokens": 20, "token_count": 20}}',
+    '{"max_tokens": 512, "stop_token": "<|end|>", "tokenizer": "cl100k", "first_token_ms": 120}',
+    "Password: required. Please choose a password that you can remember.",
+    "The secret of success: work. A secret: nobody knows.",
+    "An api key identifies the caller; put your API key: into the settings.",
+    "def login(user: str, password: str) -> Token: ...",
+    "password=None, token=token, secret=secret",
+    '{"type": "object", "properties": {"password": {"type": "string", "description": "The password"}}}',
+    "Basic understanding of calculus; the bearer of this letter; bearer bonds; a Basic JavaScript course.",
+    "Call me at 12:30 on 2026-11-22, room 4711, order 12345678, ISBN 978-3-16-148410-0.",
+    "3f2504e0-4f89-11d3-9a0c-0305e82c3301 is a UUID and 9f86d081884c7d659a2feaa0c55ad015 a hash.",
+    "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "https://example.org/path/@user?page=2&sort=name&code=42#top",
+    "mailto:ada@example.org or git@github.com:org/repo.git",
+    "task-management, risk-assessment-for-the-new-building-plan, sk-circle-fade-dot-animation",
+    "AKIA is a prefix, and so are ghp_ and sk- and xoxb-.",
+    "Die Straße nach Köln — 日本語のテキスト, العربية, 🎉🎉🎉",
+    "1795388189717945420 1795388189718945420 3.14159265358979323846 2.718281828459045",
+    "[1, 2.5, -3e10, 4000000000000, 1795388189717945420]",
+    "SELECT name, token_id FROM users WHERE id = $1 -- the cookie jar",
+    "We baked a cookie: chocolate. Authorization: see the next chapter.",
+    "tests pass: 12, fail: 3; author: Ada; signature: (a, b) -> c",
+    "a" * 400,
+    "https://hooks.example.org/services/T000/B000 and https://user.example.org:8443/a",
+    "for token in tokens: print(token)",
+    "The quick brown fox jumps over the lazy dog. " * 40,
+)

@@ -1,0 +1,278 @@
+"""Nothing secret leaves, and what is no secret stays."""
+
+import gzip
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Status, StatusCode
+
+from telemetry import otlp, viewer, wire
+from telemetry.redact import Fence, LogFilter
+from telemetry.settings import Settings, SettingsError, load_settings
+from tests.processes import serve
+from tests.telemetry.planted import LOOKS, NAMES, OPEN_SESAME, ORDINARY, Plant, finished, plants
+
+PROTOBUF = "application/x-protobuf"
+
+
+@pytest.fixture(scope="module")
+def fence() -> Fence:
+    return wire.fence(Settings())
+
+
+def sent(span: ReadableSpan, **environment: Any) -> otlp.Span:
+    """The span as it arrives, with these settings."""
+    (arrived,) = otlp.decode(wire.prepare(span, wire.stages(Settings.model_validate(environment))), PROTOBUF)
+    assert wire.STUB not in arrived.attributes
+    return arrived
+
+
+@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+def test_no_planted_secret_is_exported(shape: str) -> None:
+    """Of a thousand secrets by looks and by name, in every part of a span, none is in any export request."""
+    stages = wire.stages(Settings.model_validate({"TELEMETRY_SHAPE": shape}))
+    planted = plants()
+
+    assert len(LOOKS) + len(NAMES) > 60
+    assert len(planted) > 900
+    requests = [(plant, wire.prepare(plant.span, stages)) for plant in planted]
+    assert [plant.where for plant, body in requests if plant.secret.encode() in body] == []
+    assert [plant.where for plant, body in requests if wire.STUB.encode() in body] == []
+
+
+def test_planted_secrets_were_there() -> None:
+    """The same spans without the fence do hold the secrets, so that the test above proves something."""
+    hidden = [plant.where for plant in plants() if not _holds(plant)]
+
+    assert hidden == []
+
+
+def _holds(plant: Plant) -> bool:
+    body = wire.prepare(plant.span, ())
+    return plant.secret.encode() in body
+
+
+def test_no_planted_secret_reaches_the_viewer(tmp_path: Path) -> None:
+    """The viewer's database has every span and no secret."""
+    stages, planted = wire.stages(Settings()), plants()
+    keep = viewer.Settings(db=tmp_path / "viewer.db")
+    body = b"".join(wire.prepare(plant.span, stages) for plant in planted)
+
+    with serve(viewer.create_app(keep)) as url:
+        answer = httpx.post(
+            f"{url}/api/public/otel/v1/traces",
+            content=gzip.compress(body),
+            headers={"content-type": PROTOBUF, "content-encoding": "gzip"},
+            auth=(keep.public_key, keep.secret_key.get_secret_value()),
+        )
+    assert answer.status_code == 200
+    stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert [plant.where for plant in planted if plant.secret.encode() in stored] == []
+
+
+@pytest.fixture
+def lines(fence: Fence) -> Iterator[tuple[logging.Logger, io.StringIO]]:
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.addFilter(LogFilter(fence))
+    logger = logging.getLogger("planted")
+    logger.propagate = False
+    logger.addHandler(handler)
+    yield logger, written
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_no_planted_secret_is_logged(kind: str, lines: tuple[logging.Logger, io.StringIO]) -> None:
+    """A log line shows a secret neither in its message nor in its arguments nor in a stack."""
+    logger, written = lines
+    text, secret = LOOKS[kind]
+
+    logger.error("it is " + text)  # noqa: G003 - as people write it
+    logger.error("it is %s, or %r", text, [text])
+    try:
+        json.loads(f"{text}{{")
+    except ValueError as error:
+        error.add_note(text)
+        logger.exception("it broke")
+
+    assert secret not in written.getvalue()
+    assert written.getvalue().count("it is") == 2
+    assert "Traceback" in written.getvalue()
+
+
+def test_sensitive_fields_are_hidden_whole(fence: Fence) -> None:
+    """What a sensitive field holds is hidden as a whole, however it is built, and its name stays."""
+    text = json.dumps({"credentials": {"user": "ada", "key": ["x", "y"], "port": 80}, "city": "Ulm"})
+
+    assert json.loads(fence.text(text)) == {
+        "credentials": {"user": "[redacted]", "key": ["[redacted]", "[redacted]"], "port": 80},
+        "city": "Ulm",
+    }
+
+
+@pytest.mark.parametrize("text", ORDINARY)
+def test_ordinary_text_keeps_its_meaning(text: str, fence: Fence) -> None:
+    """What only looks a little like a secret stays, as text and as JSON."""
+    quoted = json.dumps({"content": text})
+
+    assert fence.text(text) == text
+    assert fence.text(quoted) == quoted
+
+
+def test_what_stays_around_a_secret(fence: Fence) -> None:
+    """Only the secret goes: the text around it, and that it was there, can be read."""
+    assert fence.text("see https://a.org/v1?q=cats&api_key=opensesame&page=2!") == (
+        "see https://a.org/v1?q=cats&api_key=[redacted api key]&page=2!"
+    )
+    assert fence.text("postgresql://ada:pw1@db:5432/app") == "postgresql://[redacted login]@db:5432/app"
+
+
+def test_json_stays_json(fence: Fence) -> None:
+    """JSON that held secrets parses afterwards, number for number."""
+    text = json.dumps({"card": 4111111111111111, "password": 123456, "n": 1.5, "nested": json.dumps({"token": "abc"})})
+
+    clean = json.loads(fence.text(text))
+
+    assert clean == {
+        "card": "[redacted card]",
+        "password": "[redacted]",
+        "n": 1.5,
+        "nested": '{"token":"[redacted]"}',
+    }
+
+
+def test_files_are_named_not_shown(fence: Fence) -> None:
+    """An image in a message is replaced by its type, its size and its hash."""
+    text, _ = LOOKS["image"]
+    part = json.dumps([{"type": "image_url", "image_url": {"url": text}}])
+
+    (clean,) = json.loads(fence.text(part))
+
+    assert clean["image_url"]["url"] == "[image/png, 520 bytes, sha256 e7f0893138aeb54e]"
+    assert sent(finished(attributes={"raw": b"\x89PNG1234"})).attributes["raw"].startswith("[image/png, 8 bytes, ")
+
+
+def test_contacts_are_a_switch() -> None:
+    """E-mail addresses and phone numbers go only where that is asked for; ids that were set on purpose stay."""
+    text = "ada@example.org or +44 20 7946 0958, (555) 123-4567, 030 1234-5678"
+    span = finished(attributes={"note": text, "user.id": "ada@example.org", "session.id": "0301 12345678"})
+
+    shown, hidden = sent(span), sent(span, TELEMETRY_REDACT_CONTACTS="true")
+
+    assert shown.attributes["note"] == text
+    assert hidden.attributes["note"] == "[redacted e-mail] or [redacted phone], [redacted phone], [redacted phone]"
+    assert hidden.attributes["user.id"] == "ada@example.org"
+    assert hidden.attributes["session.id"] == "0301 12345678"
+
+
+def test_own_patterns() -> None:
+    """Each line of the setting is an expression of what is taken out as well."""
+    span = finished(attributes={"note": "ticket ACME-1234 of Project Nightingale"})
+
+    assert sent(span, TELEMETRY_REDACT_PATTERNS="ACME-\\d+\n(?i)nightingale").attributes["note"] == (
+        "ticket [redacted text] of Project [redacted text]"
+    )
+
+
+def test_bad_pattern_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that RE2 cannot run is refused at start, in one sentence that names the setting."""
+    monkeypatch.setenv("TELEMETRY_REDACT_PATTERNS", "(?=a)b")
+
+    with pytest.raises(SettingsError, match=r"TELEMETRY_REDACT_PATTERNS.*not an RE2 expression"):
+        load_settings()
+
+
+def test_user_ids_may_be_hashed() -> None:
+    """With a key, a user is the same pseudonym in every process, another one under another key."""
+    span = finished(attributes={"user.id": "ada@example.org"})
+
+    first, again = (sent(span, TELEMETRY_USER_HASH_KEY="k1").attributes["user.id"] for _ in range(2))
+    other = sent(span, TELEMETRY_USER_HASH_KEY="k2").attributes["user.id"]
+
+    assert first == again == "user-" + first.removeprefix("user-")
+    assert first != other
+    assert "ada" not in first
+
+
+SAID = {
+    "openinference.span.kind": "TOOL",
+    "session.id": "t-1",
+    "tool.name": "shell",
+    "input.value": "what went in",
+    "output.value": "what came out",
+    "llm.input_messages.0.message.content": "what went in",
+    "langfuse.observation.output": "what came out",
+    "llm.token_count.prompt": 12,
+}
+
+
+@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize(
+    ("setting", "gone", "stays"),
+    [
+        ("OPENINFERENCE_HIDE_INPUTS", "what went in", "what came out"),
+        ("OPENINFERENCE_HIDE_OUTPUTS", "what came out", "what went in"),
+    ],
+)
+def test_inputs_and_outputs_may_be_hidden(shape: str, setting: str, gone: str, stays: str) -> None:
+    """The switches of OpenInference hold for every span, whoever made it."""
+    arrived = sent(finished(attributes=SAID), TELEMETRY_SHAPE=shape, **{setting: "true"})
+
+    assert gone not in str(arrived)
+    assert stays in str(arrived)
+
+
+@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+def test_metadata_only(shape: str) -> None:
+    """Nothing that was said leaves in this mode, in no part of a span; what can be counted does."""
+    about = {"exception.type": "lib.TooColdError", "exception.message": "said", "exception.stacktrace": "said"}
+    span = finished(
+        attributes={**SAID, "somebody's": "said", "list": ["said"], "url.full": "http://a/said"},
+        status=Status(StatusCode.ERROR, "said"),
+        events=(Event("exception", about, 1), Event("happened", {"what": "said"}, 1)),
+    )
+
+    arrived = sent(span, TELEMETRY_SHAPE=shape, TELEMETRY_CONTENT="metadata-only")
+
+    assert not [word for word in ("said", "went in", "came out") if word in str(arrived)]
+    assert arrived.attributes["llm.token_count.prompt"] == 12
+    assert arrived.attributes["session.id"] == "t-1"
+    assert arrived.attributes["tool.name"] == "shell"
+    assert arrived.message == "TooColdError"
+
+
+def test_hostile_text_costs_no_time(fence: Fence) -> None:
+    """Text made to send other engines backtracking for hours passes in a moment."""
+    hostile = [
+        "a" * 300_000 + "@",
+        "://" + "a:" * 150_000,
+        "password" * 40_000,
+        "-----BEGIN PRIVATE KEY-----" * 10_000,
+        "4 1 " * 80_000,
+        "\\" * 300_000 + "u0041",
+        '{"a":' * 50_000,
+        "eyJ" + "a." * 150_000,
+    ]
+
+    began = time.monotonic()
+    for text in hostile:
+        fence.text(text)
+
+    assert time.monotonic() - began < 30
+
+
+def test_nothing_of_a_user_is_remembered_by_name() -> None:
+    """The secret itself is in no name that the fence gives: what it found, and nothing of what it was."""
+    text, secret = LOOKS["anthropic"]
+
+    assert secret not in repr(sent(finished(attributes={text: text})).attributes)
+    assert OPEN_SESAME not in repr(sent(finished(attributes={"password": OPEN_SESAME})).attributes)
