@@ -22,6 +22,9 @@ demo: setup ## start the viewer, the service and the chat, and send one turn (DE
 test: setup ## run the tests
 	$(BIN)/python -m pytest
 
+chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
+	$(BIN)/python -m pytest tests/chaos -m chaos
+
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ class Fault(Enum):
 
     HANG = "hang"
     RESET = "reset"
+    HALF = "half"
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,20 @@ class Receiver:
     """An OTLP endpoint on 127.0.0.1 that keeps what it is sent, for the length of a `with` block.
 
     `answer` says how every further request is answered: a status, a status with headers, `Receiver.hang`,
-    `Receiver.reset`, or a function of the request that returns one of these. Header names are in lower case.
+    `Receiver.reset`, `Receiver.half` (an answer that breaks off), or a function of the request that returns one of
+    these. Header names are in lower case.
     """
 
     hang: ClassVar = Fault.HANG
     reset: ClassVar = Fault.RESET
+    half: ClassVar = Fault.HALF
 
-    def __init__(self, answer: Answer | Callable[[Request], Answer] = 200) -> None:
+    def __init__(self, answer: Answer | Callable[[Request], Answer] = 200, port: int = 0) -> None:
         self.answer = answer
         self._changed = threading.Condition()
         self._requests: list[Request] = []
         self._spans: list[otlp.Span] = []
-        self._server = _Server(self._take)
+        self._server = _Server(self._take, port)
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), name="otlp-receiver")
@@ -135,12 +138,13 @@ def _status(answer: Answer) -> int | None:
 class _Server(ThreadingTCPServer):
     daemon_threads = False
     request_queue_size = 128
+    allow_reuse_address = True
 
-    def __init__(self, take: Callable[[Request], Answer]) -> None:
+    def __init__(self, take: Callable[[Request], Answer], port: int) -> None:
         self.take = take
         self.closing = threading.Event()
         self._connections: set[Any] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._connections.add(request)
@@ -181,6 +185,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             case Fault.RESET:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                self.close_connection = True
+            case Fault.HALF:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{")
                 self.close_connection = True
             case (status, more):
                 self._answer(status, more)
