@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from telemetry.failures import contained
+from telemetry import failures
 from telemetry.post import Answer
 from telemetry.spool import SPAN, Row, Spool
 from telemetry.stub import make_stub
@@ -231,8 +231,7 @@ class Deliverer:
     def _broke(self, error: Exception) -> float:
         # What becomes of an answer that came after the end is for the next process.
         if not self._stopping.is_set():
-            with contained("deliver"):
-                raise error
+            failures.count("deliver", error)
         return TICK_S
 
     def _round(self) -> float | None:

@@ -13,12 +13,10 @@ from functools import cache
 from hashlib import sha256
 from weakref import WeakSet
 
-from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
-from telemetry import spool
+from telemetry import failures, spool
 from telemetry.deliver import Deliverer
-from telemetry.failures import contained
 from telemetry.post import Poster
 from telemetry.settings import Settings
 from telemetry.spool import SPAN, Spool
@@ -168,8 +166,10 @@ class Outbox:
             self._commit_all()
             self._last_chance()
             for each in self.spools():
-                with contained("close the spool"):
+                try:
                     each.close()
+                except sqlite3.Error as error:
+                    failures.count("close the spool", error)
             self._file, self._adopted = None, []
 
     def _own(self) -> list[Spool]:
@@ -217,10 +217,8 @@ class Outbox:
         while self._pending and len(spans) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
             span = self._pending.popleft()
             spans.append(span)
-            with contained("encode a span"):
-                records.append(((span.end_time or time.time_ns()) / 1e9, self._prepare(span)))
-                size += len(records[-1][1])
-        self.dropped["not encodable"] += len(spans) - len(records)
+            records.append(((span.end_time or time.time_ns()) / 1e9, self._prepare(span)))
+            size += len(records[-1][1])
         return spans, records
 
     def _store(self, records: list[tuple[float, bytes]]) -> None:
@@ -280,7 +278,7 @@ class Outbox:
         oldest = time.time() - self.settings.spool_max_age
         with self._changing:
             for each in self.spools():
-                with contained("drop what is too old"):
+                with suppress(sqlite3.OperationalError):  # a full disk; next time
                     self.dropped["too old"] += each.trim(self.settings.spool_max_bytes, oldest)
             self._let_go()
             if self.settings.spool and self._ticks % ADOPT_EVERY == 0:
@@ -298,13 +296,11 @@ class Outbox:
     def _let_go(self) -> None:
         """Remove adopted files that have nothing to deliver any more; their dead letters move to our own."""
         for each in [each for each in self._adopted if each.is_empty]:
-            with contained("remove an empty spool"):
-                letters = each.dead()
-                if letters and not self._file:
-                    continue
-                if letters and self._file:
-                    self._file.keep_dead(letters)
-                    each.forget_dead(letters)
+            letters = each.dead()
+            if letters and self._file:
+                self._file.keep_dead(letters)
+                each.forget_dead(letters)
+            if self._file or not letters:
                 self._adopted.remove(each)
                 each.close()
 
@@ -338,11 +334,6 @@ def destination(settings: Settings) -> str:
     with suppress(ValueError):
         user = b64decode(credentials).partition(b":")[0] if scheme.lower() == "basic" else b""
     return sha256(f"{settings.endpoint} {user.hex()}".encode()).hexdigest()[:8]
-
-
-def encode(span: ReadableSpan) -> bytes:
-    """Return the span as an export request of its own; several of them in a row are one request."""
-    return encode_spans([span]).SerializeToString()
 
 
 _processors: "WeakSet[SpoolProcessor]" = WeakSet()

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
@@ -13,9 +14,9 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-from telemetry import instrumentors, langfuse
+from telemetry import instrumentors, langfuse, wire
 from telemetry.context import Stamper
-from telemetry.processor import SpoolProcessor, encode
+from telemetry.processor import SpoolProcessor
 from telemetry.propagator import TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler
@@ -170,7 +171,8 @@ def _last(settings: Settings) -> SpanProcessor:
     """Return the processor that spans leave by."""
     if settings.exporter == "console":
         return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=_schedule_delay())
-    spooling = SpoolProcessor(settings, encode, _schedule_delay() / 1000)
+    prepare = partial(wire.prepare, stages=wire.stages(settings))
+    spooling = SpoolProcessor(settings, prepare, _schedule_delay() / 1000)
     spooling.outbox.start()
     return spooling
 
