@@ -46,7 +46,8 @@ def _output(attributes: Attributes, answer: Any) -> str | None:
     said_flat = _from_flat(attributes)
     if said_flat:
         return dump(said_flat)
-    value = attributes.get("output.value")
+    # A result without generations is that of a call that failed.
+    value = None if isinstance(answer, Mapping) and "generations" in answer else attributes.get("output.value")
     return None if value is None else dump(value)
 
 

@@ -1,11 +1,14 @@
 """A tool call: its arguments, its result, how large that is, whether it went well."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from telemetry.json_text import dump, parse
 from telemetry.otlp import Attributes, Span
 from telemetry.shape.messages import fields_of
 from telemetry.shape.node import without_history
+
+PREVIEW = 200
 
 
 def shaped(span: Span) -> Attributes:
@@ -22,6 +25,19 @@ def shaped(span: Span) -> Attributes:
         "tool_call_id": said.get("tool_call_id"),
         "success": span.status != "ERROR" and said.get("status") != "error",
     }
+
+
+def previewed(span: Span) -> Span:
+    """Return a tool call with the beginning of its input in one line; it is cut from what has been redacted already."""
+    if span.attributes.get("openinference.span.kind") != "TOOL":
+        return span
+    given = span.attributes.get("langfuse.observation.input", span.attributes.get("input.value"))
+    return span if given is None else replace(span, attributes={**span.attributes, "input.preview": _line(given)})
+
+
+def _line(given: object) -> str:
+    text = " ".join(dump(given)[: 4 * PREVIEW].split())
+    return text if len(text) <= PREVIEW else text[: PREVIEW - 1] + "…"
 
 
 def _is_message(answer: object) -> bool:
