@@ -7,6 +7,7 @@ from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
 from telemetry.settings import SettingsError
 from telemetry.span import TraceRef, capture_exception, current_trace, event, get_span, span, untraced
+from telemetry.stats import stats
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "scope",
     "shutdown",
     "span",
+    "stats",
     "trace_url",
     "trust",
     "untraced",

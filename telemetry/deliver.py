@@ -189,6 +189,16 @@ class Deliverer:
         """Begin."""
         self._thread.start()
 
+    @property
+    def state(self) -> str:
+        """How the backend behaves, in a word: unheard, ok, down, refusing."""
+        answer = self.backend.answer
+        if answer is None:
+            return "unheard"
+        if not self.backend.is_down:
+            return "ok"
+        return "refusing" if answer.blames_settings or answer.blames_content else "down"
+
     def wake(self) -> None:
         """Tell it that something waits."""
         if not self._wake.is_set():

@@ -7,10 +7,11 @@ import threading
 import time
 from base64 import b64decode
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
 from weakref import WeakSet
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -19,7 +20,8 @@ from telemetry import failures, spool
 from telemetry.deliver import Deliverer
 from telemetry.post import Poster
 from telemetry.settings import Settings
-from telemetry.spool import SPAN, Spool
+from telemetry.shorten import SHORTENED
+from telemetry.spool import SPAN, DeadLetter, Folder, Spool
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +37,8 @@ MEMORY_BYTES = 64 * 1024 * 1024
 FAREWELL_S = 2.0
 ADOPT_EVERY = 5  # ticks
 LAGS = 2048
+_SHORTENED = SHORTENED.encode()
+_REDACTED = b"[redacted"
 
 Prepare = Callable[[ReadableSpan], bytes]
 
@@ -76,6 +80,8 @@ class Outbox:
         self.settings = settings
         self.destination = destination(settings)
         self.dropped: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self.folder = Folder()
         self.lags: deque[float] = deque(maxlen=LAGS)
         self.set_aside = 0
         self.disk_errors = 0
@@ -150,6 +156,12 @@ class Outbox:
         self._commit_all()
         return self.deliverer.drain(self._own(), seconds)
 
+    def requeue(self, letters: Sequence[DeadLetter]) -> None:
+        """Put dead letters behind what waits."""
+        with self._committing:
+            for start in range(0, len(letters), GROUP):
+                self._store([(letter.at, letter.body) for letter in letters[start : start + GROUP]])
+
     def close(self) -> None:
         """Write what is pending, deliver while the backend answers, stop."""
         if self._closed:
@@ -217,8 +229,11 @@ class Outbox:
         while self._pending and len(spans) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
             span = self._pending.popleft()
             spans.append(span)
-            records.append(((span.end_time or time.time_ns()) / 1e9, self._prepare(span)))
-            size += len(records[-1][1])
+            body = self._prepare(span)
+            records.append(((span.end_time or time.time_ns()) / 1e9, body))
+            size += len(body)
+            self.counts["shortened"] += _SHORTENED in body
+            self.counts["redacted"] += _REDACTED in body
         return spans, records
 
     def _store(self, records: list[tuple[float, bytes]]) -> None:
@@ -244,9 +259,12 @@ class Outbox:
 
     # --- the files ---
 
+    def _folder(self) -> Path:
+        return self.settings.spool_dir.absolute()
+
     def _open_file(self) -> Spool | None:
         try:
-            return Spool.create(self.settings.spool_dir.absolute(), self.destination, fsync=self.settings.spool_fsync)
+            return Spool.create(self._folder(), self.destination, fsync=self.settings.spool_fsync)
         except (OSError, sqlite3.Error) as error:
             logger.warning(
                 "finished spans are kept in memory until they are sent, and end with the process: %s cannot be "
@@ -283,10 +301,11 @@ class Outbox:
             self._let_go()
             if self.settings.spool and self._ticks % ADOPT_EVERY == 0:
                 self._adopt()
+                self.folder = spool.survey(self._folder(), self.spools())
         self._ticks += 1
 
     def _adopt(self) -> None:
-        for claim in spool.adoptable(self.settings.spool_dir.absolute(), self.destination):
+        for claim in spool.adoptable(self._folder(), self.destination):
             adopted = spool.adopt(claim)
             if adopted:
                 self._adopted.append(adopted)

@@ -42,6 +42,7 @@ class Pipeline:
 
     provider: TracerProvider
     quiet: Quiet
+    spooling: SpoolProcessor | None = None
     propagator: TrustedPropagator = field(default_factory=TrustedPropagator)
 
 
@@ -58,9 +59,10 @@ def configure(service: str) -> None:
         if not settings.active:
             logger.info("tracing is off: %s", _why_off(settings))
             return
-        quiet = Quiet(_last(settings))
+        last = _last(settings)
+        quiet = Quiet(last)
         provider = _adopt_or_build(settings, service, [Stamper(), quiet])
-        activate(Pipeline(provider, quiet), settings)
+        activate(Pipeline(provider, quiet, last if isinstance(last, SpoolProcessor) else None), settings)
 
 
 def activate(pipeline: Pipeline, settings: Settings) -> None:

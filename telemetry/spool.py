@@ -61,6 +61,13 @@ class Waiting(NamedTuple):
     dead: int = 0
 
 
+class Folder(NamedTuple):
+    """What waits in all the files of a folder, whoever owns them."""
+
+    files: int = 0
+    waiting: Waiting = Waiting()
+
+
 class TakenError(Exception):
     """The owner of the file is alive."""
 
@@ -401,6 +408,31 @@ def look(database: Path) -> Waiting | None:
     except (sqlite3.Error, OSError, struct.error):
         return None
     return Waiting(rows, size, _age(oldest), dead)
+
+
+def dead_letters(database: Path) -> list[DeadLetter]:
+    """Return the dead letters of a file, whoever owns it."""
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
+            return [DeadLetter._make(row) for row in connection.execute("SELECT * FROM dead ORDER BY at")]
+    except sqlite3.Error:
+        return []
+
+
+def forget_dead(database: Path, letters: Iterable[DeadLetter]) -> None:
+    """Forget these dead letters of a file, whoever owns it."""
+    with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as connection:
+        connection.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
+
+
+def survey(folder: Path, ours: Iterable[Spool]) -> Folder:
+    """Return what waits in the folder; of our own files without a look at the disk."""
+    known = {spool.name: spool for spool in ours if spool.on_disk}
+    found = [
+        known[path.stem].waiting() if path.stem in known else look(path) or Waiting() for path in folder.glob("*.db")
+    ]
+    rows, sizes, ages, dead = zip(*found, strict=True) if found else ([0], [0], [0.0], [0])
+    return Folder(len(found), Waiting(sum(rows), sum(sizes), max(ages), sum(dead)))
 
 
 def _fitting(rows: Iterable[Row], most_bytes: int) -> Iterator[Row]:

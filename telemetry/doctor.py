@@ -1,0 +1,201 @@
+"""What is set, from where, whether the backend takes a trace, and what to do if not."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import distributions
+from typing import Literal
+from urllib.parse import urlsplit
+
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import format_trace_id
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+
+from telemetry import spool, wire
+from telemetry.langfuse import make_client
+from telemetry.post import Answer, Poster
+from telemetry.provider import build_provider
+from telemetry.settings import LANGFUSE_TRACES, Settings
+
+Level = Literal["ok", "note", "warning", "error"]
+
+OTLP_TRACES = "/v1/traces"
+READ_BACK_S = 15.0
+# A spool whose oldest span is so old does not drain.
+STALE_S = 120.0
+
+# What else makes or sends spans of the same calls, and then each shows twice.
+_RIVALS = {
+    "opentelemetry-distro": "opentelemetry-distro instruments by itself under `opentelemetry-instrument`",
+    "opentelemetry-instrumentation-langchain": "opentelemetry-instrumentation-langchain makes a second span a call",
+    "openlit": "openlit instruments LangChain and the model's client as well",
+    "traceloop-sdk": "traceloop-sdk instruments LangChain and the model's client as well",
+    "logfire": "logfire can instrument the model's client as well",
+}
+_RIVAL_SWITCHES = {
+    "LANGSMITH_OTEL_ENABLED": "LangSmith then sends the same runs over OTLP",
+    "LANGSMITH_TRACING": "LangSmith then records the same runs",
+    "LANGCHAIN_TRACING_V2": "LangSmith then records the same runs",
+    "OTEL_CONFIG_FILE": "it is not read: this pipeline is set by the variables above",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    level: Level
+    text: str
+
+
+def examine(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
+    """Yield what there is to say, as it is found; `origins` names what did not come from the environment."""
+    yield from _resolved(settings, origins)
+    yield from _rivals()
+    if settings.active and settings.exporter == "otlp":
+        yield from _spooled(settings)
+        yield from _sent(settings)
+    else:
+        yield Finding("error", "Tracing is off: no span is made. Set a backend, or switch tracing on.")
+
+
+def _resolved(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
+    for name, field in Settings.model_fields.items():
+        variable = next((each for each in variables(field) if os.environ.get(each)), None)
+        if variable:
+            origin = origins.get(variable, "environment")
+            yield Finding("note", f"{variable} = {_shown(getattr(settings, name))} ({origin})")
+    yield Finding("note", f"spans go to {settings.endpoint or 'nowhere'}")
+    if settings.headers:
+        yield Finding("note", f"with the headers {', '.join(sorted(settings.headers))} (values hidden)")
+
+
+def variables(field: FieldInfo) -> list[str]:
+    """Return the environment variables that a setting is read from."""
+    alias = field.validation_alias or field.alias
+    return [str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
+
+
+def _shown(value: object) -> str:
+    return "(hidden)" if isinstance(value, SecretStr) else str(value)
+
+
+def _rivals() -> Iterator[Finding]:
+    installed = {str(each.metadata["Name"]).lower() for each in distributions()}
+    for name in sorted(_RIVALS.keys() & installed):
+        yield Finding("warning", f"Double instrumentation: {_RIVALS[name]}. Switch it off, or remove it.")
+    for name, what in _RIVAL_SWITCHES.items():
+        if os.environ.get(name, "").lower() not in ("", "false", "0"):
+            yield Finding("warning", f"{name} is set: {what}.")
+
+
+def _spooled(settings: Settings) -> Iterator[Finding]:
+    folder = spool.survey(settings.spool_dir.absolute(), ())
+    waiting = folder.waiting
+    if not settings.spool:
+        yield Finding("warning", "TELEMETRY_SPOOL is false: what the backend has not accepted ends with the process.")
+    if waiting.oldest_s > STALE_S:
+        yield Finding(
+            "warning",
+            f"The spool does not drain: {waiting.rows} spans wait in {settings.spool_dir}, the oldest for "
+            f"{waiting.oldest_s:.0f} s. See `python -m telemetry spool`.",
+        )
+    if waiting.dead:
+        yield Finding("warning", f"{waiting.dead} dead letters: see `python -m telemetry spool`.")
+
+
+def _sent(settings: Settings) -> Iterator[Finding]:
+    trace_id, body = _test_trace(settings)
+    answer = Poster(settings)(body)
+    if not answer.accepted:
+        yield Finding("error", explain(answer, settings, partial(_elsewhere, settings, body)))
+        return
+    yield Finding("ok", f"The backend took the test trace {trace_id}.")
+    if settings.langfuse_url and settings.endpoint == settings.langfuse_url + LANGFUSE_TRACES:
+        yield _read_back(settings, trace_id)
+    elif settings.trace_url:
+        yield Finding("ok", f"See {settings.trace_url.replace('{trace_id}', trace_id)}")
+
+
+def _test_trace(settings: Settings) -> tuple[str, bytes]:
+    exporter = InMemorySpanExporter()
+    provider: TracerProvider = build_provider(
+        settings.model_copy(update={"sampler": "always_on"}), "telemetry-doctor", [SimpleSpanProcessor(exporter)]
+    )
+    with provider.get_tracer("telemetry").start_as_current_span("telemetry doctor"):
+        pass
+    [span] = exporter.get_finished_spans()
+    context = span.get_span_context()
+    assert context  # noqa: S101 - a span of the SDK has one
+    return format_trace_id(context.trace_id), wire.prepare(span, wire.stages(settings))
+
+
+def explain(answer: Answer, settings: Settings, elsewhere: Callable[[], str | None] = lambda: None) -> str:
+    """Return in plain words what a refusal means and what to do; `elsewhere` looks for a path that would be right."""
+    endpoint = settings.endpoint or ""
+    match answer.status:
+        case None:
+            return _silence(answer, endpoint)
+        case 401 | 403:
+            return (
+                f"{endpoint} does not know these keys ({answer}): check LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, "
+                "or OTEL_EXPORTER_OTLP_HEADERS; the keys must belong to this very address."
+            )
+        case 404 | 405 | 301 | 302 | 307 | 308:
+            hint = elsewhere()
+            where = f"{hint} would be right" if hint else f"an OTLP backend takes traces at …{OTLP_TRACES}"
+            return f"Nobody takes traces at {endpoint} ({answer}): {where}."
+        case 413:
+            return (
+                f"{endpoint} or a proxy before it refuses even one small span as too large: raise its limit "
+                "(nginx: client_max_body_size)."
+            )
+        case 400 | 415 | 422:
+            return f"{endpoint} does not understand the request ({answer}): is it an OTLP/HTTP endpoint?"
+        case 429:
+            return f"{endpoint} limits the rate ({answer}): spans wait and go later."
+        case _:
+            return f"{endpoint} is broken at the moment ({answer}): spans wait on disk until it is well."
+
+
+def _silence(answer: Answer, endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.port == 4317 or "BadStatusLine" in answer.text or "HTTP/2" in answer.text:
+        other = parts._replace(netloc=f"{parts.hostname}:4318").geturl()
+        return f"{endpoint} looks like a gRPC port ({answer}): HTTP is spoken here, usually at {other}."
+    if "TLS" in answer.text:
+        return (
+            f"TLS to {endpoint} failed ({answer}): set OTEL_EXPORTER_OTLP_CERTIFICATE to the authority's file, "
+            "or write http:// where the backend speaks no TLS."
+        )
+    return f"Nobody answers at {endpoint} ({answer}): check the address, and that the backend runs."
+
+
+def _elsewhere(settings: Settings, body: bytes) -> str | None:
+    """Try the two usual paths of the same host."""
+    parts = urlsplit(settings.endpoint or "")
+    for path in (OTLP_TRACES, LANGFUSE_TRACES, parts.path.rstrip("/") + OTLP_TRACES):
+        url = parts._replace(path=path).geturl()
+        answer = Poster(settings, url)(body)
+        if answer.accepted or answer.status in (401, 403):
+            return url
+    return None
+
+
+def _read_back(settings: Settings, trace_id: str) -> Finding:
+    client = make_client(settings)
+    deadline = time.monotonic() + READ_BACK_S
+    while time.monotonic() < deadline:
+        try:
+            if client.api.observations.get_many(trace_id=trace_id).data:
+                link = settings.trace_url or client.get_trace_url(trace_id=trace_id) or ""
+                return Finding("ok", f"It can be read back: {link.replace('{trace_id}', trace_id)}")
+        except Exception as error:  # noqa: BLE001 - an older server has no such route
+            return Finding("warning", f"It could not be read back: {type(error).__name__}.")
+        time.sleep(0.5)
+    return Finding("warning", f"It cannot be read back yet, {READ_BACK_S:.0f} s later: the backend may be behind.")
