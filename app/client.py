@@ -7,6 +7,7 @@ AgentError
 """
 
 import functools
+import re
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -175,18 +176,19 @@ class AgentClient:
         _check(await self._asend(self._cancel(run_id)))
 
     def _turn(self, verb: str, message: str, options: TurnOptions) -> httpx.Request:
-        return self._request("POST", self._path(verb), {"message": message, **options})
+        return self._request("POST", *self._path(verb), body={"message": message, **options})
 
     def _history(self, thread_id: str, user_id: str | None) -> httpx.Request:
-        return self._request("POST", self._path("history"), {"thread_id": thread_id, "user_id": user_id})
+        return self._request("POST", *self._path("history"), body={"thread_id": thread_id, "user_id": user_id})
 
     def _cancel(self, run_id: str) -> httpx.Request:
-        return self._request("POST", f"/runs/{quote(run_id, safe='')}/cancel")
+        return self._request("POST", "/runs/{run_id}/cancel", run_id)
 
-    def _path(self, verb: str) -> str:
-        return f"/{quote(self.agent, safe='')}/{verb}" if self.agent else f"/{verb}"
+    def _path(self, verb: str) -> tuple[str, ...]:
+        return ("/{agent_id}/" + verb, self.agent) if self.agent else ("/" + verb,)
 
-    def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Request:
+    def _request(self, method: str, route: str, *parts: str, body: dict[str, Any] | None = None) -> httpx.Request:
+        path = re.sub(r"{\w+}", "{}", route).format(*(quote(part, safe="") for part in parts))
         content = {name: value for name, value in (body or {}).items() if value is not None}
         user = content.pop("user_id", self.user_id)
         headers: dict[str, str | bytes] = {}
@@ -201,7 +203,12 @@ class AgentClient:
             self.base_url + path,
             json=None if body is None else content,
             headers=headers,  # pyright: ignore[reportArgumentType] - httpx takes bytes beside text
-            extensions={"timeout": self._timeout.as_dict()},
+            extensions={
+                "timeout": self._timeout.as_dict(),
+                # What the call's span is named after.
+                "service.peer.name": "agent-api",
+                "url.template": route,
+            },
         )
 
     def _send(self, request: httpx.Request) -> httpx.Response:
