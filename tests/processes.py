@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -59,6 +60,7 @@ def start(argv: Sequence[str], env: Mapping[str, str], url: str, seconds: float 
             yield process
         finally:
             process.stop()
+            sys.stdout.write(process.log)  # pytest shows it with a failure
 
 
 @contextlib.contextmanager
