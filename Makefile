@@ -25,6 +25,9 @@ test: setup ## run the tests
 chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos
 
+bench: setup ## measure what tracing costs
+	$(BIN)/python -m bench.stages
+
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

@@ -16,9 +16,14 @@ def parse(text: Any) -> Any:
         return _parse_odd(text)
 
 
-def dump(value: Any) -> str:
-    """Return a value as JSON that every parser takes; a string stays as it is."""
-    return value if isinstance(value, str) else to_json(value, inf_nan_mode="null", fallback=str).decode()
+def dump(value: Any) -> Any:
+    """Return a value as JSON that every parser takes; a string, and bytes, stay as they are."""
+    return value if isinstance(value, (str, bytes)) else written(value).decode()
+
+
+def written(value: Any) -> bytes:
+    """Return the JSON of a value in UTF-8, of a string too."""
+    return to_json(value, inf_nan_mode="null", fallback=str, bytes_mode="base64")
 
 
 def _parse_odd(text: str) -> Any:

@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import to_json
-
-from telemetry.json_text import dump, parse
+from telemetry.json_text import dump, parse, written
 from telemetry.otlp import Attributes, Event, Span
 
 # Below this there is no beginning and end worth keeping.
@@ -63,7 +61,7 @@ def fit_text(text: str, budget: int) -> str:
 
 def size(value: Any) -> int:
     """Return how many bytes a value takes in JSON."""
-    return len(to_json(value, inf_nan_mode="null", fallback=str, bytes_mode="base64"))
+    return len(written(value))
 
 
 def _ends(text: str, room: int) -> str:

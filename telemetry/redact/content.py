@@ -60,7 +60,7 @@ _METADATA = {
     "tool.name",
     "turn.status",
     "url.scheme",
-    *(f"langfuse.trace.metadata.{name}" for name in ("agent", "thread", "run")),
+    *(f"langfuse.trace.metadata.{name}" for name in ("agent", "thread", "run", "resumes", "resumes_trace")),
     *(f"langfuse.observation.metadata.{name}" for name in ("langgraph_node", "finish_reason", "tool_call_id")),
 }
 

@@ -52,7 +52,7 @@ class Fence:
 
     def passes(self, fields: dict[str, Any]) -> bool:
         """Whether these fields may go as they are, if no rule applies to any text in them."""
-        return not any(_sensitive(name) or isinstance(each, (bytes, dict, list)) for name, each in fields.items())
+        return not any(_sensitive(name) or _has_parts(each) for name, each in fields.items())
 
     def value(self, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
         """Return a value of any shape without what these rules find in it, and without fields of sensitive names."""
@@ -101,6 +101,12 @@ class Fence:
         if _sensitive(name) and not _is_schema(value):
             return _hidden(value)
         return self.value(value, kinds, depth + 1)
+
+
+def _has_parts(value: Any) -> bool:
+    if isinstance(value, list):
+        return not all(isinstance(each, (str, int, float)) for each in value)
+    return isinstance(value, (bytes, dict))
 
 
 def _hidden(value: Any) -> Any:

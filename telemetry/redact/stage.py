@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,23 +78,22 @@ def _pseudonym(key: bytes, user: str) -> str:
     return "user-" + hmac.new(key, user.encode(), hashlib.sha256).hexdigest()[:20]
 
 
-def _texts(span: Span) -> Iterator[str]:
-    yield from (span.name, span.message, span.trace_state)
+def _texts(span: Span) -> list[str]:
+    texts = [span.name, span.message, span.trace_state, *(event.name for event in span.events)]
     for part in (span.attributes, span.resource, *(each.attributes for each in (*span.events, *span.links))):
-        yield from _strings(part)
-    yield from (event.name for event in span.events)
+        _gather(part, texts)
+    return texts
 
 
-def _strings(value: Any) -> Iterator[str]:
-    match value:
-        case str():
-            yield value
-        case dict():
-            for name, each in value.items():
-                yield name
-                yield from _strings(each)
-        case list() | tuple():
-            for each in value:
-                yield from _strings(each)
-        case int():
-            yield str(value)
+def _gather(value: Any, texts: list[str]) -> None:
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, dict):
+        texts.extend(value)
+        for each in value.values():
+            _gather(each, texts)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            _gather(each, texts)
+    elif isinstance(value, int):
+        texts.append(str(value))

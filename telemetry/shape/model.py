@@ -1,7 +1,6 @@
 """A model call: the conversation and its answer in OpenAI's shape, and what it cost."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from telemetry.json_text import dump, parse
@@ -31,7 +30,7 @@ def shaped(span: Span) -> Attributes:
 def _input(attributes: Attributes) -> str | None:
     given = attributes.get("input.value")
     asked = parse(given)
-    if isinstance(asked, Mapping):
+    if isinstance(asked, dict):
         asked = conversation(asked.get("messages")) or asked.get("prompts") or asked
     tools = [parse(value) or value for key, value in attributes.items() if _TOOL.fullmatch(key)]
     if asked is None:
@@ -47,18 +46,18 @@ def _output(attributes: Attributes, answer: Any) -> str | None:
     if said_flat:
         return dump(said_flat)
     # A result without generations is that of a call that failed.
-    value = None if isinstance(answer, Mapping) and "generations" in answer else attributes.get("output.value")
+    value = None if isinstance(answer, dict) and "generations" in answer else attributes.get("output.value")
     return None if value is None else dump(value)
 
 
 def _generations(answer: Any) -> list[Any]:
-    found = answer.get("generations") if isinstance(answer, Mapping) else None
+    found = answer.get("generations") if isinstance(answer, dict) else None
     groups = found if isinstance(found, list) else []
     return [each for group in groups for each in (group if isinstance(group, list) else [group])]
 
 
 def _generated(generation: Any) -> Message | Any:
-    if not isinstance(generation, Mapping):
+    if not isinstance(generation, dict):
         return generation
     return message(generation.get("message")) or {"role": "assistant", "content": generation.get("text")}
 
@@ -83,7 +82,7 @@ def _from_flat(attributes: Attributes) -> Message | None:
 def _parameters(attributes: Attributes) -> str | None:
     given = attributes.get("llm.invocation_parameters")
     known = parse(given)
-    if not isinstance(known, Mapping):
+    if not isinstance(known, dict):
         return given
     return dump({key: value for key, value in known.items() if key not in _NO_PARAMETERS and value is not None})
 
@@ -92,9 +91,9 @@ def _cost(attributes: Attributes, answer: Any) -> str | None:
     """Some providers report what a call cost, in dollars, within its usage."""
     reported = attributes.get("llm.cost.total")
     for generation in _generations(answer) if reported is None else ():
-        said = fields_of(generation.get("message") if isinstance(generation, Mapping) else None)
+        said = fields_of(generation.get("message") if isinstance(generation, dict) else None)
         about = said.get("response_metadata")
-        for usage in (about.get("token_usage"), about.get("usage")) if isinstance(about, Mapping) else ():
-            reported = usage.get("cost", reported) if isinstance(usage, Mapping) else reported
+        for usage in (about.get("token_usage"), about.get("usage")) if isinstance(about, dict) else ():
+            reported = usage.get("cost", reported) if isinstance(usage, dict) else reported
     is_number = isinstance(reported, (int, float)) and not isinstance(reported, bool)
     return dump({"total": reported}) if is_number else None

@@ -1,6 +1,5 @@
 """A tool call: its arguments, its result, how large that is, whether it went well."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from telemetry.json_text import dump, parse
@@ -42,4 +41,4 @@ def _line(given: object) -> str:
 
 def _is_message(answer: object) -> bool:
     fields = fields_of(answer)
-    return isinstance(answer, Mapping) and fields.get("type") == "tool" and "content" in fields
+    return isinstance(answer, dict) and fields.get("type") == "tool" and "content" in fields

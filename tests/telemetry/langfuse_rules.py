@@ -15,7 +15,7 @@ from telemetry.otlp import Span
 
 MISREAD = {"model", "input", "output", "prompt", "events"}
 FILTERABLE = {
-    "langfuse.trace.metadata.": {"agent", "thread", "run"},
+    "langfuse.trace.metadata.": {"agent", "thread", "run", "resumes", "resumes_trace"},
     "langfuse.observation.metadata.": {
         "langgraph_node",
         "langgraph_step",

@@ -1,0 +1,146 @@
+"""What is too long keeps its beginning and its end, and stays what it was."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph.state import CompiledStateGraph
+from opentelemetry.sdk.trace import ReadableSpan
+
+import telemetry
+from app.agents import load
+from app.models import load_models
+from telemetry import otlp, wire
+from telemetry.settings import Settings
+from telemetry.shorten import SHORTENED, fit, fit_text, shorten, size
+from telemetry.testing import recording
+from tests.telemetry.langfuse_rules import Observation, Trace, violations
+from tests.telemetry.planted import finished
+
+PROTOBUF = "application/x-protobuf"
+WORDS = "It was the best of times, it was the worst of times, it was the age of wisdom; "
+
+
+@pytest.fixture(scope="module")
+def long_turn() -> list[ReadableSpan]:
+    """A turn of two model calls on a thread of 200 messages."""
+    said = [HumanMessage, AIMessage]
+    history = [said[at % 2](f"{at}: {WORDS * 4}"[:330], id=str(at)) for at in range(199)]
+    graph = load("chatbot", load_models("demo"), InMemorySaver())
+    with recording() as spans:
+        with telemetry.scope(session_id="t-1", user_id="ada", agent="chatbot"), telemetry.span("turn") as root:
+            root.set_attributes({"input.value": "What is 12*34?", "output.value": "408"})
+            asyncio.run(_stream(graph, [*history, HumanMessage("What is 12*34?", id="last")]))
+        return list(spans.settled())
+
+
+async def _stream(graph: CompiledStateGraph, messages: list[BaseMessage]) -> None:
+    config = RunnableConfig(configurable={"thread_id": "t-1"})
+    async for _ in graph.astream({"messages": messages}, config, stream_mode="messages"):
+        pass
+
+
+def arrived(spans: list[ReadableSpan], **environment: Any) -> tuple[int, list[otlp.Span]]:
+    """How many bytes these spans take before compression, and the spans."""
+    stages = wire.stages(Settings.model_validate(environment))
+    body = b"".join(wire.prepare(span, stages) for span in spans)
+    return len(body), otlp.decode(body, PROTOBUF)
+
+
+def test_a_long_thread_within_its_budgets(long_turn: list[ReadableSpan]) -> None:
+    """A turn on 200 messages takes at most 150 KB, every JSON parses, the first and the last message are there."""
+    taken, spans = arrived(long_turn)
+
+    assert taken <= 150_000
+    trace = Trace([Observation(span) for span in spans])
+    assert violations(trace) == []
+    calls = trace.of("generation")
+    assert len(calls) == 2
+    for call in calls:
+        messages = call.input["messages"]
+        assert messages[0]["role"] == "system"
+        assert any("messages left out" in str(message["content"]) for message in messages)
+        assert len(call.input["tools"]) == 2
+        assert call.span.attributes[SHORTENED] > 10_000
+    assert calls[1].input["messages"][-1]["content"] == "408"
+
+
+def test_a_long_thread_without_budgets(long_turn: list[ReadableSpan]) -> None:
+    """Without budgets it takes at most 230 KB, and each model call has every message."""
+    taken, spans = arrived(long_turn, TELEMETRY_MAX_VALUE_BYTES=0, TELEMETRY_MAX_SPAN_BYTES=0)
+
+    assert taken <= 230_000
+    trace = Trace([Observation(span) for span in spans])
+    assert violations(trace) == []
+    assert [len(call.input["messages"]) for call in trace.of("generation")] == [201, 203]
+
+
+def test_the_plain_stack_takes_more(long_turn: list[ReadableSpan]) -> None:
+    """What the instrumentors alone would send of the same turn is more than three times that."""
+    assert sum(len(wire.prepare(span, ())) for span in long_turn) > 460_000
+
+
+def test_text_keeps_both_ends() -> None:
+    """Long text keeps its beginning and its end, and says how much is missing between."""
+    text = "begin " + "x" * 100_000 + " end"
+
+    short = fit_text(text, 2_000)
+
+    assert short.startswith("begin ")
+    assert short.endswith(" end")
+    assert "characters left out" in short
+    assert size(short) <= 2_000
+
+
+def test_what_fits_is_not_touched() -> None:
+    """A span within its budgets is the same span."""
+    span = otlp.from_sdk(finished(attributes={"input.value": '{"a":  1}', "n": 1, "list": ["a"]}))
+
+    assert shorten(48_000, 256_000)(span) == span
+
+
+def test_a_large_span_shares_its_budget() -> None:
+    """Many long values share what a span may take; the short ones stay whole."""
+    attributes = {f"value.{at}": WORDS * 300 for at in range(30)}
+    span = otlp.from_sdk(finished(attributes={**attributes, "short": "whole"}))
+
+    short = shorten(48_000, 100_000)(span)
+
+    assert sum(len(str(value)) for value in short.attributes.values()) <= 105_000
+    assert short.attributes["short"] == "whole"
+    assert short.attributes["value.7"].startswith(WORDS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=8) | st.dictionaries(st.text(max_size=20), inner, max_size=8),
+    max_leaves=60,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    value=st.lists(JSON, min_size=1, max_size=20) | st.dictionaries(st.text(max_size=20), JSON),
+    budget=st.integers(100, 3_000),
+)
+def test_any_json_fits_and_parses(value: Any, budget: int) -> None:
+    """Whatever is shortened parses afterwards, and takes hardly more than its budget."""
+    large = {"first": value, "text": WORDS * 50, "many": [value] * 20}
+
+    short = json.dumps(fit(large, budget), ensure_ascii=False)
+
+    assert json.loads(short)
+    assert size(fit(large, budget)) <= max(budget * 1.2, 300)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(min_size=10), times=st.integers(1, 2_000), budget=st.integers(100, 5_000))
+def test_any_text_fits(text: str, times: int, budget: int) -> None:
+    """Text of any letters takes no more than its budget in JSON."""
+    assert size(fit_text(text * times, budget)) <= budget
