@@ -152,6 +152,25 @@ def test_the_secret_speaks_for_users(guarded: str) -> None:
     assert ada.get_history("t-1").messages
 
 
+def test_a_user_may_have_any_name(guarded: str, spans: Recorded) -> None:
+    """A name beyond ASCII is the same in the header, in the span and in the next request."""
+    zoe = AgentClient(guarded, auth_secret=SECRET, user_id="Zoë 李")
+    zoe.invoke("Hello", thread_id="t-1")
+
+    assert zoe.get_history("t-1").messages
+    assert {span.attributes["user.id"] for span in spans.settled() if span.name == "turn" and span.attributes} == {
+        "Zoë 李"
+    }
+
+
+@pytest.mark.parametrize("header", [b"../root", b"\xff\xfe", b"x" * 129])
+def test_an_impossible_user_is_refused(guarded: str, header: bytes) -> None:
+    """A user id that no user can have is a 422 with a sentence."""
+    headers = {"Authorization": f"Bearer {SECRET}".encode(), "X-User-Id": header}
+
+    assert httpx.get(f"{guarded}/info", headers=headers).status_code == 422
+
+
 def test_only_the_trusted_continue_a_trace(guarded: str, spans: Recorded) -> None:
     """The secret's holder continues a trace; a user with a token begins a new one, linked to it."""
 
