@@ -21,7 +21,9 @@ from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 from opentelemetry import context as otel
 from opentelemetry.trace import Span, StatusCode, TracerProvider, get_current_span, set_span_in_context
 
+from telemetry.failures import contained
 from telemetry.sampler import model_call_began, model_call_ended
+from telemetry.tool_calls import measured
 from telemetry.turn import current_turn
 
 # LangChain and LangGraph copy the context for each run and enter the run's config there, each by its own function.
@@ -100,6 +102,9 @@ class RunTracer(OpenInferenceTracer):
         span, said = self.get_span(run.id), run.extra.pop("said", None)
         if span and said and not run.outputs:
             _set_partial(span, "".join(said))
+        if span and run.run_type == "tool":
+            with contained("measure a tool call"):
+                span.set_attributes(measured(run, current_turn()))
         super()._end_trace(run)
 
     def _first_token(self, run_id: UUID) -> None:
