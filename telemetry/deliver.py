@@ -2,6 +2,7 @@
 
 import logging
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from telemetry import failures
 from telemetry.post import Answer
 from telemetry.spool import SPAN, Row, Spool
-from telemetry.stub import make_stub
+from telemetry.stub import is_stub, make_stub
 
 logger = logging.getLogger(__name__)
 
@@ -157,17 +158,21 @@ class Lane:
     def _bury(self, row: Row, answer: Answer) -> None:
         logger.error("the backend refuses one span for good, it goes to the dead letters: %s", answer)
         self.spool.bury(row, str(answer), make_stub(row.body, str(answer)))
-        self.backend.buried += 1
+        self.backend.buried += not is_stub(row.body)
 
 
 class Deliverer:
-    """A thread that posts what waits in the spools, a batch of each in turn; it calls `tick` about once a second."""
+    """A thread that posts what waits in the spools, a batch of each in turn; it calls `tick` about once a second.
+
+    `broken` is told of a spool that cannot be read.
+    """
 
     def __init__(
         self,
         post: Callable[[bytes], Answer],
         spools: Callable[[], Sequence[Spool]],
         tick: Callable[[], None],
+        broken: Callable[[Spool], None],
         *,
         most_bytes: int,
         interval_s: float,
@@ -176,6 +181,7 @@ class Deliverer:
         self._post = post
         self._spools = spools
         self._tick = tick
+        self._broken = broken
         self._interval_s = interval_s
         self._lanes: dict[Spool, Lane] = {}
         self._wake = threading.Event()
@@ -252,11 +258,20 @@ class Deliverer:
         self._wake.clear()
         pauses = []
         for lane in self._present():
-            pause = lane.step()
+            pause = self._step(lane)
             if pause:
                 return pause
             pauses.append(pause)
         return None if all(pause is None for pause in pauses) else 0.0
+
+    def _step(self, lane: Lane) -> float | None:
+        try:
+            return lane.step()
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError:
+            self._broken(lane.spool)
+            return 0.0
 
     def _present(self) -> list[Lane]:
         self._lanes = {

@@ -98,8 +98,8 @@ class _Headers(AuthBase):
 def _read(response: requests.Response) -> Answer:
     # An answer that breaks off is none: rather twice than lost.
     body = b"".join(islice(response.iter_content(4096), 16))
-    text = "" if response.ok else body.decode("utf-8", "replace")[:300] or response.reason
-    return Answer(response.status_code, " ".join(text.split()), _retry_after(response.headers.get("Retry-After")))
+    text = "" if response.ok else body.decode("utf-8", "replace") or response.reason
+    return Answer(response.status_code, _line(text), _retry_after(response.headers.get("Retry-After")))
 
 
 def _retry_after(value: str | None) -> float:
@@ -127,4 +127,8 @@ def _sentence(error: requests.RequestException) -> str:
 def _cause(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    return " ".join(str(error).split())[:300]
+    return _line(f"{type(error).__name__}: {error}")
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text[:300]).split())

@@ -101,6 +101,7 @@ class Outbox:
             Poster(settings),
             self.spools,
             self._tick,
+            self._broken,
             most_bytes=settings.max_request_bytes,
             interval_s=interval_s,
         )
@@ -245,7 +246,7 @@ class Outbox:
         except sqlite3.OperationalError as error:
             self._file_failed(error)
         except sqlite3.DatabaseError:
-            self._file_broke()
+            self._broken(self._file)
         self._memory.append(SPAN, records)
         self._trim(self._memory, min(MEMORY_BYTES, self.settings.spool_max_bytes))
 
@@ -284,12 +285,17 @@ class Outbox:
                 self._file.close()
                 self._file = self._open_file()
 
-    def _file_broke(self) -> None:
-        with self._changing:
-            if self._file:
-                self._file.set_aside()
-                self.set_aside += 1
+    def _broken(self, file: Spool | None) -> None:
+        """A file cannot be read: it is set aside, and our own replaced."""
+        with self._committing, self._changing:
+            if file not in self.spools():
+                return
+            file.set_aside()
+            self.set_aside += 1
+            if file is self._file:
                 self._file = self._open_file()
+            else:
+                self._adopted.remove(file)
 
     def _tick(self) -> None:
         """Look after the files: too old ones, and those of the dead. The deliverer calls it, about once a second."""

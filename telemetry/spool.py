@@ -402,7 +402,8 @@ def look(database: Path) -> Waiting | None:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.2)) as connection:
             accepted = _MARKS.unpack_from(database.with_suffix(".lock").read_bytes())[1]
             rows, size, oldest, dead = connection.execute(
-                "SELECT count(*), ifnull(sum(length(body)), 0), min(at) FROM waiting WHERE (seq > ? OR kind <> 'span')",
+                "SELECT count(*), ifnull(sum(length(body)), 0), min(at), (SELECT count(*) FROM dead) FROM waiting"
+                " WHERE (seq > ? OR kind <> 'span')",
                 (accepted,),
             ).fetchone()
     except (sqlite3.Error, OSError, struct.error):

@@ -1,0 +1,208 @@
+"""The doctor, run as people run it, before backends that fail as backends do."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from telemetry import doctor
+from telemetry.doctor import explain
+from telemetry.post import Answer
+from telemetry.receiver import Receiver
+from telemetry.settings import Settings
+from telemetry.spool import SPAN, Spool
+from tests.processes import ROOT, free_port
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def run(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TELEMETRY_SPOOL_DIR": str(folder / "spool"), **env}
+    done = subprocess.run(
+        [sys.executable, "-m", "telemetry", *arguments],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_backend_that_works_is_found_well(receiver: Receiver, tmp_path: Path) -> None:
+    """The settings with their origin, no secret, one test trace, exit code 0."""
+    (tmp_path / ".env").write_text("LANGFUSE_RELEASE=r7\n")
+    code, said = run(
+        tmp_path,
+        "doctor",
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint,
+        OTEL_EXPORTER_OTLP_HEADERS="x-key=s3cret",
+        TRACE_URL="http://viewer/{trace_id}",
+    )
+    assert code == 0, said
+    assert "LANGFUSE_RELEASE = r7 (.env)" in said
+    assert f"OTEL_EXPORTER_OTLP_ENDPOINT = {receiver.endpoint} (environment)" in said
+    assert "s3cret" not in said
+    [span] = receiver.spans
+    assert span.name == "telemetry doctor"
+    assert f"See http://viewer/{span.trace_id}" in said
+
+
+def test_tracing_that_is_off_is_an_error(tmp_path: Path) -> None:
+    """Nothing would be recorded: the exit code tells."""
+    code, said = run(tmp_path, "doctor")
+    assert code == 1
+    assert "Tracing is off" in said
+
+
+def test_settings_that_cannot_be_served_are_said_in_one_sentence(tmp_path: Path) -> None:
+    """The doctor refuses what the service would refuse."""
+    code, said = run(tmp_path, "doctor", LANGFUSE_PUBLIC_KEY="pk")
+    assert code == 2
+    assert said.count("\n") == 1
+
+
+def test_nobody_there_is_an_error(tmp_path: Path) -> None:
+    """An address where nobody listens is named."""
+    url = f"http://127.0.0.1:{free_port()}"
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=url)
+    assert code == 1
+    assert f"Nobody answers at {url}/v1/traces" in said
+
+
+def test_a_wrong_path_is_answered_with_the_right_one(receiver: Receiver, tmp_path: Path) -> None:
+    """A 404 names the path at which the same host takes traces."""
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=receiver.endpoint + "/otel")
+    assert code == 1
+    assert f"{receiver.endpoint}/v1/traces would be right" in said
+
+
+def test_the_path_of_langfuse_is_found_too(receiver: Receiver, tmp_path: Path) -> None:
+    """A Langfuse that was set as a plain OTLP endpoint is recognised by where it takes traces."""
+    receiver.answer = lambda request: 200 if request.path.startswith("/api/public") else 404
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert code == 1
+    assert f"{receiver.endpoint}/api/public/otel/v1/traces would be right" in said
+
+
+SENTENCES: list[tuple[Answer, str]] = [
+    (Answer(401, "no"), "does not know these keys"),
+    (Answer(403, "no"), "does not know these keys"),
+    (Answer(404, "no"), "Nobody takes traces at"),
+    (Answer(405, "no"), "Nobody takes traces at"),
+    (Answer(413, "no"), "client_max_body_size"),
+    (Answer(400, "no"), "is it an OTLP/HTTP endpoint?"),
+    (Answer(429, "no"), "limits the rate"),
+    (Answer(500, "no"), "is broken at the moment"),
+    (Answer(None, "TLS failed: self-signed certificate"), "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    (Answer(None, "no connection: refused"), "Nobody answers at"),
+    (Answer(None, "no connection: BadStatusLine"), "looks like a gRPC port"),
+]
+
+
+@pytest.mark.parametrize(("answer", "words"), SENTENCES)
+def test_every_answer_is_put_in_plain_words(answer: Answer, words: str) -> None:
+    """What it means and what to do, in one sentence that names the address."""
+    said = explain(answer, Settings.model_validate({"otlp_endpoint": "http://backend:4318"}))
+    assert words in said
+    assert "http://backend:4318/v1/traces" in said
+
+
+def _serve_once(reply: Callable[[socket.socket], object]) -> tuple[str, threading.Thread]:
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with server:
+            connection, _ = server.accept()
+            with connection:
+                reply(connection)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    return f"127.0.0.1:{server.getsockname()[1]}", thread
+
+
+def test_a_grpc_port_is_recognised(tmp_path: Path) -> None:
+    """A server of HTTP/2 answers with its settings frame, which is no HTTP/1 status."""
+    where, thread = _serve_once(lambda peer: peer.sendall(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\r\n") or peer.recv(9))
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{where}")
+    thread.join()
+    assert code == 1
+    assert "looks like a gRPC port" in said
+
+
+def test_a_port_without_tls_is_recognised(tmp_path: Path) -> None:
+    """https to a port that speaks none is told from a backend that is away."""
+    where, thread = _serve_once(lambda peer: peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=f"https://{where}")
+    thread.join()
+    assert code == 1
+    assert "TLS to" in said
+
+
+def test_double_instrumentation_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
+    """Whoever records the same calls again is named."""
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, LANGSMITH_OTEL_ENABLED="true")
+    assert code == 0
+    assert "LANGSMITH_OTEL_ENABLED is set" in said
+
+
+def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
+    """Old spans in the folder are a symptom, whatever this backend answers now."""
+    file = Spool.create(tmp_path / "spool", "elsewhere")
+    file.append(SPAN, [(1_700_000_000.0, b"old")])
+    file.close()
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert code == 0
+    assert "The spool does not drain: 1 spans wait" in said
+
+
+def _bury(folder: Path, endpoint: str) -> None:
+    """What a process leaves whose one span was refused for good."""
+    from telemetry.processor import destination
+
+    file = Spool.create(folder / "spool", destination(Settings.model_validate({"otlp_endpoint": endpoint})))
+    _, body = doctor._test_trace(Settings.model_validate({"otlp_endpoint": endpoint}))
+    file.append(SPAN, [(4_000_000_000.0, body)])
+    file.bury(file.take(SPAN, 1, 1)[0], "413 too large", None)
+    file.close()
+
+
+def test_dead_letters_are_shown_and_sent_again(receiver: Receiver, tmp_path: Path) -> None:
+    """`spool` shows them with the reason, `spool retry` sends them, and then they are gone."""
+    _bury(tmp_path, receiver.endpoint)
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    code, said = run(tmp_path, "spool", **env)
+    assert code == 0
+    assert "413 too large" in said
+    assert run(tmp_path, "spool", "retry", **env) == (0, "1 dead letters are on their way again\n")
+    assert [span.name for span in receiver.spans] == ["telemetry doctor"]
+    assert run(tmp_path, "spool", **env) == (0, "")
+
+
+def test_dead_letters_can_be_purged(receiver: Receiver, tmp_path: Path) -> None:
+    """`spool purge` forgets them; nothing is sent."""
+    _bury(tmp_path, receiver.endpoint)
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    assert run(tmp_path, "spool", "purge", **env) == (0, "1 dead letters are gone\n")
+    assert "dead letter" not in run(tmp_path, "spool", **env)[1]
+    assert receiver.requests == []
+
+
+def test_retrying_while_the_backend_is_down_loses_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    """The letters wait in the folder for the next process."""
+    _bury(tmp_path, receiver.endpoint)
+    receiver.answer = 503
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+    assert run(tmp_path, "spool", "retry", **env)[0] == 0
+    assert "1 spans" in run(tmp_path, "spool", **env)[1]

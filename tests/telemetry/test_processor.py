@@ -1,0 +1,276 @@
+"""What the end of a span costs the program, and where spans are when things break."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from telemetry import processor
+from telemetry.processor import SpoolProcessor, destination
+from telemetry.receiver import Receiver
+from telemetry.settings import Settings
+from tests.processes import ROOT, until
+from tests.telemetry.spooling import encode, hasten, settings, spooling
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def names(receiver: Receiver) -> list[str]:
+    return [span.name for span in receiver.spans]
+
+
+def test_ending_a_span_prepares_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    """Whoever ends a span only enqueues it: the work is done by the writer's thread."""
+    threads: set[str] = set()
+
+    def prepare(span: ReadableSpan) -> bytes:
+        threads.add(threading.current_thread().name)
+        return encode(span)
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(last := SpoolProcessor(settings(receiver.endpoint, tmp_path), prepare, 0.01))
+    for n in range(50):
+        provider.get_tracer("test").start_span(f"s{n}").end()
+    until(lambda: last.outbox.pending == 0)
+    provider.shutdown()
+    assert threads == {"telemetry-spool"}
+
+
+def test_memory_is_bounded_when_the_writer_falls_behind(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Past the bound whoever ends a span writes some himself, oldest first: none is dropped, the order is kept."""
+    monkeypatch.setattr(processor, "MOST_PENDING", 20)
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        pending = []
+        for n in range(300):
+            tracer.start_span(f"s{n}", attributes={"text": "x" * 50_000}).end()
+            pending.append(outbox.pending)
+        assert max(pending) <= 21
+    assert names(receiver) == [f"s{n}" for n in range(300)]
+
+
+def test_write_through_leaves_nothing_in_memory(receiver: Receiver, tmp_path: Path) -> None:
+    """With the switch a span is on disk when its end returns."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path, spool_write_through=True) as (tracer, outbox):
+        for n in range(1, 20):
+            tracer.start_span("s").end()
+            assert outbox.file
+            assert (outbox.pending, outbox.file.claim.committed) == (0, n)
+
+
+def test_fsync_is_a_switch(receiver: Receiver, tmp_path: Path) -> None:
+    """With it each commit waits for the disk, without it none does."""
+    for switch, expected in ((True, 2), (False, 1)):
+        with spooling(receiver, tmp_path, spool_fsync=switch) as (tracer, outbox):
+            tracer.start_span("s").end()
+            outbox.start()
+            assert outbox.file
+            assert outbox.file._write.execute("PRAGMA synchronous").fetchone() == (expected,)
+
+
+def test_without_a_writable_folder_spans_stay_in_memory(
+    receiver: Receiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says so once, with what to do, and delivers all the same."""
+    (tmp_path / "file").touch()
+    with spooling(receiver, tmp_path / "file" / "spool") as (tracer, outbox):
+        for n in range(10):
+            tracer.start_span(f"s{n}").end()
+        receiver.wait(10)
+        assert outbox.file is None
+    [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "set TELEMETRY_SPOOL_DIR to a folder that can" in record.message
+
+
+def test_memory_that_fills_up_lets_go_of_the_oldest(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a disk and without a backend the youngest spans remain, the others are counted."""
+    monkeypatch.setattr(processor, "MEMORY_BYTES", 100_000)
+    receiver.answer = 503
+    with spooling(receiver, tmp_path, spool=False) as (tracer, outbox):
+        for n in range(100):
+            tracer.start_span(f"s{n}", attributes={"text": "x" * 5_000}).end()
+        until(lambda: outbox.pending == 0)
+        dropped = outbox.dropped["too many bytes"]
+        receiver.answer = 200
+        receiver.wait(100 - dropped)
+    assert 70 < dropped < 90
+    assert names(receiver) == [f"s{n}" for n in range(dropped, 100)]
+
+
+def test_a_spool_that_fills_up_lets_go_of_the_oldest(receiver: Receiver, tmp_path: Path) -> None:
+    """The file keeps to its bound, the youngest spans remain, the others are counted."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path, spool_max_bytes=1_000_000) as (tracer, outbox):
+        for n in range(100):
+            tracer.start_span(f"s{n}", attributes={"text": "x" * 50_000}).end()
+        until(lambda: outbox.pending == 0)
+        assert outbox.file
+        assert outbox.file.size <= 1_000_000
+        dropped = outbox.dropped["too many bytes"]
+        receiver.answer = 200
+        receiver.wait(100 - dropped)
+    assert names(receiver) == [f"s{n}" for n in range(dropped, 100)]
+
+
+def test_a_span_that_waited_too_long_goes(receiver: Receiver, tmp_path: Path) -> None:
+    """The spool is bounded in age, and what went is counted."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path, spool_max_age=0.5) as (tracer, outbox):
+        tracer.start_span("old").end()
+        until(lambda: outbox.dropped["too old"] == 1)
+        assert outbox.file
+        assert outbox.file.is_empty
+
+
+def test_a_spool_file_that_breaks_is_replaced(receiver: Receiver, tmp_path: Path) -> None:
+    """What cannot be read is set aside; what ends from then on is written and delivered."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        tracer.start_span("lost").end()
+        until(lambda: outbox.deliverer.backend.is_down)
+        assert outbox.file
+        outbox.file._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database = tmp_path / f"{outbox.file.name}.db"
+        with database.open("r+b") as raw:
+            raw.write(b"\xff" * database.stat().st_size)
+        until(lambda: _end_one_more(tracer, outbox))
+        receiver.answer = 200
+        receiver.wait(lambda found: "late" in [span.name for span in found])
+    assert [path.name for path in tmp_path.glob("*.corrupt")] == [f"{database.stem}.corrupt"]
+
+
+def _end_one_more(tracer: object, outbox: processor.Outbox) -> bool:
+    tracer.start_span("late").end()  # pyright: ignore[reportAttributeAccessIssue]
+    return outbox.set_aside == 1
+
+
+def test_unsampled_spans_are_not_kept(receiver: Receiver, tmp_path: Path) -> None:
+    """What the sampler left out costs no disk."""
+    last = SpoolProcessor(settings(receiver.endpoint, tmp_path), encode)
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    provider.add_span_processor(last)
+    provider.get_tracer("test").start_span("s").end()
+    provider.shutdown()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_force_flush_tells_whether_the_backend_has_it(receiver: Receiver, tmp_path: Path) -> None:
+    """True once all was accepted; false at once where the backend is down."""
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        tracer.start_span("s1").end()
+        assert outbox.flush(10)
+        assert names(receiver) == ["s1"]
+        receiver.answer = 503
+        tracer.start_span("s2").end()
+        until(lambda: outbox.deliverer.backend.is_down)
+        assert not outbox.flush(600)
+
+
+def test_shutdown_does_not_wait_for_a_backend_that_is_down(receiver: Receiver, tmp_path: Path) -> None:
+    """What is left stays on disk, whole."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        for n in range(20):
+            tracer.start_span(f"s{n}").end()
+        until(lambda: outbox.deliverer.backend.is_down)
+        requests = len(receiver.requests)
+    assert len(receiver.requests) <= requests + 2
+    assert len(list(tmp_path.glob("*.db"))) == 1
+
+
+def test_a_span_after_the_end_is_counted(receiver: Receiver, tmp_path: Path) -> None:
+    """Nothing breaks, nothing is kept, and the figures say so."""
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        late = tracer.start_span("late")
+    late.end()
+    assert outbox.dropped["after the end"] == 1
+
+
+def test_destinations_differ_by_backend_and_by_whose_it_is() -> None:
+    """A new secret key is the same destination; another address or project is another one."""
+    here = Settings.model_validate({"langfuse_host": "http://a", "public_key": "pk-1", "secret_key": "sk-1"})
+    rotated = Settings.model_validate({"langfuse_host": "http://a", "public_key": "pk-1", "secret_key": "sk-2"})
+    other = Settings.model_validate({"langfuse_host": "http://a", "public_key": "pk-2", "secret_key": "sk-1"})
+    plain = Settings.model_validate({"otlp_endpoint": "http://a"})
+    assert destination(here) == destination(rotated)
+    assert len({destination(each) for each in (here, other, plain)}) == 3
+
+
+FORKING = """
+import os, sys, time
+import telemetry
+from telemetry import provider
+
+telemetry.configure("fork")
+tracer = provider.tracer()
+for n in range(50):
+    tracer.start_span(f"before-{n}").end()
+child = os.fork()
+who = "parent" if child else "child"
+for n in range(50):
+    tracer.start_span(f"{who}-{n}").end()
+if child:
+    status = os.waitpid(child, 0)[1]
+telemetry.shutdown()
+os._exit(0 if not child else status)
+"""
+
+
+def test_a_fork_after_start_doubles_and_loses_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    """The child has a file of its own and nothing of its parent's queue."""
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
+        "PATH": os.environ["PATH"],
+    }
+    subprocess.run([sys.executable, "-c", FORKING], cwd=ROOT, env=environ, check=True, timeout=60)
+    expected = [f"{who}-{n}" for who in ("before", "child", "parent") for n in range(50)]
+    assert sorted(names(receiver)) == sorted(expected)
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_many_threads_end_spans_at_once(receiver: Receiver, tmp_path: Path) -> None:
+    """Each span arrives once, whoever ended it."""
+    with spooling(receiver, tmp_path) as (tracer, _):
+
+        def end_some(who: int) -> None:
+            for n in range(200):
+                tracer.start_span(f"{who}-{n}").end()
+
+        threads = [threading.Thread(target=end_some, args=(who,)) for who in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(names(receiver)) == sorted(f"{who}-{n}" for who in range(8) for n in range(200))
+
+
+def test_the_lag_to_disk_is_measured(receiver: Receiver, tmp_path: Path) -> None:
+    """Every span's way from its end to its commit is known."""
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        began = time.time()
+        for _ in range(10):
+            tracer.start_span("s").end()
+        until(lambda: len(outbox.lags) == 10)
+        assert all(0 <= lag <= time.time() - began for lag in outbox.lags)

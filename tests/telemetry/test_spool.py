@@ -1,0 +1,225 @@
+"""The spool's files: what is in them, whose they are, what becomes of broken ones."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from telemetry import spool
+from telemetry.spool import SPAN, Claim, DeadLetter, Spool, TakenError
+
+NOW = 1_700_000_000.0
+ALL = 10**9
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Spool:
+    return Spool.create(tmp_path / "spool", "here")
+
+
+def fill(file: Spool, *bodies: bytes, at: float = NOW) -> None:
+    file.append(SPAN, [(at, body) for body in bodies])
+
+
+def bodies(file: Spool) -> list[bytes]:
+    return [row.body for row in file.take(SPAN, ALL, ALL)]
+
+
+def orphan(folder: Path, count: int = 3, destination: str = "here") -> Path:
+    """The file of a process that has died; its lock."""
+    code = (
+        "import os, pathlib\n"
+        "from telemetry.spool import SPAN, Spool\n"
+        f"file = Spool.create(pathlib.Path({str(folder)!r}), {destination!r})\n"
+        f"for n in range({count}): file.append(SPAN, [({NOW} + n, b'%d' % n)])\n"
+        "print(file.claim.path, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False, timeout=60)
+    return Path(done.stdout.strip())
+
+
+def test_rows_come_out_in_the_order_they_went_in(file: Spool) -> None:
+    """First in, first out, in batches by bytes."""
+    fill(file, b"aa", b"bb", b"cc")
+    fill(file, b"dd")
+    assert [row.body for row in file.take(SPAN, 5, ALL)] == [b"aa", b"bb"]
+    assert [row.body for row in file.take(SPAN, ALL, 3)] == [b"aa", b"bb", b"cc"]
+    assert [row.body for row in file.take(SPAN, ALL, 1, after=1, skip=1)] == [b"cc"]
+
+
+def test_a_row_above_the_limit_goes_alone(file: Spool) -> None:
+    """A batch has one row at least, or the queue would never move."""
+    fill(file, b"x" * 100, b"y")
+    assert [len(row.body) for row in file.take(SPAN, 10, ALL)] == [100]
+
+
+def test_accepted_rows_are_gone(file: Spool) -> None:
+    """What the backend has is forgotten, and the figures follow."""
+    fill(file, b"aa", b"bb", b"cc")
+    file.accept(file.take(SPAN, ALL, 2))
+    assert bodies(file) == [b"cc"]
+    assert (file.rows, file.size, file.claim.committed) == (1, 2, 3)
+
+
+def test_accepted_rows_are_gone_even_if_the_disk_is_full(file: Spool, tmp_path: Path) -> None:
+    """The mark alone keeps them from going twice, also for the next owner."""
+    fill(file, b"aa", b"bb", b"cc")
+    file._write.execute("PRAGMA query_only = 1")  # no row can be deleted now
+    file.accept(file.take(SPAN, ALL, 2))
+    assert bodies(file) == [b"cc"]
+    file.close()
+    [claim] = spool.adoptable(tmp_path / "spool", "here")
+    adopted = spool.adopt(claim)
+    assert adopted
+    assert (bodies(adopted), adopted.rows) == ([b"cc"], 1)
+
+
+def test_another_kind_is_not_covered_by_the_mark_for_spans(file: Spool) -> None:
+    """Rows of another kind wait for their own delivery."""
+    file.append("other", [(NOW, b"mine")])
+    fill(file, b"aa")
+    file.accept(file.take(SPAN, ALL, ALL))
+    assert [row.body for row in file.take("other", ALL, ALL)] == [b"mine"]
+    assert bodies(file) == []
+
+
+def test_only_the_owner_may_read(file: Spool, tmp_path: Path) -> None:
+    """What people said is for nobody else on the machine."""
+    fill(file, b"secret")
+    folder = tmp_path / "spool"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+
+
+def test_the_file_of_a_living_owner_is_not_adopted(file: Spool, tmp_path: Path) -> None:
+    """One row has one deliverer."""
+    fill(file, b"mine")
+    assert list(spool.adoptable(tmp_path / "spool", "here")) == []
+    with pytest.raises(TakenError):
+        Claim(tmp_path / "spool" / f"{file.name}.lock")
+
+
+def test_the_file_of_a_dead_owner_is_adopted_by_one(tmp_path: Path) -> None:
+    """What a killed process had committed is found, once, with its watermark."""
+    lock = orphan(tmp_path)
+    [claim] = spool.adoptable(tmp_path, "here")
+    assert list(spool.adoptable(tmp_path, "here")) == []
+    adopted = spool.adopt(claim)
+    assert adopted
+    assert (claim.path, claim.committed, bodies(adopted)) == (lock, 3, [b"0", b"1", b"2"])
+
+
+def test_what_is_for_one_backend_is_not_adopted_for_another(tmp_path: Path) -> None:
+    """Two services may share a folder though their backends differ."""
+    orphan(tmp_path, destination="there")
+    assert list(spool.adoptable(tmp_path, "here")) == []
+
+
+def test_an_empty_file_goes_and_any_other_stays(tmp_path: Path) -> None:
+    """A clean end leaves nothing behind but what must still be sent."""
+    empty, full = Spool.create(tmp_path, "here"), Spool.create(tmp_path, "here")
+    fill(full, b"waits")
+    empty.close()
+    full.close()
+    assert {path.stem for path in tmp_path.iterdir()} == {full.name}
+    assert len(list(spool.adoptable(tmp_path, "here"))) == 1
+
+
+def test_a_file_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    """It is kept for a person, and never tried again."""
+    lock = orphan(tmp_path)
+    database = lock.with_suffix(".db")
+    Path(f"{database}-wal").unlink()
+    database.write_bytes(b"this is not a database" * 1000)
+    [claim] = spool.adoptable(tmp_path, "here")
+    assert spool.adopt(claim) is None
+    assert database.with_suffix(".corrupt").read_bytes().startswith(b"this is not")
+    assert not list(spool.adoptable(tmp_path, "here"))
+
+
+def test_a_torn_tail_costs_what_was_not_committed(tmp_path: Path) -> None:
+    """Wherever a write broke off, the rows before it are whole."""
+    lock = orphan(tmp_path / "dead", count=20)
+    wal = Path(f"{lock.with_suffix('.db')}-wal")
+    size = wal.stat().st_size
+    seen = set()
+    for cut in range(0, size, size // 40):
+        copy = tmp_path / str(cut)
+        shutil.copytree(lock.parent, copy)
+        os.truncate(copy / wal.name, size - cut)
+        (copy / wal.name.replace("-wal", "-shm")).unlink()
+        [claim] = spool.adoptable(copy, "here")
+        adopted = spool.adopt(claim)
+        found = bodies(adopted) if adopted else []
+        assert found == [b"%d" % n for n in range(len(found))]
+        seen.add(len(found))
+    assert {20, 10} <= seen
+
+
+def test_the_oldest_go_first_when_there_are_too_many_bytes(file: Spool) -> None:
+    """The file is bounded, and says how many rows went."""
+    for n in range(10):
+        fill(file, b"%d" % n * 100)
+    assert file.trim(500, oldest=0) == 6
+    assert [body[:1] for body in bodies(file)] == [b"6", b"7", b"8", b"9"]
+    assert file.size == 400
+
+
+def test_what_is_too_old_goes(file: Spool) -> None:
+    """Rows and dead letters that nobody could send in time are dropped."""
+    fill(file, b"old", at=NOW)
+    fill(file, b"young", at=NOW + 100)
+    file.keep_dead([DeadLetter("x", SPAN, NOW, "400", b"old")])
+    assert file.trim(ALL, oldest=NOW + 50) == 1
+    assert (bodies(file), file.dead()) == ([b"young"], [])
+
+
+def test_a_dead_letter_leaves_its_stub_in_the_queue(file: Spool) -> None:
+    """The stub goes where the row stood; the row is kept with the reason."""
+    fill(file, b"first", b"poison", b"last")
+    file.bury(file.take(SPAN, ALL, ALL)[1], "400 bad", b"stub")
+    assert bodies(file) == [b"first", b"stub", b"last"]
+    assert [(letter.reason, letter.body) for letter in file.dead()] == [("400 bad", b"poison")]
+    assert file.size == len(b"firststublast")
+
+
+def test_without_a_stub_the_row_goes(file: Spool) -> None:
+    """A stub that is refused has none of its own."""
+    fill(file, b"poison", b"last")
+    file.bury(file.take(SPAN, ALL, 1)[0], "400 bad", None)
+    assert (bodies(file), file.rows) == ([b"last"], 1)
+
+
+def test_dead_letters_move_once(file: Spool) -> None:
+    """Taking over the same letters twice keeps one of each."""
+    letter = DeadLetter("x-1", SPAN, NOW, "413", b"poison")
+    file.keep_dead([letter])
+    file.keep_dead([letter])
+    assert file.dead() == [letter]
+    file.forget_dead([letter])
+    assert file.dead() == []
+
+
+def test_a_folder_is_surveyed_whoever_owns_its_files(tmp_path: Path) -> None:
+    """The figures are of all files, living or dead."""
+    orphan(tmp_path)
+    ours = Spool.create(tmp_path, "here")
+    fill(ours, b"abcd", at=time.time())
+    folder = spool.survey(tmp_path, [ours, Spool.memory()])
+    assert (folder.files, folder.waiting.rows, folder.waiting.size) == (2, 4, 7)
+    assert folder.waiting.oldest_s > 1000
+
+
+def test_memory_is_a_spool_like_any_other() -> None:
+    """Without a disk the same queue lives in memory."""
+    memory = Spool.memory()
+    fill(memory, b"aa", b"bb")
+    memory.accept(memory.take(SPAN, ALL, 1))
+    assert bodies(memory) == [b"bb"]
+    memory.close()
