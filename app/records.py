@@ -1,7 +1,6 @@
 """Whose threads there are, and which runs they had: what the checkpoints do not say."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
@@ -14,12 +13,13 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    event,
     select,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from telemetry import TraceRef
 
 _tables = MetaData()
 threads = Table(
@@ -81,6 +81,11 @@ class Run:
     created: datetime = field(default_factory=_now)
     ended: datetime | None = None
 
+    @property
+    def trace(self) -> TraceRef | None:
+        """Where it is recorded."""
+        return TraceRef(self.trace_id, self.span_id, self.sampled) if self.trace_id and self.span_id else None
+
 
 class Records:
     """The threads and runs in the service's database."""
@@ -108,8 +113,10 @@ class Records:
         return Thread(**row) if row else None
 
     async def begin(self, run: Run) -> None:
-        """Keep a run that begins."""
+        """Keep a run that begins; one that still runs on its thread died with its process."""
+        lost = update(runs).where(runs.c.thread_id == run.thread_id, runs.c.status == "running")
         async with self._engine.begin() as connection:
+            await connection.execute(lost.values(status="failed", ended=_now()))
             await connection.execute(self._insert(runs).values(asdict(run)))
 
     async def end(self, run_id: str, status: str) -> None:
@@ -131,22 +138,7 @@ class Records:
             return [Run(**row) for row in (await connection.execute(query)).mappings()]
 
 
-@asynccontextmanager
-async def open_records(url: str) -> AsyncIterator[Records]:
-    """Yield the records in the database at this SQLAlchemy address, with their tables made."""
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _use_wal)
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(_tables.create_all)
-        yield Records(engine)
-    finally:
-        await engine.dispose()
-
-
-def _use_wal(connection: object, _: object) -> None:
-    cursor = connection.cursor()  # pyright: ignore[reportAttributeAccessIssue] - a DB-API connection
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA busy_timeout=5000")
-    cursor.close()
+async def make_tables(engine: AsyncEngine) -> None:
+    """Make the tables that are not there."""
+    async with engine.begin() as connection:
+        await connection.run_sync(_tables.create_all)

@@ -1,18 +1,17 @@
 """The agent service, put together."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
-from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import telemetry
-from app.agents import load_all
+from app.agents import AGENTS, Agent, load_all
 from app.body_limit import BodyLimit
 from app.caller import is_secret
+from app.database import Database, open_postgres, open_sqlite
 from app.errors import answer_errors
 from app.models import load_models
-from app.records import open_records
 from app.routes import health, history, info, turns
 from app.settings import Settings
 from app.turns import Turns
@@ -31,13 +30,14 @@ QUIET = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Return the service, traced where `telemetry.configure` has set tracing up.
+def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> FastAPI:
+    """Return the service of these agents, traced where `telemetry.configure` has set tracing up.
 
     Raises `ModelSettingError` for a model that cannot be used.
     """
     app = FastAPI(title="Agent service", lifespan=_lifespan)
     app.state.settings = settings
+    app.state.table = agents
     app.state.models = load_models(settings.model, settings.models, settings.demo_pace_s)
     app.add_middleware(BodyLimit, limit=MAX_BODY)
     answer_errors(app)
@@ -50,16 +50,16 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    async with AsyncExitStack() as stack:
-        records = await stack.enter_async_context(
-            open_records(f"sqlite+aiosqlite:///{settings.data_dir / 'service.db'}")
-        )
-        saver = await stack.enter_async_context(
-            AsyncSqliteSaver.from_conn_string(str(settings.data_dir / "checkpoints.db"))
-        )
-        app.state.agents = load_all(app.state.models, saver)
-        app.state.turns = Turns(records, settings.turn_timeout_s)
+    async with _database(settings) as database:
+        app.state.database = database
+        app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table)
+        app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
         yield
         await telemetry.drain()
     telemetry.shutdown()
+
+
+def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
+    if settings.database_url:
+        return open_postgres(settings.database_url.get_secret_value())
+    return open_sqlite(settings.data_dir)

@@ -20,6 +20,11 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", alias="HOST", description="address to listen on")
     port: int = Field(default=8080, alias="PORT", ge=0, le=65535, description="port to listen on")
     data_dir: Path = Field(default=Path(".data"), alias="DATA_DIR", description="folder of threads, runs and files")
+    database_url: SecretStr | None = Field(
+        default=None,
+        alias="DATABASE_URL",
+        description="threads and runs in Postgres, as postgresql://user:password@host/name; without it in DATA_DIR",
+    )
     model: str = Field(default="demo", alias="MODEL", description="default model, as provider:name; demo needs no key")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), alias="MODELS", description="further models that a caller may choose, by comma"
@@ -52,6 +57,13 @@ class Settings(BaseSettings):
         # RFC 7518: a key for HS256 is at least as long as the hash.
         if value is not None and len(value.get_secret_value().encode()) < 32:
             raise ValueError("is too short to sign tokens with: use 32 characters or more")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("write it as postgresql://user:password@host/name, or leave it out for SQLite")
         return value
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import uuid4
 
@@ -11,12 +12,14 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseM
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, Interrupt
+from langgraph.types import Command, StateSnapshot
 
+from app.claims import Claims
 from app.messages import answers_to_open_calls, in_update, stopped, to_chat
 from app.records import Records, Run, Thread
 from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
-from telemetry import Turn, untraced
+from telemetry import Resumed, Turn, untraced
+from telemetry.gate import Gate
 
 AgentTurn = Turn[StreamEvent]
 # LangGraph itself would stop an agent that goes round in circles after ten thousand steps.
@@ -28,6 +31,7 @@ class Turns:
     """The turns of this service: at most one at a time on a thread."""
 
     records: Records
+    claims: Claims
     timeout_s: float
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
 
@@ -38,12 +42,13 @@ class Turns:
         if thread.user_id != user:
             raise unknown_thread(thread_id)
         if thread_id in self._busy:
-            raise HTTPException(409, f"Thread {thread_id} is answering already: wait for its end, or cancel it.")
+            raise _busy(thread_id)
         self._busy[thread_id] = None
         try:
+            await self._take(thread_id)
             turn = self._busy[thread_id] = await self._start(key, graph, thread, asked)
         except BaseException:
-            del self._busy[thread_id]
+            await self._free(thread_id)
             raise
         return turn
 
@@ -51,7 +56,16 @@ class Turns:
         """Return the turn of this run, None where it is not under way here."""
         return next((turn for turn in self._busy.values() if turn and str(turn.run_id) == run_id), None)
 
+    async def _take(self, thread_id: str) -> None:
+        if not await self.claims.take(thread_id):
+            raise _busy(thread_id)
+
+    async def _free(self, thread_id: str) -> None:
+        del self._busy[thread_id]
+        await self.claims.free(thread_id)
+
     async def _start(self, key: str, graph: CompiledStateGraph, thread: Thread, asked: UserInput) -> AgentTurn:
+        state = await graph.aget_state({"configurable": {"thread_id": thread.thread_id}})
         turn = AgentTurn(
             key,
             run_id=uuid4(),
@@ -59,51 +73,46 @@ class Turns:
             user_id=thread.user_id or None,
             message=asked.message,
             timeout_s=self.timeout_s,
+            resumes=await self._resumed(state),
         )
-        answering = Answering(graph, _config(turn, key, thread, asked), asked)
-        run = await answering.prepare(turn, key, thread)
-        await self.records.begin(run)
+        answering = Answering(graph, _config(turn, key, thread, asked), asked, state)
+        try:
+            await self.records.begin(_run(turn, key, thread, asked, state))
+        except BaseException as error:
+            turn.refuse(error)
+            raise
         streamed = isinstance(asked, StreamInput)
         turn.start(answering.work, lambda turn: self._settle(turn, thread, answering), streamed=streamed)
         return turn
+
+    async def _resumed(self, state: StateSnapshot) -> Resumed | None:
+        if not state.interrupts or not state.metadata or not state.created_at:
+            return None
+        waited = datetime.now(UTC) - datetime.fromisoformat(state.created_at)
+        run = await self.records.run(state.metadata.get("run_id", ""))
+        return Resumed(run.run_id, run.trace, round(waited.total_seconds(), 1)) if run else None
 
     async def _settle(self, turn: AgentTurn, thread: Thread, answering: "Answering") -> None:
         try:
             await answering.settle(turn)
             await self.records.end(str(turn.run_id), turn.status or "failed")
         finally:
-            self._busy.pop(thread.thread_id, None)
+            await self._free(thread.thread_id)
 
 
 @dataclass
 class Answering:
-    """One agent at work on one message."""
+    """One agent at work on one message, from where its thread stands."""
 
     graph: CompiledStateGraph
     config: RunnableConfig
     asked: UserInput
-    before: list[AnyMessage] = field(default_factory=list)
-    interrupts: Sequence[Interrupt] = ()
+    state: StateSnapshot
     partial: str = ""
     seen: set[str] = field(default_factory=set)
 
-    async def prepare(self, turn: AgentTurn, key: str, thread: Thread) -> Run:
-        """Read where the thread stands, and return the record of the run that begins."""
-        state = await self.graph.aget_state(self.config)
-        self.before, self.interrupts = state.values.get("messages", []), state.interrupts
-        self.seen = {message.id for message in self.before if message.id}
-        return Run(
-            run_id=str(turn.run_id),
-            thread_id=thread.thread_id,
-            user_id=thread.user_id,
-            agent=key,
-            position=len(self.before),
-            message=self.asked.message,
-            trace_id=turn.trace.trace_id if turn.trace else None,
-            span_id=turn.trace.span_id if turn.trace else None,
-            sampled=bool(turn.trace and turn.trace.sampled),
-            resumed=bool(self.interrupts),
-        )
+    def __post_init__(self) -> None:
+        self.seen.update(message.id for message in _messages(self.state) if message.id)
 
     async def work(self, turn: AgentTurn) -> None:
         """Run the agent to its end or to its next question, emitting what clients see."""
@@ -119,17 +128,19 @@ class Answering:
         if turn.status in ("completed", "waiting"):
             return
         with untraced():
-            state = await self.graph.aget_state(self.config)
-            missing: list[AnyMessage] = [*answers_to_open_calls(state.values.get("messages", []))]
+            config = RunnableConfig(configurable=self.config.get("configurable", {}))
+            state = await self.graph.aget_state(config)
+            missing: list[AnyMessage] = [*answers_to_open_calls(_messages(state))]
             if self.partial:
                 missing.append(stopped(self.partial))
-            if missing:
-                await self.graph.aupdate_state(self.config, {"messages": missing}, as_node=START)
+            # A question that a stopped turn leaves open would take the next message for its answer.
+            if missing or state.interrupts:
+                await self.graph.aupdate_state(config, {"messages": missing}, as_node=START)
 
     def _input(self) -> Any:
-        if self.interrupts:
-            return Command(resume={waiting.id: self.asked.message for waiting in self.interrupts})
-        return {"messages": [*answers_to_open_calls(self.before), HumanMessage(self.asked.message)]}
+        if self.state.interrupts:
+            return Command(resume={waiting.id: self.asked.message for waiting in self.state.interrupts})
+        return {"messages": [*answers_to_open_calls(_messages(self.state)), HumanMessage(self.asked.message)]}
 
     def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any) -> Iterator[StreamEvent]:
         if mode == "messages":
@@ -178,8 +189,34 @@ def unknown_thread(thread_id: str) -> HTTPException:
     return HTTPException(404, f"There is no thread {thread_id}.")
 
 
+def _busy(thread_id: str) -> HTTPException:
+    return HTTPException(409, f"Thread {thread_id} is answering already: wait for its end, or cancel it.")
+
+
+def _messages(state: StateSnapshot) -> Sequence[AnyMessage]:
+    return state.values.get("messages", [])
+
+
+def _run(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: StateSnapshot) -> Run:
+    return Run(
+        run_id=str(turn.run_id),
+        thread_id=thread.thread_id,
+        user_id=thread.user_id,
+        agent=key,
+        position=len(_messages(state)),
+        message=asked.message,
+        trace_id=turn.trace.trace_id if turn.trace else None,
+        span_id=turn.trace.span_id if turn.trace else None,
+        sampled=bool(turn.trace and turn.trace.sampled),
+        resumed=bool(state.interrupts),
+    )
+
+
 def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
-    ids |= {"session_id": thread.thread_id, "agent_name": key}
+    # What stands here is saved with every checkpoint.
+    ids |= {"run_id": str(turn.run_id), "session_id": thread.thread_id, "agent_name": key}
     configurable = {**asked.agent_config, "thread_id": thread.thread_id, "model": asked.model, **ids}
-    return RunnableConfig(run_id=turn.run_id, recursion_limit=MAX_STEPS, configurable=configurable)
+    return RunnableConfig(
+        run_id=turn.run_id, recursion_limit=MAX_STEPS, configurable=configurable, callbacks=[Gate(turn)]
+    )

@@ -1,16 +1,17 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
-from telemetry.context import carry, scope
+from telemetry.context import Resumed, TraceRef, carry, scope
 from telemetry.langfuse import trace_url
 from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
 from telemetry.settings import SettingsError
-from telemetry.span import TraceRef, capture_exception, current_trace, event, get_span, span, untraced
+from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [
+    "Resumed",
     "SettingsError",
     "TraceRef",
     "Turn",

@@ -14,12 +14,37 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanContext
 from opentelemetry.util.types import AttributeValue
 
+from telemetry import langfuse
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _SCOPE = otel.create_key("telemetry-scope")
 # The trace that a caller who is not trusted wanted continued: a new one is only linked to it.
 REFUSED = otel.create_key("telemetry-refused")
+
+
+@dataclass(frozen=True)
+class TraceRef:
+    """A span and its trace: ids in lower-case hex."""
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+    @property
+    def url(self) -> str | None:
+        """The page that shows the trace, None until the backend has told where, or if it is not recorded."""
+        return langfuse.trace_url(self.trace_id) if self.sampled else None
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """The run that waited for a person, where it is recorded, and how long the person took."""
+
+    run_id: str
+    trace: TraceRef | None
+    waited_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +58,12 @@ class Scope:
     user_id: str | None = None
     agent: str | None = None
     run_id: str | None = None
+    resumes: Resumed | None = None
 
     @property
     def stamps(self) -> dict[str, AttributeValue]:
         """The attributes, under the names that Langfuse filters by."""
+        before = self.resumes
         named = {
             "session.id": self.session_id,
             "user.id": self.user_id,
@@ -45,6 +72,8 @@ class Scope:
             "langfuse.trace.metadata.agent": self.agent,
             "langfuse.trace.metadata.thread": self.session_id,
             "langfuse.trace.metadata.run": self.run_id,
+            "langfuse.trace.metadata.resumes": before.run_id if before else None,
+            "langfuse.trace.metadata.resumes_trace": before.trace.trace_id if before and before.trace else None,
         }
         return {name: value for name, value in named.items() if value}
 

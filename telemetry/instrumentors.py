@@ -17,6 +17,9 @@ from telemetry.propagator import note_call
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+# An httpx client may say in a request's extensions what its span should say of it.
+CALLED = ("service.peer.name", "url.template")
+
 
 def instrument_app(app: "FastAPI", provider: TracerProvider) -> None:
     """Make one SERVER span for each request of the app.
@@ -49,10 +52,10 @@ def uninstrument_libraries() -> None:
         langgraph.uninstrument()
 
 
-def end_runs(run_ids: Iterable[UUID], *, cancelled: bool) -> None:
+def end_runs(run_ids: Iterable[UUID], *, cancelled: bool, abandoned: bool) -> None:
     """End the spans of these LangChain runs, of those that are still open."""
     if langgraph := sys.modules.get("telemetry.langgraph"):
-        langgraph.end_runs(run_ids, cancelled=cancelled)
+        langgraph.end_runs(run_ids, cancelled=cancelled, abandoned=abandoned)
 
 
 def _http_clients() -> list[BaseInstrumentor]:
@@ -65,7 +68,9 @@ def _http_clients() -> list[BaseInstrumentor]:
 
 
 def _note(span: Span, request: Any) -> None:
-    note_call(span, str(_url(request.url)))
+    note_call(span, _url(request.url))
+    named = {key: request.extensions[key] for key in CALLED if key in (request.extensions or {})}
+    span.set_attributes(named)
 
 
 async def _note_async(span: Span, request: Any) -> None:

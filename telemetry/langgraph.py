@@ -4,16 +4,18 @@ What a node or a tool does hangs under its span; the first token is timed; a can
 LangChain never ends is ended with its turn.
 """
 
-from asyncio import CancelledError
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import wraps
 from importlib import import_module
+from threading import get_ident
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
+from langchain_core.tracers import BaseTracer
 from langchain_core.tracers.schemas import Run
 from openinference.instrumentation import TraceConfig
 from openinference.instrumentation.langchain import LangChainInstrumentor
@@ -23,12 +25,17 @@ from opentelemetry.trace import Span, StatusCode, TracerProvider, get_current_sp
 
 from telemetry.failures import contained
 from telemetry.sampler import model_call_began, model_call_ended
+from telemetry.span import fail, one_line
 from telemetry.tool_calls import measured
 from telemetry.turn import current_turn
 
 # LangChain and LangGraph copy the context for each run and enter the run's config there, each by its own function.
 _ENTRANCES = ("langchain_core.runnables.config", "langgraph._internal._runnable")
 _MODEL_RUNS = ("llm", "chat_model")
+# What LangGraph raises to move on: to ask a person, to go to a node of the graph above.
+_CONTROL = "GraphBubbleUp"
+# Who waits in one of these when it is cancelled leaves a thread behind that goes on.
+_INTO_THREADS = {"run_in_executor", "to_thread", "run_sync"}
 
 
 class RunTracer(OpenInferenceTracer):
@@ -42,7 +49,7 @@ class RunTracer(OpenInferenceTracer):
         around = get_current_span().get_span_context()
         return around.is_valid and not around.trace_flags.sampled
 
-    ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = ignore_chain
+    ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = ignore_chain  # pyright: ignore[reportIncompatibleMethodOverride] - each is the same property
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - the Run it returns is used by nobody, and keeping an event per token costs memory
         """Time the first token and keep what was said, for the case that the run never ends."""
@@ -57,27 +64,35 @@ class RunTracer(OpenInferenceTracer):
             turn.token()
 
     def on_chain_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
-        """End the run; not as an error where it was only cancelled."""
-        self._mark_cancelled(error, run_id)
-        return super().on_chain_error(error, *args, run_id=run_id, **kwargs)
+        """End the run; not as an error where it was only cancelled, or asks a person."""
+        self._tell(error, run_id)
+        return BaseTracer.on_chain_error(self, error, *args, run_id=run_id, **kwargs)
 
     def on_tool_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
         """End the run; a tool's failure counts on the turn even where the graph handles it."""
-        if (turn := current_turn()) and not self._mark_cancelled(error, run_id):
+        if (turn := current_turn()) and self._tell(error, run_id):
             turn.counts["tool_errors"] += 1
-        return super().on_tool_error(error, *args, run_id=run_id, **kwargs)
+        return BaseTracer.on_tool_error(self, error, *args, run_id=run_id, **kwargs)
 
     def on_llm_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
         """End the run; not as an error where it was only cancelled."""
-        self._mark_cancelled(error, run_id)
-        return super().on_llm_error(error, *args, run_id=run_id, **kwargs)
+        self._tell(error, run_id)
+        return BaseTracer.on_llm_error(self, error, *args, run_id=run_id, **kwargs)
 
-    def end_runs(self, run_ids: Iterable[UUID], *, cancelled: bool) -> None:
-        """End the spans of these runs, of those that are still open, with what is known of them."""
+    def on_retriever_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
+        """End the run; not as an error where it was only cancelled."""
+        self._tell(error, run_id)
+        return BaseTracer.on_retriever_error(self, error, *args, run_id=run_id, **kwargs)
+
+    def end_runs(self, run_ids: Iterable[UUID], *, cancelled: bool, abandoned: bool) -> None:
+        """End the spans of these runs, of those that are still open, with what is known of them.
+
+        What runs in a thread cannot be stopped: it is abandoned in any case.
+        """
         for run in filter(None, [self.run_map.get(str(run_id)) for run_id in run_ids]):
             if span := self.get_span(run.id):
-                span.set_attribute("cancelled" if cancelled else "abandoned", True)
-                span.set_attribute("langfuse.observation.level", "WARNING")
+                left = abandoned or run.extra.get("thread") != get_ident()
+                _end_early(span, cancelled=cancelled, abandoned=left)
             run.end_time = datetime.now(UTC)
             self._end_trace(run)
 
@@ -89,14 +104,14 @@ class RunTracer(OpenInferenceTracer):
 
     def _start_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
         super()._start_trace(run)
+        run.extra["thread"] = get_ident()
         if turn := current_turn():
             turn.open_runs.add(run.id)
-        if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
-            model_call_began(node)
+        if run.run_type in _MODEL_RUNS:
+            model_call_began(run.id)
 
     def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
-        if run.run_type in _MODEL_RUNS and (node := self._span_id(run.parent_run_id)):
-            model_call_ended(node)
+        model_call_ended(run.id)
         if turn := current_turn():
             turn.open_runs.discard(run.id)
         span, said = self.get_span(run.id), run.extra.pop("said", None)
@@ -109,20 +124,29 @@ class RunTracer(OpenInferenceTracer):
 
     def _first_token(self, run_id: UUID) -> None:
         now = datetime.now(UTC)
+        model_call_ended(run_id)
         if span := self.get_span(run_id):
             span.set_attribute("langfuse.observation.completion_start_time", now.isoformat())
 
-    def _mark_cancelled(self, error: BaseException, run_id: UUID) -> bool:
+    def _tell(self, error: BaseException, run_id: UUID) -> bool:
+        """Give the run's span what this error means; returns whether it is a failure."""
         span = self.get_span(run_id)
-        if span and isinstance(error, CancelledError):
-            # A status of OK is final: the ERROR that follows does not replace it.
-            span.set_status(StatusCode.OK)
-            span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
-        return isinstance(error, CancelledError)
+        if not isinstance(error, Exception):
+            if span:
+                _end_early(span, cancelled=True, abandoned=_waited_for_thread(error))
+            return False
+        if _CONTROL in {kind.__name__ for kind in type(error).__mro__}:
+            if span:
+                _end_in_order(span, interrupted="Interrupt" in type(error).__name__)
+            return False
+        if span:
+            fail(span, error)
+        return True
 
-    def _span_id(self, run_id: UUID | None) -> int:
-        span = self.get_span(run_id) if run_id else None
-        return span.get_span_context().span_id if span else 0
+    @staticmethod
+    def _get_stacktrace(error: BaseException) -> str:
+        # It becomes the status of the span: one line. The stack is in the exception event.
+        return one_line(error)
 
 
 def instrument(provider: TracerProvider) -> None:
@@ -149,16 +173,21 @@ def tracer() -> RunTracer | None:
     return getattr(LangChainInstrumentor(), "_tracer", None)
 
 
-def end_runs(run_ids: Iterable[UUID], *, cancelled: bool) -> None:
+def end_runs(run_ids: Iterable[UUID], *, cancelled: bool, abandoned: bool) -> None:
     """End the spans of these runs, of those that are still open."""
     if run_tracer := tracer():
-        run_tracer.end_runs(run_ids, cancelled=cancelled)
+        run_tracer.end_runs(run_ids, cancelled=cancelled, abandoned=abandoned)
 
 
 def _bridge(name: str) -> None:
     module = _module(name)
     if module is None:
         return
+    with contained(f"bridge {name}"):
+        _wrap(module)
+
+
+def _wrap(module: Any) -> None:
     enter: Callable[..., Any] = module._set_config_context  # noqa: SLF001 - see uninstrument
 
     @wraps(enter)
@@ -184,6 +213,25 @@ def _module(name: str) -> Any:
         return import_module(name)
     except ModuleNotFoundError:
         return None
+
+
+def _end_early(span: Span, *, cancelled: bool, abandoned: bool) -> None:
+    # A status of OK is final: an ERROR that follows does not replace it.
+    span.set_status(StatusCode.OK)
+    marks = {"cancelled": cancelled, "abandoned": abandoned}
+    span.set_attributes({name: True for name, holds in marks.items() if holds})
+    span.set_attribute("langfuse.observation.level", "WARNING")
+
+
+def _end_in_order(span: Span, *, interrupted: bool) -> None:
+    span.set_status(StatusCode.OK)
+    if interrupted:
+        span.set_attribute("interrupted", True)
+
+
+def _waited_for_thread(error: BaseException) -> bool:
+    frames = list(walk_tb(error.__traceback__))
+    return bool(frames) and any(frame.f_code.co_name in _INTO_THREADS for frame, _ in frames[-2:])
 
 
 def _set_partial(span: Span, text: str) -> None:

@@ -1,26 +1,27 @@
 """The sampler's own rule: the HTTP call of a model's client is no span beside the model's."""
 
-from collections import Counter
 from collections.abc import Sequence
+from contextvars import ContextVar
+from uuid import UUID
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import Link, SpanKind, TraceState, get_current_span
 from opentelemetry.util.types import Attributes
 
-_calling: Counter[int] = Counter()
+_waiting: set[UUID] = set()
+_asked: ContextVar[UUID | None] = ContextVar("telemetry-model-call", default=None)
 
 
-def model_call_began(node_span_id: int) -> None:
-    """Note that a model is being called from the node with this span."""
-    _calling[node_span_id] += 1
+def model_call_began(run_id: UUID) -> None:
+    """Note that the current code asks a model; what its task does beside, in tasks of their own, is not meant."""
+    _waiting.add(run_id)
+    _asked.set(run_id)
 
 
-def model_call_ended(node_span_id: int) -> None:
-    """Note that the call is over."""
-    _calling[node_span_id] -= 1
-    if _calling[node_span_id] <= 0:
-        del _calling[node_span_id]
+def model_call_ended(run_id: UUID) -> None:
+    """Note that the model has begun to answer, or never will."""
+    _waiting.discard(run_id)
 
 
 class ModelHttpSampler(Sampler):
@@ -43,9 +44,9 @@ class ModelHttpSampler(Sampler):
         trace_state: TraceState | None = None,
     ) -> SamplingResult:
         """Return the decision."""
-        parent = get_current_span(parent_context).get_span_context()
-        if kind is SpanKind.CLIENT and parent.span_id in _calling:
-            return SamplingResult(Decision.DROP, None, parent.trace_state)
+        if kind is SpanKind.CLIENT and _asked.get() in _waiting:
+            state = get_current_span(parent_context).get_span_context().trace_state
+            return SamplingResult(Decision.DROP, None, state)
         return self._then.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
 
     def get_description(self) -> str:

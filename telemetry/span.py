@@ -1,30 +1,16 @@
 """Spans of our own: made, found, failed, told to others."""
 
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import langfuse, provider
-
-
-@dataclass(frozen=True)
-class TraceRef:
-    """The trace that the current span belongs to: ids in lower-case hex."""
-
-    trace_id: str
-    span_id: str
-    sampled: bool
-
-    @property
-    def url(self) -> str | None:
-        """The page that shows it, None until the backend has told where, or if it is not recorded."""
-        return langfuse.trace_url(self.trace_id) if self.sampled else None
+from telemetry import provider
+from telemetry.context import TraceRef
 
 
 @contextmanager
@@ -75,6 +61,15 @@ def reference(of: Span) -> TraceRef | None:
     return TraceRef(*ids, sampled=context.trace_flags.sampled)
 
 
+def link_to(trace_ref: TraceRef | None) -> Sequence[Link]:
+    """Return the link to that span, none without one."""
+    if trace_ref is None:
+        return ()
+    flags = TraceFlags(TraceFlags.SAMPLED if trace_ref.sampled else TraceFlags.DEFAULT)
+    ids = int(trace_ref.trace_id, 16), int(trace_ref.span_id, 16)
+    return (Link(SpanContext(*ids, is_remote=True, trace_flags=flags)),)
+
+
 @contextmanager
 def untraced() -> Iterator[None]:
     """Make no span and send no trace header inside: for polling, and for telemetry's own traffic."""
@@ -83,15 +78,25 @@ def untraced() -> Iterator[None]:
 
 
 def fail(span: Span, error: BaseException) -> None:
-    """Give the span the status that this error deserves; what only ended it early is no failure."""
+    """Give the span the status that this error deserves; what only ended it early is no failure.
+
+    The stack is told once in a trace, by the span that failed first; those above it have the line.
+    """
     if not isinstance(error, Exception):
         span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
         return
-    kind, stack = type(error).__qualname__, "".join(traceback.format_exception(error))
     span.set_status(Status(StatusCode.ERROR, one_line(error)))
-    span.add_event(
-        "exception", {"exception.type": kind, "exception.message": str(error), "exception.stacktrace": stack}
-    )
+    if _is_news(error, span.get_span_context().trace_id):
+        stack = "".join(traceback.format_exception(error))
+        said = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
+        span.add_event("exception", {**said, "exception.stacktrace": stack})
+
+
+def _is_news(error: Exception, trace_id: int) -> bool:
+    known = getattr(error, "_told_in_trace", None) == trace_id
+    with suppress(AttributeError):
+        error._told_in_trace = trace_id  # pyright: ignore[reportAttributeAccessIssue] # noqa: SLF001 - weak references to exceptions are not possible
+    return not known
 
 
 def one_line(error: BaseException) -> str:

@@ -15,10 +15,10 @@ from opentelemetry.trace import Span, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
 from telemetry import provider
-from telemetry.context import Scope, stamps
+from telemetry.context import Resumed, Scope, stamps
 from telemetry.failures import contained
 from telemetry.instrumentors import end_runs
-from telemetry.span import TraceRef, fail, reference
+from telemetry.span import TraceRef, fail, link_to, reference
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,9 @@ Work = Callable[["Turn[Any]"], Awaitable[None]]
 _TURN = otel.create_key("telemetry-turn")
 # How far the agent may run ahead of a slow reader.
 BUFFER = 64
-# How long a reader that leaves, or a service that stops, waits for the turn's own end.
+# How long cancelled work may take to stop; then the turn ends without it.
+PATIENCE_S = 0.15
+# How long a turn may take to leave its thread in order, and a service that stops waits for its turns.
 GRACE_S = 5.0
 
 _running: "set[Turn[Any]]" = set()
@@ -51,7 +53,7 @@ class Turn(Generic[T]):
     """One run of an agent in a task of its own; iterate over it for what the work emits.
 
     Whatever happens to the reader, the work is cancelled at most once, and the turn's span and all that LangChain left
-    open below it end exactly once.
+    open below it end exactly once. Work that does not heed its cancellation is left behind: it starts no new step.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Turn(Generic[T]):
         user_id: str | None = None,
         message: str = "",
         timeout_s: float | None = None,
+        resumes: Resumed | None = None,
     ) -> None:
         self.run_id = run_id
         self.session_id = session_id
@@ -75,23 +78,34 @@ class Turn(Generic[T]):
         self._began = time.monotonic()
         self._first_token_ms: int | None = None
         self._timeout_s = timeout_s
-        self._task: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._owner: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
         self._ended = asyncio.Event()
         self._cause = ""
         self._root = _root()
         self._stream: Span | None = None
-        self._read = False
-        inside = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=str(run_id)).enter()
-        self.span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
+        scope = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=str(run_id), resumes=resumes)
+        inside = scope.enter()
+        self.span = provider.tracer().start_span(
+            "turn", inside, attributes={"openinference.span.kind": "AGENT"}, links=link_to(resumes and resumes.trace)
+        )
+        if resumes:
+            self.span.set_attribute("langfuse.observation.metadata.waited_s", resumes.waited_s)
         self._tell("input.value", message)
-        self._inside = otel.set_value(_TURN, self, set_span_in_context(self.span, inside))
+        self._inside = set_span_in_context(self.span, inside)
         self._send, self._receive = anyio.create_memory_object_stream[T](BUFFER)
 
     @property
     def trace(self) -> TraceRef | None:
         """The trace that it is recorded in, None with tracing off."""
         return reference(self.span)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was cancelled, so that no new step may start."""
+        return bool(self._cause)
 
     def start(self, work: Work, settle: Work | None = None, *, streamed: bool = False) -> None:
         """Begin the work in a task whose context is the turn's.
@@ -103,9 +117,16 @@ class Turn(Generic[T]):
             self._stream = provider.tracer().start_span("stream", self._inside)
         loop = asyncio.get_running_loop()
         _running.add(self)
-        self._task = loop.create_task(self._run(work, settle), context=self._context())
+        self._work = loop.create_task(_run(work, self), context=_attached(otel.set_value(_TURN, self, self._inside)))
+        self._work.add_done_callback(self._stopped)
+        self._owner = loop.create_task(self._own(self._work, settle), context=_attached(self._inside))
         if self._timeout_s:
             self._timer = loop.call_later(self._timeout_s, self.cancel, "timeout")
+
+    def refuse(self, error: BaseException) -> None:
+        """End a turn whose work could not be started."""
+        self.status, self.error = "failed", error
+        self._end(left_behind=False)
 
     async def ended(self) -> None:
         """Return when the turn is over and its spans have ended."""
@@ -124,9 +145,10 @@ class Turn(Generic[T]):
 
     def cancel(self, cause: str) -> None:
         """End the work where it stands; only the first call has an effect."""
-        if self._task and self.status is None and not self._cause:
+        if self._work and not self._over.is_set() and not self._cause:
             self._cause = cause
-            self._task.cancel()
+            self._work.cancel()
+            self._work.get_loop().call_later(PATIENCE_S, self._over.set)
 
     async def __aiter__(self) -> AsyncIterator[T]:
         """Yield what the work emits, to its end; a reader that leaves cancels the work."""
@@ -134,83 +156,91 @@ class Turn(Generic[T]):
             async for item in self._receive:
                 yield item
         finally:
-            self.cancel("disconnect")
-            self._receive.close()
-            # The reader's own task may be cancelled over and over: the turn ends first all the same.
-            with anyio.move_on_after(GRACE_S, shield=True):
-                await self._ended.wait()
+            await self.leave()
 
-    async def streamed(self) -> AsyncIterator[T]:
-        """Yield as iterating does; the stream's span ends with the reader, or with the turn where none came."""
-        self._read = True
+    async def listen(self, silence_s: float) -> AsyncIterator[T | None]:
+        """Yield as iterating does, and None after each silence of this length."""
         try:
-            async for item in self:
+            while True:
+                item: T | None = None
+                with anyio.move_on_after(silence_s):
+                    item = await self._receive.receive()
                 yield item
+        except anyio.EndOfStream:
+            return
         finally:
-            self._end_stream()
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Cancel the work for a reader that goes, and return when the turn is over."""
+        self.cancel("disconnect")
+        self._receive.close()
+        # The reader's own task may be cancelled over and over: the turn ends first all the same.
+        with anyio.move_on_after(GRACE_S, shield=True):
+            await self._ended.wait()
+
+    def _stopped(self, work: "asyncio.Task[None]") -> None:
+        if not work.cancelled():
+            work.exception()  # else a late one is logged as never asked for
+        self._over.set()
+
+    async def _own(self, work: "asyncio.Task[None]", settle: Work | None) -> None:
+        try:
+            await self._over.wait()
+            self._conclude(work)
+            if settle:
+                async with asyncio.timeout(GRACE_S):
+                    await settle(self)
+        except Exception:
+            logger.exception("run %s could not be settled", self.run_id)
+        finally:
+            self._close(left_behind=not work.done())
+
+    def _conclude(self, work: "asyncio.Task[None]") -> None:
+        failed = None if not work.done() or work.cancelled() else work.exception()
+        if self._cause == "timeout":
+            self.error = TimeoutError(f"the turn took longer than {self._timeout_s:g} s")
+        elif not self._cause:
+            self.error = RuntimeError("the agent cancelled itself") if work.cancelled() else failed
+        if self.error:
+            self.status = "failed"
+        elif self._cause:
+            self.status = "cancelled"
+        else:
+            self.status = "waiting" if self.waits else "completed"
+
+    def _close(self, *, left_behind: bool) -> None:
+        if self._timer:
+            self._timer.cancel()
+        with contained("end a turn"):
+            self._end(left_behind=left_behind)
+        self._send.close()
+        self._ended.set()
+        _running.discard(self)
+
+    def _end(self, *, left_behind: bool) -> None:
+        self.status = self.status or "cancelled"
+        self._end_stream()
+        end_runs(list(self.open_runs), cancelled=self.stopping, abandoned=left_behind or not self.stopping)
+        if self.error:
+            fail(self.span, self.error)
+        elif self.status == "cancelled":
+            self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
+        cause = {"turn.cause": self._cause} if self._cause else {}
+        self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()} | cause)
+        self._tell("output.value", self.answer)
+        self.span.end()
+        # What a thread that nobody could stop still starts stays in the trace, and says so.
+        stamps(self._inside)["late"] = True
 
     def _end_stream(self) -> None:
         if self._stream:
             self._stream.set_attributes({f"stream.{name}": value for name, value in self._figures().items()})
             self._stream.end()
-            self._stream = None
 
     def _figures(self) -> dict[str, AttributeValue]:
         first = {} if self._first_token_ms is None else {"first_token_ms": self._first_token_ms}
         return {"status": self.status or "running", **first, **self.counts}
-
-    def _context(self) -> Context:
-        context = copy_context()
-        # This context was copied for the task and ends with it: there is nothing to detach.
-        context.run(otel.attach, self._inside)
-        return context
-
-    async def _run(self, work: Work, settle: Work | None) -> None:
-        try:
-            await work(self)
-            self.status = "waiting" if self.waits else "completed"
-        except asyncio.CancelledError:
-            self._stopped()
-        except Exception as error:  # noqa: BLE001 - whatever the agent raises is the turn's outcome, and shown as such
-            self._failed(error)
-        await self._close(settle)
-
-    async def _close(self, settle: Work | None) -> None:
-        if self._timer:
-            self._timer.cancel()
-        try:
-            if settle:
-                await settle(self)
-        except Exception:
-            logger.exception("run %s could not be settled", self.run_id)
-        with contained("end a turn"):
-            self._end()
-        self._send.close()
-        self._ended.set()
-        _running.discard(self)
-
-    def _stopped(self) -> None:
-        if self._cause == "timeout":
-            self._failed(TimeoutError(f"the turn took longer than {self._timeout_s:g} s"))
-        else:
-            self.status = "cancelled"
-
-    def _failed(self, error: Exception) -> None:
-        self.status, self.error = "failed", error
-
-    def _end(self) -> None:
-        if not self._read:
-            self._end_stream()
-        end_runs(list(self.open_runs), cancelled=self.status == "cancelled")
-        if self.error:
-            fail(self.span, self.error)
-        elif self.status == "cancelled":
-            self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
-        self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()})
-        self._tell("output.value", self.answer)
-        self.span.end()
-        # What a thread that nobody could stop still starts stays in the trace, and says so.
-        stamps(self._inside)["late"] = True
 
     def _tell(self, key: str, text: str) -> None:
         # A backend takes a trace's input and output from its root, which may be the request.
@@ -226,8 +256,22 @@ def cancel_turns(cause: str) -> None:
 
 
 async def drain() -> None:
-    """Cancel the turns that are under way and wait, not long, until they have ended."""
-    cancel_turns("shutdown")
+    """Cancel the turns that are under way in this event loop and wait, not long, until they have ended."""
+    loop = asyncio.get_running_loop()
+    ours = [turn for turn in list(_running) if turn._work and turn._work.get_loop() is loop]  # noqa: SLF001 - a turn's own module
+    for turn in ours:
+        turn.cancel("shutdown")
     with anyio.move_on_after(GRACE_S):
-        for turn in list(_running):
+        for turn in ours:
             await turn.ended()
+
+
+async def _run(work: Work, turn: Turn[Any]) -> None:
+    await work(turn)
+
+
+def _attached(inside: otel.Context) -> Context:
+    context = copy_context()
+    # This context was copied for a task and ends with it: there is nothing to detach.
+    context.run(otel.attach, inside)
+    return context

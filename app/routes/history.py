@@ -43,6 +43,7 @@ def _told(messages: Sequence[BaseMessage], runs: Sequence[Run]) -> Iterator[Chat
                 yield _human(run)
         if shown := to_chat(message, run.run_id if run else None, run.trace_id if run else None):
             yield shown
+    yield from (_human(run) for run in waiting if run.resumed)
 
 
 def _human(run: Run) -> ChatMessage:

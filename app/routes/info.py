@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from app.agents import AGENTS, DEFAULT_AGENT
+from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
 from app.schema import AgentInfo, ServiceInfo
 
@@ -12,6 +12,6 @@ router = APIRouter()
 @router.get("/info")
 async def info(request: Request, _: CallerDep) -> ServiceInfo:
     """Return the agents and the models."""
-    models, errors = request.app.state.models, request.app.state.agents.errors
-    agents = [AgentInfo(key=k, description=a.description, error=errors.get(k)) for k, a in AGENTS.items()]
+    models, errors, table = request.app.state.models, request.app.state.agents.errors, request.app.state.table
+    agents = [AgentInfo(key=k, description=a.description, error=errors.get(k)) for k, a in table.items()]
     return ServiceInfo(agents=agents, models=models.names, default_agent=DEFAULT_AGENT, default_model=models.default)

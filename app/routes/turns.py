@@ -8,8 +8,9 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
-from app.agents import AGENTS, DEFAULT_AGENT
+from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
 from app.errors import answer, first_complaint
 from app.models import UnknownModelError
@@ -18,6 +19,23 @@ from app.turns import AgentTurn, run_event
 from telemetry.span import one_line
 
 router = APIRouter()
+
+
+class TurnResponse(StreamingResponse):
+    """The events of a turn, which ends with it, even where nobody came to read a single one."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, turn: AgentTurn, keepalive_s: float) -> None:
+        super().__init__(_events(turn, keepalive_s), headers={"Cache-Control": "no-store"})
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._turn.leave()
 
 
 @router.post("/invoke", response_model=ChatMessage)
@@ -44,8 +62,7 @@ async def stream(
 ) -> StreamingResponse:
     """Stream the agent's answer as server-sent events."""
     turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), asked)
-    events = _alive(_events(turn), request.app.state.settings.keepalive_s)
-    return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return TurnResponse(turn, request.app.state.settings.keepalive_s)
 
 
 @router.post("/runs/{run_id}/cancel")
@@ -64,7 +81,7 @@ async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -
     graph = _agent(request, agent_id)
     try:
         request.app.state.models.get(asked.model)
-        options = AGENTS[agent_id].options.model_validate(asked.agent_config).model_dump()
+        options = request.app.state.table[agent_id].options.model_validate(asked.agent_config).model_dump()
     except UnknownModelError as error:
         raise HTTPException(422, str(error)) from error
     except ValidationError as error:
@@ -78,7 +95,7 @@ def _agent(request: Request, agent_id: str) -> CompiledStateGraph:
     if agent_id in agents.errors:
         raise HTTPException(503, f"The agent {agent_id} could not be loaded: {agents.errors[agent_id]}")
     if agent_id not in agents.graphs:
-        raise HTTPException(404, f"There is no agent {agent_id}; choose one of: {', '.join(AGENTS)}.")
+        raise HTTPException(404, f"There is no agent {agent_id}; choose one of: {', '.join(agents.graphs)}.")
     return agents.graphs[agent_id]
 
 
@@ -98,10 +115,10 @@ async def _when_gone(receive: Callable[[], Awaitable[Any]], turn: AgentTurn) -> 
     turn.cancel("disconnect")
 
 
-async def _events(turn: AgentTurn) -> AsyncIterator[str]:
+async def _events(turn: AgentTurn, keepalive_s: float) -> AsyncIterator[str]:
     yield _sse(run_event(turn))
-    async for item in turn.streamed():
-        yield _sse(item)
+    async for item in turn.listen(keepalive_s):
+        yield _sse(item) if item else ": alive\n\n"
     trace_id = turn.trace.trace_id if turn.trace else None
     if turn.error:
         kind, message = type(turn.error).__name__, one_line(turn.error)
@@ -113,20 +130,3 @@ async def _events(turn: AgentTurn) -> AsyncIterator[str]:
 
 def _sse(event: Any) -> str:
     return f"data: {event.model_dump_json()}\n\n"
-
-
-async def _alive(events: AsyncIterator[str], silence_s: float) -> AsyncIterator[str]:
-    pending = asyncio.ensure_future(anext(events, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait({pending}, timeout=silence_s)
-            if not done:
-                yield ": alive\n\n"
-                continue
-            item = pending.result()
-            if item is None:
-                return
-            yield item
-            pending = asyncio.ensure_future(anext(events, None))
-    finally:
-        pending.cancel()
