@@ -24,6 +24,7 @@ FILTERABLE = {
         "tool_call_id",
         "bytes",
         "success",
+        "waited_s",
     },
 }
 USAGE = {

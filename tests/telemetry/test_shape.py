@@ -1,7 +1,7 @@
 """What Langfuse shows of every agent and of every failure, and how it comes to be."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def _turn(client: AgentClient, agent: str, message: str, cancel: bool) -> str:
     return f"{root.get_span_context().trace_id:032x}"
 
 
-def _deliver(done: tuple[ReadableSpan, ...], receiver: Receiver) -> None:
+def _deliver(done: Sequence[ReadableSpan], receiver: Receiver) -> None:
     stages = wire.stages(Settings())
     body = b"".join(wire.prepare(span, stages) for span in done)
     answer = requests.post(
@@ -112,6 +112,19 @@ def test_every_agent_is_shown_whole(flow: str, talk: Talk, spans: Recorded) -> N
         assert trace.name == agent
         used = [each.usage for each in trace.of("generation")]
         assert sorted(map(str, used)) == sorted(map(str, _reported(trace, spans)))
+
+
+def test_the_rules_find_fault_with_the_plain_stack(talk: Talk, spans: Recorded) -> None:
+    """The same turn as the instrumentors leave it breaks rules that the test above holds: the rules can fail."""
+    (trace,) = talk("chatbot", "/fail")
+    ids = {each.span.span_id for each in trace.observations}
+    plain = [received for span in spans.settled() if (received := otlp.from_sdk(span)).span_id in ids]
+
+    wrong = violations(traces(plain)[0])
+
+    assert violations(trace) == []
+    assert any("no message of a chat" in each for each in wrong)
+    assert any("no line for people" in each for each in wrong)
 
 
 def test_tool_calls_are_recognised(talk: Talk) -> None:
