@@ -30,10 +30,11 @@ class Worker:
     pid: int
     done: Path
     log: Path
+    folder: Path
     fleet: "Fleet"
 
     def __post_init__(self) -> None:
-        [lock] = until(lambda: list(self.fleet.folder.glob(f"*-{self.pid}-*.lock")), PATIENCE_S, self._said)
+        [lock] = until(lambda: list(self.folder.glob(f"*-{self.pid}-*.lock")), PATIENCE_S, self._said)
         # Open it now: whoever adopts the file removes it.
         self._fd = os.open(lock, os.O_RDONLY)
 
@@ -41,6 +42,12 @@ class Worker:
     def committed(self) -> int:
         """The watermark that the process itself publishes."""
         return struct.unpack("<Q", os.pread(self._fd, 8, 0) or bytes(8))[0]
+
+    @property
+    def resident(self) -> int:
+        """Its memory in KiB."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
 
     def names(self, number: int) -> list[str]:
         """The names of its first spans."""
@@ -74,9 +81,8 @@ class Fleet:
     def __init__(self, process: "subprocess.Popen[str]", folder: Path, endpoint: str) -> None:
         self._process = process
         self._numbers = count()
-        self.folder = folder / "spool"
         self._logs = folder
-        self._env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "TELEMETRY_SPOOL_DIR": str(self.folder)}
+        self._env = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
 
     def start(
         self,
@@ -93,7 +99,7 @@ class Fleet:
         log = self._logs / f"{run}.log"
         settings = {**self._env, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "50", **(env or {})}
         pid = self.order(run=run, spans=spans, pace=pace, size=size, then=then, log=str(log), env=settings, **more)
-        return Worker(run, pid, log.with_suffix(".done"), log, self)
+        return Worker(run, pid, log.with_suffix(".done"), log, Path(settings["TELEMETRY_SPOOL_DIR"]), self)
 
     def order(self, **order: object) -> int:
         assert self._process.stdin
