@@ -25,7 +25,7 @@ class Server(uvicorn.Server):
 def main() -> int:
     """Serve until a signal says to stop; returns the exit code."""
     load_dotenv()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    _log_with_traces()
     try:
         settings = load_settings()
         telemetry.configure("agent-api")
@@ -36,6 +36,13 @@ def main() -> int:
     server = Server(uvicorn.Config(app, settings.host, settings.port, log_level="warning"))
     server.run()
     return 0 if server.started else 1
+
+
+def _log_with_traces() -> None:
+    handler = logging.StreamHandler()
+    known = {"otelTraceID": "0"}  # with tracing off nobody says it
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s trace=%(otelTraceID)s", defaults=known))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 if __name__ == "__main__":

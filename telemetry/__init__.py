@@ -8,6 +8,7 @@ from telemetry.provider import instrument_app as instrument
 from telemetry.settings import SettingsError
 from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
+from telemetry.traced import traced_node, traced_tool
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [
@@ -30,6 +31,8 @@ __all__ = [
     "span",
     "stats",
     "trace_url",
+    "traced_node",
+    "traced_tool",
     "trust",
     "untraced",
 ]

@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 from telemetry import instrumentors, langfuse, wire
 from telemetry.context import Stamper
+from telemetry.logs import Correlated, correlate
 from telemetry.processor import SpoolProcessor
 from telemetry.propagator import TrustedPropagator, trust
 from telemetry.quiet import Quiet
@@ -44,6 +45,7 @@ class Pipeline:
     quiet: Quiet
     spooling: SpoolProcessor | None = None
     propagator: TrustedPropagator = field(default_factory=TrustedPropagator)
+    logs: Correlated | None = None
 
 
 def configure(service: str) -> None:
@@ -66,7 +68,7 @@ def configure(service: str) -> None:
 
 
 def activate(pipeline: Pipeline, settings: Settings) -> None:
-    """Put a pipeline in force: propagators, instrumented libraries, links."""
+    """Put a pipeline in force: propagators, instrumented libraries, log records, links."""
     global _pipeline
     _pipeline = pipeline
     for host in settings.trusted_hosts:
@@ -74,6 +76,7 @@ def activate(pipeline: Pipeline, settings: Settings) -> None:
     propagate.set_global_textmap(pipeline.propagator)
     set_global_response_propagator(TraceResponsePropagator())
     langfuse.learn_links(settings)
+    pipeline.logs = correlate()
     instrumentors.instrument_libraries(pipeline.provider)
 
 
@@ -82,6 +85,8 @@ def deactivate() -> None:
     global _pipeline
     if _pipeline is not None:
         instrumentors.uninstrument_libraries()
+        if _pipeline.logs:
+            _pipeline.logs.undo()
         _pipeline = None
 
 
