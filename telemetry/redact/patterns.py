@@ -12,7 +12,7 @@ import re2
 from telemetry.redact import binary
 
 # What stands before a secret; in JSON it may be the end of an escape.
-_BEFORE = r"(?P<before>^|[^0-9A-Za-z]|\\[nrtbf]|\\u[0-9a-fA-F]{4})"
+_BEFORE = r"(?P<before>^|\\[nrtbf]|\\u[0-9a-fA-F]{4}|[^0-9A-Za-z])"
 
 _TOKENS = "|".join(
     (
@@ -123,6 +123,8 @@ def _bearer(match: Any) -> str | None:
 
 
 def _is_user_and_password(secret: str) -> bool:
+    found = re.match(r"[\w+/-]*", secret)
+    secret = found.group() if found else ""
     try:
         return b":" in b64decode(secret + "=" * (-len(secret) % 4), validate=True)
     except NotBase64:
@@ -162,12 +164,27 @@ def _parameter(match: Any) -> str | None:
     return f"{match['name']}[redacted parameter]" if looks_random(match["value"]) else None
 
 
+def _file(match: Any) -> str | None:
+    told = binary.base64(match["secret"])
+    return None if told is None else match["before"] + told
+
+
 def _card(match: Any) -> str | None:
-    digits = [int(each) for each in match["digits"] if each.isdigit()]
-    if not 13 <= len(digits) <= 19 or digits[0] not in (2, 3, 4, 5, 6) or len(set(digits)) < 2:
-        return None
-    doubled = [digit if at % 2 == 0 else sum(divmod(2 * digit, 10)) for at, digit in enumerate(reversed(digits))]
-    return f"{match['before']}[redacted card]{match['after']}" if sum(doubled) % 10 == 0 else None
+    # Other numbers may stand around a card's, no further away than its own groups from each other.
+    groups = re.split("([ -])", match["digits"])
+    for first in range(0, len(groups), 2):
+        for last in range(len(groups), first, -2):
+            if _is_card("".join(groups[first:last:2])):
+                around = "".join(groups[:first]), "".join(groups[last:])
+                return f"{match['before']}{around[0]}[redacted card]{around[1]}{match['after']}"
+    return None
+
+
+def _is_card(text: str) -> bool:
+    if not 13 <= len(text) <= 19 or text[0] not in "23456" or len(set(text)) < 2:
+        return False
+    digits = [int(digit) if at % 2 == 0 else sum(divmod(2 * int(digit), 10)) for at, digit in enumerate(text[::-1])]
+    return sum(digits) % 10 == 0
 
 
 SECRETS: tuple[Rule, ...] = (
@@ -175,7 +192,7 @@ SECRETS: tuple[Rule, ...] = (
     Rule(
         "file", r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=+-]+)*;base64,[0-9A-Za-z+/_=-]+", lambda m: binary.data_uri(m.group())
     ),
-    Rule("file", r"[0-9A-Za-z+/_-]{160,}={0,2}", lambda m: binary.base64(m.group())),
+    Rule("file", rf"{_BEFORE}(?P<secret>[0-9A-Za-z+/_-]{{160,}}={{0,2}})", _file),
     Rule("token", rf"{_BEFORE}eyJ[\w=-]{{10,}}\.[\w=-]+(?:\.[\w=-]*)*"),
     Rule("key", rf"{_BEFORE}(?:{_TOKENS})"),
     Rule("key", rf"{_BEFORE}(?P<secret>sk-[\w-]{{20,}})", _random("key")),
@@ -210,7 +227,7 @@ SECRETS: tuple[Rule, ...] = (
     ),
     Rule(
         "card",
-        r"(?P<before>^|[^0-9A-Za-z.]|\\[nrt])(?P<digits>[2-6](?:[0-9][ -]?){11,17}[0-9])"
+        r"(?P<before>^|\\[nrtbf]|\\u[0-9a-fA-F]{4}|[^0-9A-Za-z.])(?P<digits>[0-9](?:[ -]?[0-9]){12,23})"
         r"(?P<after>$|[^0-9A-Za-z.]|\.[^0-9]|\.$)",
         _card,
     ),

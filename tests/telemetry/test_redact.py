@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
@@ -21,11 +23,12 @@ from tests.processes import serve
 from tests.telemetry.planted import LOOKS, NAMES, OPEN_SESAME, ORDINARY, Plant, finished, plants
 
 PROTOBUF = "application/x-protobuf"
+FENCE = wire.fence(Settings())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fence() -> Fence:
-    return wire.fence(Settings())
+    return FENCE
 
 
 def sent(span: ReadableSpan, **environment: Any) -> otlp.Span:
@@ -126,6 +129,26 @@ def test_ordinary_text_keeps_its_meaning(text: str, fence: Fence) -> None:
 
     assert fence.text(text) == text
     assert fence.text(quoted) == quoted
+
+
+AROUND = st.text("\n\t\"'\\{}[]():;,<>&?#!|`~^*éß日🎉\x00 ", max_size=12)
+
+
+@settings(max_examples=300, deadline=None)
+@given(kind=st.sampled_from(sorted(LOOKS)), before=AROUND, after=AROUND, wraps=st.lists(st.booleans(), max_size=4))
+def test_a_secret_is_found_in_any_surroundings(kind: str, before: str, after: str, wraps: list[bool]) -> None:
+    """Whatever stands around a secret, and however often it was quoted as JSON, it goes and JSON stays JSON."""
+    found, secret = LOOKS[kind]
+    text = f"{before}{found}{after}"
+    for plain in wraps:
+        text = json.dumps({"content": [text]}, ensure_ascii=plain)
+
+    clean = FENCE.text(text)
+
+    assert secret not in clean
+    assert json.dumps(secret)[1:-1] not in clean
+    if wraps:
+        assert json.loads(clean)["content"]
 
 
 def test_what_stays_around_a_secret(fence: Fence) -> None:
