@@ -1,6 +1,7 @@
 """LangChain's messages, as the contract shows them."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolMessage
 
@@ -21,8 +22,13 @@ def to_chat(message: BaseMessage, run_id: str | None = None, trace_id: str | Non
         run_id=run_id,
         trace_id=trace_id,
         response_metadata=message.response_metadata,
-        custom_data={"status": message.status} if isinstance(message, ToolMessage) else {},
+        custom_data=_about(message) if isinstance(message, ToolMessage) else {},
     )
+
+
+def _about(message: ToolMessage) -> dict[str, Any]:
+    images = message.artifact.get("images") if isinstance(message.artifact, dict) else None
+    return {"status": message.status, **({"images": images} if images else {})}
 
 
 def tool_calls(message: BaseMessage) -> list:

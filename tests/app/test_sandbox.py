@@ -1,0 +1,137 @@
+"""A corpus of escapes: each fails cleanly, and whoever ran it goes on."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.sandbox import Limits, Outcome, run
+
+QUICK = Limits(wall_s=3, cpu_s=1)
+SECRET = "a-secret-of-the-service"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SERVICE_KEY", SECRET)
+    (tmp_path / "neighbour").write_text(SECRET)
+    return tmp_path / "thread"
+
+
+async def attempt(code: str, folder: Path, limits: Limits = QUICK) -> Outcome:
+    outcome = await run(code, folder, limits)
+    assert SECRET not in outcome.output
+    return outcome
+
+
+READS = {
+    "environment": "import os; print(dict(os.environ)); assert not set(os.environ) - {'LC_CTYPE'}; 1/0",
+    "environment of the parent": "import os; print(open(f'/proc/{os.getppid()}/environ').read())",
+    "memory of the parent": "import os; open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "a file of the system": "print(open('/etc/passwd').read())",
+    "the neighbouring folder": "print(open('../neighbour').read())",
+    "through a link": "import os; os.symlink('{outside}', 'link'); print(open('link').read())",
+    "the disk": "import os; os.mknod('disk', 0o60600, os.makedev(254, 0))",
+    "the interpreter, to write": "import os; open(os.__file__, 'a')",
+    "a mount": "import ctypes; assert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, b'') == 0",
+    "another root": "import os; os.chroot('/tmp')",
+    "another user": "import os; os.setuid(0)",
+}
+
+
+@pytest.mark.parametrize("name", READS)
+async def test_nothing_outside_can_be_read_or_changed(folder: Path, name: str) -> None:
+    """Neither the environment nor files nor privileges of the service are within reach."""
+    outcome = await attempt(READS[name].replace("{outside}", str(folder.parent / "neighbour")), folder)
+
+    assert (outcome.status, outcome.killed) == (1, "")
+
+
+async def test_no_network(folder: Path) -> None:
+    """Not even a server on this machine can be reached."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        outcome = await attempt(f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)", folder)
+
+    assert outcome.status == 1
+    assert "unreachable" in outcome.output
+
+
+async def test_no_signal_reaches_the_service(folder: Path) -> None:
+    """Whom it signals, it finds nobody but itself."""
+    code = "import os, signal\nfor who in (os.getppid(), 1, {pid}):\n    try: os.kill(who, signal.SIGKILL)\n"
+    code += "    except OSError as error: print(error)\nprint('done')"
+    outcome = await attempt(code.replace("{pid}", str(os.getpid())), folder)
+
+    assert "No such process" in outcome.output
+
+
+BOMBS = {
+    "fork": ("import os\nwhile True: os.fork()", ""),
+    "threads": (
+        "import threading, time\nfor n in range(99): threading.Thread(target=time.sleep, args=(9,)).start()",
+        "wall time",
+    ),
+    "memory": ("x = bytearray(10**10)", ""),
+    "memory in steps": ("x = []\nwhile True: x.append(bytearray(10**7))", ""),
+    "a large file": ("with open('f', 'wb') as f:\n    while True: f.write(bytes(10**6))", ""),
+    "a full /tmp": ("for n in range(99): open(f'/tmp/{n}', 'wb').write(bytes(10**6))", ""),
+    "many open files": ("fs = [open('/dev/null') for n in range(999)]", ""),
+    "endless output": ("while True: print('x' * 1000)", "output"),
+    "busy": ("while True: pass", "cpu time"),
+    "idle": ("import time; time.sleep(99)", "wall time"),
+    "silent and idle": ("import os, time; os.close(1); os.close(2); time.sleep(99)", "wall time"),
+    "deaf": ("import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(99)", "wall time"),
+    "segmentation fault": ("import ctypes; ctypes.string_at(0)", "signal 11"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+async def test_a_bomb_ends_by_itself_or_by_a_limit(folder: Path, name: str) -> None:
+    """Whatever it uses without end is ended, with the limit's name where a limit ended it; no process is left."""
+    code, killed = BOMBS[name]
+    outcome = await attempt(code, folder)
+
+    assert (outcome.status != 0, outcome.killed) == (True, killed)
+    assert len(outcome.output) <= QUICK.output_bytes
+    assert _left(folder) == []
+
+
+async def test_a_child_that_was_left_behind_dies(folder: Path) -> None:
+    """What forks itself away ends with the code that started it."""
+    code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.close(1); os.close(2)\n    time.sleep(99)"
+    outcome = await attempt(code, folder)
+
+    assert (outcome.status, outcome.killed) == (0, "")
+    assert _left(folder) == []
+
+
+async def test_it_says_what_was_used(folder: Path) -> None:
+    """CPU time and peak memory are measured."""
+    outcome = await attempt("x = bytearray(100_000_000)\nsum(range(3_000_000))", folder)
+
+    assert outcome.output == "4499998500000\n"
+    assert outcome.cpu_s > 0.02
+    assert outcome.peak_bytes > 100_000_000
+
+
+async def test_only_files_remain(folder: Path) -> None:
+    """Names are gone with the process, files of the thread's folder stay, those in /tmp do not."""
+    await attempt("x = 1; open('kept', 'w').write('y'); open('/tmp/gone', 'w').write('z')", folder)
+    outcome = await attempt("import os; print(open('kept').read(), os.listdir('/tmp'), 'x' in globals())", folder)
+
+    assert outcome.output == "y [] False\n"
+
+
+def _left(folder: Path) -> list[str]:
+    """Processes that hold the folder as their own; the sandbox's own name is the folder's."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in words:
+            found.append(words.decode(errors="replace"))
+    return found
