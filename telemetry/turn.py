@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
+from weakref import finalize
 
 import anyio
 from opentelemetry import context as otel
@@ -96,6 +97,8 @@ class Turn(Generic[T]):
         self._tell("input.value", message)
         self._inside = set_span_in_context(self.span, inside)
         self._send, self._receive = anyio.create_memory_object_stream[T](BUFFER)
+        # A turn may find no reader.
+        finalize(self, self._receive.close)
 
     @property
     def trace(self) -> TraceRef | None:
