@@ -45,6 +45,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("transfer_to_clock", rf"(?P<task>{TIME})"),
     ("search", r"(?:search for|look up) (?P<query>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
     ("read_passage", r"\bread (?P<title>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
+    ("long_work", r"work for (?P<seconds>\d{1,4}(?:\.\d{1,3})?) seconds"),
     ("python_repl", r"`{1,3}(?:python\n|py\n|\n)?(?P<code>[^`]{1,8000})`{1,3}"),
     ("book_table", r"book (?:a )?table(?: for (?P<people>\d{1,4}))?(?: at (?P<time>[\d:]{1,5}))?"),
 )

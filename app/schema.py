@@ -117,6 +117,17 @@ class InterruptEvent(BaseModel):
     value: Any
 
 
+class TaskEvent(BaseModel):
+    """How far a task of the agent is."""
+
+    type: Literal["task"] = "task"
+    task_id: str
+    name: str
+    state: Literal["started", "progress", "finished"]
+    result: Literal["success", "error", "cancelled"] | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
 class ErrorEvent(BaseModel):
     """The turn failed."""
 
@@ -136,5 +147,6 @@ class EndEvent(BaseModel):
 
 
 StreamEvent = Annotated[
-    RunEvent | TokenEvent | MessageEvent | InterruptEvent | ErrorEvent | EndEvent, Field(discriminator="type")
+    RunEvent | TokenEvent | MessageEvent | InterruptEvent | TaskEvent | ErrorEvent | EndEvent,
+    Field(discriminator="type"),
 ]

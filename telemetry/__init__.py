@@ -8,12 +8,14 @@ from telemetry.provider import instrument_app as instrument
 from telemetry.settings import SettingsError
 from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
+from telemetry.task import Task, end_tasks
 from telemetry.traced import traced_node, traced_tool
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [
     "Resumed",
     "SettingsError",
+    "Task",
     "TraceRef",
     "Turn",
     "cancel_turns",
@@ -23,6 +25,7 @@ __all__ = [
     "current_trace",
     "current_turn",
     "drain",
+    "end_tasks",
     "event",
     "get_span",
     "instrument",

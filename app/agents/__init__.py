@@ -37,6 +37,7 @@ AGENTS: Mapping[str, Agent] = {
     "supervisor": Agent("Hands sums and the time to two workers.", "app.agents.supervisor:build"),
     "interrupt": Agent("Books a table, once you agree.", "app.agents.interrupt:build"),
     "research": Agent("Looks things up in a small library on tracing.", "app.agents.research:build", ResearchOptions),
+    "bg-task": Agent("Works for a while, and says how far it is.", "app.agents.bg_task:build"),
     "coding": Agent("Writes Python and runs it, shut in.", "app.agents.coding:build"),
 }
 DEFAULT_AGENT = "chatbot"
