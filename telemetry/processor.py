@@ -1,6 +1,7 @@
 """The processor that spans end in: it only enqueues; a thread writes them to the spool, another delivers."""
 
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -9,12 +10,14 @@ from base64 import b64decode
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from weakref import WeakSet
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import StatusCode, format_trace_id
 
 from telemetry import failures, spool
 from telemetry.deliver import Deliverer
@@ -37,9 +40,13 @@ MEMORY_BYTES = 64 * 1024 * 1024
 FAREWELL_S = 2.0
 ADOPT_EVERY = 5  # ticks
 LAGS = 2048
+# How long the end of a turn waits for its verdict to be on disk.
+VERDICT_S = 2.0
 _SHORTENED = SHORTENED.encode()
 _REDACTED = b"[redacted"
 
+# What is written of a span: when it ended, its trace, whether it tells of an error, and its bytes.
+Record = tuple[float, str, bool, bytes]
 Prepare = Callable[[ReadableSpan], bytes]
 
 
@@ -73,6 +80,16 @@ class SpoolProcessor(SpanProcessor):
         self.outbox = Outbox(self._settings, self._prepare, self._interval_s)
 
 
+@dataclass
+class Verdict:
+    """The question whether a trace is kept, on its way through the queue behind the spans that ended before it."""
+
+    trace: str
+    wanted: bool | None
+    kept: bool = True
+    known: threading.Event = field(default_factory=threading.Event)
+
+
 class Outbox:
     """What one process has of ended spans: pending in memory, and in spools; its threads start with the first one."""
 
@@ -86,7 +103,8 @@ class Outbox:
         self.set_aside = 0
         self.disk_errors = 0
         self._prepare = prepare
-        self._pending: deque[ReadableSpan] = deque()
+        self._pending: deque[ReadableSpan | Verdict] = deque()
+        self._verdicts: dict[str, bool] = {}
         self._committing = threading.RLock()
         self._changing = threading.RLock()
         self._wake = threading.Event()
@@ -111,7 +129,24 @@ class Outbox:
         if self._closed:
             self.dropped["after the end"] += 1
             return
-        self._pending.append(span)
+        self._enqueue(span)
+
+    def decide(self, trace: str, wanted: bool | None) -> bool:
+        """Return whether the trace is kept, as soon as that is on disk; where it cannot be told in time, it is.
+
+        `wanted` is what is known already; None asks for the rule: errors among its spans, else the set share.
+        """
+        if self.settings.keep_rate is None or self._closed:
+            return True
+        verdict = Verdict(trace, wanted)
+        self._enqueue(verdict)
+        if not verdict.known.wait(VERDICT_S):
+            self._enqueue(Verdict(trace, wanted=True))
+            return True
+        return verdict.kept
+
+    def _enqueue(self, item: "ReadableSpan | Verdict") -> None:
+        self._pending.append(item)
         if not self._started:
             self.start()
         if self.settings.spool_write_through or len(self._pending) > MOST_PENDING:
@@ -161,7 +196,11 @@ class Outbox:
         """Put dead letters behind what waits."""
         with self._committing:
             for start in range(0, len(letters), GROUP):
-                self._store([(letter.at, letter.body) for letter in letters[start : start + GROUP]])
+                self._requeue([(letter.at, letter.body) for letter in letters[start : start + GROUP]])
+
+    def _requeue(self, records: Sequence[tuple[float, bytes]]) -> None:
+        (self._file or self._memory).append(SPAN, records)
+        self.deliverer.wake()
 
     def close(self) -> None:
         """Write what is pending, deliver while the backend answers, stop."""
@@ -213,8 +252,11 @@ class Outbox:
             pass
 
     def _commit(self) -> int:
-        """Write one group of the pending spans, oldest first; returns how many."""
+        """Write one group of the pending spans, oldest first, or pass one verdict; returns how many."""
         with self._committing:
+            if self._pending and isinstance(self._pending[0], Verdict):
+                self._pass(self._pending.popleft())  # pyright: ignore[reportArgumentType] - asked for above
+                return 1
             spans, records = self._group()
             if records:
                 self._store(records)
@@ -223,32 +265,61 @@ class Outbox:
             self.deliverer.wake()
         return len(spans)
 
-    def _group(self) -> tuple[list[ReadableSpan], list[tuple[float, bytes]]]:
+    def _group(self) -> tuple[list[ReadableSpan], list[Record]]:
         spans: list[ReadableSpan] = []
-        records: list[tuple[float, bytes]] = []
+        records: list[Record] = []
         size, deadline = 0, time.perf_counter() + GROUP_S
         while self._pending and len(spans) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
-            span = self._pending.popleft()
-            spans.append(span)
+            span = self._pending[0]
+            if isinstance(span, Verdict):
+                break
+            self._pending.popleft()
             body = self._prepare(span)
-            records.append(((span.end_time or time.time_ns()) / 1e9, body))
+            spans.append(span)
+            records.append(_record(span, body))
             size += len(body)
             self.counts["shortened"] += _SHORTENED in body
             self.counts["redacted"] += _REDACTED in body
         return spans, records
 
-    def _store(self, records: list[tuple[float, bytes]]) -> None:
+    def _store(self, records: Sequence[Record]) -> None:
         try:
             if self._file:
-                self._file.append(SPAN, records)
-                self._trim(self._file, self.settings.spool_max_bytes)
+                self._put_into(self._file, records, self.settings.spool_max_bytes)
                 return
         except sqlite3.OperationalError as error:
             self._file_failed(error)
         except sqlite3.DatabaseError:
             self._broken(self._file)
-        self._memory.append(SPAN, records)
-        self._trim(self._memory, min(MEMORY_BYTES, self.settings.spool_max_bytes))
+        self._put_into(self._memory, records, min(MEMORY_BYTES, self.settings.spool_max_bytes))
+
+    def _put_into(self, spool: Spool, records: Sequence[Record], most_bytes: int) -> None:
+        holds = self.settings.keep_rate is not None
+        held = [record for record in records if holds and not self._verdicts.get(record[1])]
+        if held:
+            spool.hold(SPAN, held)
+        if len(held) < len(records):
+            sent = records if not held else [record for record in records if self._verdicts.get(record[1])]
+            spool.append(SPAN, [(at, body) for at, _, _, body in sent])
+            self._trim(spool, most_bytes)
+
+    def _pass(self, verdict: Verdict) -> None:
+        """Decide, with all of the trace's spans so far in the spool, and remember it there."""
+        own = self._own()
+        kept = (
+            bool(verdict.wanted)
+            or any(spool.tells_of_error(verdict.trace) for spool in own)
+            or (verdict.wanted is None and _in_share(verdict.trace, self.settings.keep_rate or 0.0))
+        )
+        try:
+            for spool in self.spools():
+                spool.rule(verdict.trace, kept, time.time())
+        except sqlite3.DatabaseError as error:
+            failures.count("write a verdict", error)
+            return
+        self._verdicts[verdict.trace] = verdict.kept = kept
+        verdict.known.set()
+        self.deliverer.wake()
 
     def _measure(self, spans: list[ReadableSpan]) -> None:
         now = time.time_ns()
@@ -299,28 +370,60 @@ class Outbox:
 
     def _tick(self) -> None:
         """Look after the files: too old ones, and those of the dead. The deliverer calls it, about once a second."""
-        oldest = time.time() - self.settings.spool_max_age
+        for each in [each for each in self.spools() if not self._tend(each)]:
+            self._broken(each)
         with self._changing:
-            for each in self.spools():
-                with suppress(sqlite3.OperationalError):  # a full disk; next time
-                    self.dropped["too old"] += each.trim(self.settings.spool_max_bytes, oldest)
             self._let_go()
             if self.settings.spool and self._ticks % ADOPT_EVERY == 0:
                 self._adopt()
                 self.folder = spool.survey(self._folder(), self.spools())
         self._ticks += 1
 
+    def _tend(self, each: Spool) -> bool:
+        """Drop what is too old; returns whether the file can be read."""
+        try:
+            self.dropped["too old"] += each.trim(
+                self.settings.spool_max_bytes, time.time() - self.settings.spool_max_age
+            )
+            if self.settings.keep_rate is not None or each in self._adopted:
+                self._settle_held(each)
+            each.waiting()
+        except sqlite3.OperationalError:
+            return True  # a full disk; next time
+        except sqlite3.DatabaseError:
+            return False
+        return True
+
     def _adopt(self) -> None:
         for claim in spool.adoptable(self._folder(), self.destination):
             adopted = spool.adopt(claim)
             if adopted:
                 self._adopted.append(adopted)
+                # What a dead process had not decided is kept, unless the rest of the trace was dropped here.
+                dropped = [trace for trace, kept in adopted.verdicts().items() if not kept]
+                for trace in [*dropped, *adopted.undecided(math.inf)]:
+                    adopted.rule(trace, self._verdicts.get(trace, trace not in dropped), time.time())
             elif not claim.path.exists():
                 self.set_aside += 1
 
+    def _settle_held(self, each: Spool) -> None:
+        """Keep what nobody has decided about in time, and drop what nobody has brought back."""
+        before = time.time() - self.settings.hold_s
+        forget = time.time() - 10 * self.settings.hold_s  # so late may a span of the trace still end
+        with self._committing:
+            for trace in each.undecided(before):
+                each.rule(trace, kept=True, at=time.time())
+                self._verdicts[trace] = True
+            self.dropped["not kept"] += each.let_go(before, forget)
+            if each.held[1] > self.settings.spool_max_bytes:
+                self.dropped["not kept"] += each.let_go(math.inf, forget)
+            if each is self._memory:  # it is told of every verdict, whatever becomes of files
+                known = each.verdicts()
+                self._verdicts = {trace: kept for trace, kept in self._verdicts.items() if trace in known}
+
     def _let_go(self) -> None:
         """Remove adopted files that have nothing to deliver any more; their dead letters move to our own."""
-        for each in [each for each in self._adopted if each.is_empty]:
+        for each in [each for each in self._adopted if each.is_empty and each.held == (0, 0)]:
             letters = each.dead()
             if letters and self._file:
                 self._file.keep_dead(letters)
@@ -359,6 +462,16 @@ def destination(settings: Settings) -> str:
     with suppress(ValueError):
         user = b64decode(credentials).partition(b":")[0] if scheme.lower() == "basic" else b""
     return sha256(f"{settings.endpoint} {user.hex()}".encode()).hexdigest()[:8]
+
+
+def _record(span: ReadableSpan, body: bytes) -> Record:
+    trace = format_trace_id(span.context.trace_id) if span.context else ""
+    return (span.end_time or time.time_ns()) / 1e9, trace, span.status.status_code is StatusCode.ERROR, body
+
+
+def _in_share(trace: str, rate: float) -> bool:
+    """Whether a trace is among the share that is kept: the same for everybody who asks."""
+    return int(trace[-16:] or "0", 16) < round(rate * 2**64)
 
 
 _processors: "WeakSet[SpoolProcessor]" = WeakSet()

@@ -140,6 +140,21 @@ class Settings(BaseSettings):
         alias="TELEMETRY_SPOOL_FSYNC",
         description="true waits for the disk at each write: a power cut loses nothing that was written",
     )
+    keep_rate: Rate | None = Field(
+        default=None,
+        alias="TELEMETRY_KEEP_RATE",
+        description="share of the ordinary turns whose traces are kept, beside those that failed or were slow, decided "
+        "when they end; without it every span goes at once",
+    )
+    slow_s: float = Field(
+        default=10, alias="TELEMETRY_SLOW_S", gt=0, description="seconds from which a turn is slow, and kept"
+    )
+    hold_s: float = Field(
+        default=300,
+        alias="TELEMETRY_HOLD_S",
+        gt=0,
+        description="seconds for which a trace that is not kept can still be brought back, by feedback for one",
+    )
     langfuse_host: str | None = Field(
         default=None,
         validation_alias=AliasChoices("LANGFUSE_BASE_URL", "LANGFUSE_HOST"),

@@ -29,6 +29,13 @@ CREATE TABLE waiting (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT N
 CREATE TABLE dead (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT NULL, reason TEXT NOT NULL, body BLOB NOT NULL
 );
+-- Rows of traces that are not kept, or not yet.
+CREATE TABLE held (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT NULL, trace TEXT NOT NULL, error INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX held_trace ON held (trace, error);
+CREATE TABLE verdict (trace TEXT PRIMARY KEY, kept INTEGER NOT NULL, at REAL NOT NULL);
 """
 _MARKS = struct.Struct("<QQ")
 
@@ -198,6 +205,73 @@ class Spool:
             self.claim.committed += len(records)
         self._count(len(records), sum(len(body) for _, body in records))
 
+    def hold(self, kind: str, records: Sequence[tuple[float, str, bool, bytes]]) -> None:
+        """Commit records, each with its time, its trace and whether it tells of an error, without sending them yet."""
+        places = ",".join(["(?,?,?,?,?)"] * len(records))
+        with self._writing:
+            values = [field for record in records for field in (kind, *record)]
+            self._write.execute(f"INSERT INTO held (kind, at, trace, error, body) VALUES {places}", values)  # noqa: S608 - question marks only
+            self.claim.committed += len(records)
+
+    def rule(self, trace: str, kept: bool, at: float) -> None:
+        """Remember whether a trace is kept; the rows of one that is are sent from now on, behind all that waits."""
+        with self._writing, self._write:
+            self._write.execute("BEGIN IMMEDIATE")
+            self._write.execute("INSERT OR REPLACE INTO verdict VALUES (?,?,?)", (trace, kept, at))
+            if kept:
+                self._release(trace)
+
+    def _release(self, trace: str) -> None:
+        rows, size = self._write.execute(
+            "SELECT count(*), ifnull(sum(length(body)), 0) FROM held WHERE trace = ?", (trace,)
+        ).fetchone()
+        self._write.execute(
+            "INSERT INTO waiting SELECT ? + row_number() OVER (ORDER BY seq), kind, at, body FROM held WHERE trace = ?",
+            (self._next - 1, trace),
+        )
+        self._write.execute("DELETE FROM held WHERE trace = ?", (trace,))
+        self._next += rows
+        self._count(rows, size)
+
+    def tells_of_error(self, trace: str) -> bool:
+        """Whether a held row of this trace does."""
+        with self._writing:
+            found = self._write.execute("SELECT 1 FROM held WHERE trace = ? AND error LIMIT 1", (trace,)).fetchone()
+        return found is not None
+
+    def undecided(self, before: float) -> list[str]:
+        """Return the traces with held rows that began before this time and have no verdict."""
+        with self._writing:
+            found = self._write.execute(
+                "SELECT trace FROM held WHERE trace NOT IN (SELECT trace FROM verdict)"
+                " GROUP BY trace HAVING min(at) < ? ORDER BY min(seq)",
+                (before,),
+            ).fetchall()
+        return [trace for (trace,) in found]
+
+    def verdicts(self) -> dict[str, bool]:
+        """Return what was decided about traces."""
+        with self._writing:
+            return {trace: bool(kept) for trace, kept in self._write.execute("SELECT trace, kept FROM verdict")}
+
+    def let_go(self, before: float, forget: float) -> int:
+        """Drop the held rows of traces that were not kept, decided before this time; returns how many.
+
+        Verdicts from before the time to `forget` are gone as well.
+        """
+        with self._writing:
+            dropped = self._write.execute(
+                "DELETE FROM held WHERE trace IN (SELECT trace FROM verdict WHERE NOT kept AND at < ?)", (before,)
+            ).rowcount
+            self._write.execute("DELETE FROM verdict WHERE at < ? AND trace NOT IN (SELECT trace FROM held)", (forget,))
+        return dropped
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many rows are held, and their bytes."""
+        with self._writing:
+            return self._write.execute("SELECT count(*), ifnull(sum(length(body)), 0) FROM held").fetchone()
+
     def take(self, kind: str, most_bytes: int, most_rows: int, *, after: int = 0, skip: int = 0) -> list[Row]:
         """Return the first rows that fit, at least one if any waits."""
         with self._reading:
@@ -308,7 +382,7 @@ class Spool:
     def close(self) -> None:
         """Close the file; one with nothing in it goes, any other stays for whoever adopts it."""
         with self._writing, self._reading:
-            empty = self.is_empty and not self.dead()
+            empty = self.is_empty and not self.dead() and self.held == (0, 0)
             self._disconnect()
         if isinstance(self.claim, Claim):
             if empty:
@@ -429,11 +503,18 @@ def forget_dead(database: Path, letters: Iterable[DeadLetter]) -> None:
 def survey(folder: Path, ours: Iterable[Spool]) -> Folder:
     """Return what waits in the folder; of our own files without a look at the disk."""
     known = {spool.name: spool for spool in ours if spool.on_disk}
-    found = [
-        known[path.stem].waiting() if path.stem in known else look(path) or Waiting() for path in folder.glob("*.db")
-    ]
+    found = [_waiting(known.get(path.stem), path) for path in folder.glob("*.db")]
     rows, sizes, ages, dead = zip(*found, strict=True) if found else ([0], [0], [0.0], [0])
     return Folder(len(found), Waiting(sum(rows), sum(sizes), max(ages), sum(dead)))
+
+
+def _waiting(ours: Spool | None, database: Path) -> Waiting:
+    if ours is None:
+        return look(database) or Waiting()
+    try:
+        return ours.waiting()
+    except sqlite3.Error:  # broken, or replaced at this moment
+        return Waiting()
 
 
 def _fitting(rows: Iterable[Row], most_bytes: int) -> Iterator[Row]:

@@ -97,7 +97,7 @@ class Fleet:
         """A new worker; when its spans have ended it exits, or waits for a signal."""
         run = f"r{next(self._numbers)}"
         log = self._logs / f"{run}.log"
-        settings = {**self._env, "OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_BSP_SCHEDULE_DELAY": "50", **(env or {})}
+        settings = {**self._env, "OTEL_EXPORTER_OTLP_TIMEOUT": "2", "OTEL_BSP_SCHEDULE_DELAY": "50", **(env or {})}
         pid = self.order(run=run, spans=spans, pace=pace, size=size, then=then, log=str(log), env=settings, **more)
         return Worker(run, pid, log.with_suffix(".done"), log, Path(settings["TELEMETRY_SPOOL_DIR"]), self)
 
@@ -116,6 +116,8 @@ class Backend:
         self._now = Receiver()
         self._now.__enter__()
         self._gone: list[Receiver] = []
+        self._names: Counter[str] = Counter()
+        self._counted: dict[int, int] = {}
         self.port = int(self._now.endpoint.rsplit(":", 1)[1])
         self.endpoint = self._now.endpoint
 
@@ -142,13 +144,19 @@ class Backend:
     @property
     def requests(self) -> list[Request]:
         """Every request there was."""
-        return [request for receiver in (*self._gone, self._now) for request in receiver.requests]
+        return [request for receiver in self._receivers() for request in receiver.requests]
 
     @property
     def names(self) -> Counter[str]:
         """How often each span was accepted."""
-        receivers = [*self._gone, *([self._now] if self._now not in self._gone else [])]
-        return Counter(span.name for receiver in receivers for span in receiver.spans)
+        for receiver in self._receivers():
+            spans = receiver.spans
+            self._names.update(span.name for span in spans[self._counted.get(id(receiver), 0) :])
+            self._counted[id(receiver)] = len(spans)
+        return self._names
+
+    def _receivers(self) -> list[Receiver]:
+        return [*self._gone, *([self._now] if self._now not in self._gone else [])]
 
     def has(self, names: list[str]) -> bool:
         """Whether all of these were accepted."""

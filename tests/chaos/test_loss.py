@@ -23,7 +23,7 @@ class Scale:
 
 
 SHORT = Scale(fault_s=0.6, spans=150, size=200)
-FULL = Scale(fault_s=10, spans=2500, size=2000)
+FULL = Scale(fault_s=8, spans=2500, size=2000)
 DOWN = Scale(fault_s=60, spans=12_000, size=500)
 
 
@@ -33,7 +33,7 @@ def full(fault: str) -> Scale:
 
 def check(backend: Backend, workers: list[Worker], expected: list[str], figures: dict[str, Any], kills: int) -> None:
     """All that was expected has arrived, and no more requests came twice than processes were killed."""
-    until(lambda: backend.has(expected), PATIENCE_S * 2, lambda: f"{len(set(expected) - backend.names.keys())} lost")
+    until(lambda: backend.has(expected), PATIENCE_S * 4, lambda: f"{len(set(expected) - backend.names.keys())} lost")
     for worker in workers:
         worker.stop()
     names = backend.names
@@ -53,7 +53,7 @@ def ride(fleet: Fleet, backend: Backend, fault: str, scale: Scale, figures: dict
     backend.fail(fault)
     time.sleep(scale.fault_s)
     backend.mend()
-    until(worker.worked, PATIENCE_S * 2)
+    until(worker.worked, PATIENCE_S * 4)
     check(backend, [worker], worker.names(scale.spans), figures, 0)
 
 
@@ -75,7 +75,7 @@ def terminate(fleet: Fleet, backend: Backend, fault: str, scale: Scale, figures:
     worker = fleet.start(scale.spans, pace=0.001, size=size_for(fault, scale))
     until(lambda: worker.committed > scale.spans // 10, PATIENCE_S)
     backend.fail(fault)
-    until(worker.worked, PATIENCE_S)
+    until(worker.worked, PATIENCE_S * 4)
     worker.stop()
     time.sleep(scale.fault_s / 10)
     backend.mend()

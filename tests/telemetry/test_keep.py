@@ -1,0 +1,174 @@
+"""Traces that are kept or not when their end is known: held, decided once, brought back, adopted."""
+
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from opentelemetry.trace import StatusCode, Tracer, format_trace_id, set_span_in_context
+
+from telemetry.processor import Outbox
+from telemetry.receiver import Receiver
+from tests.processes import until
+from tests.telemetry.spooling import hasten, spooling
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    hasten(monkeypatch)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as receiver:
+        yield receiver
+
+
+def trace(tracer: Tracer, *, fails: bool = False, late: int = 0) -> tuple[str, list[object]]:
+    """A trace of a root and two children; the ends of the last `late` spans are left to the caller."""
+    root = tracer.start_span("root")
+    inside = set_span_in_context(root)
+    spans = [tracer.start_span(f"child-{n}", inside) for n in range(2)]
+    if fails:
+        spans[0].set_status(StatusCode.ERROR, "broken")
+    spans.append(root)
+    for span in spans[: len(spans) - late]:
+        span.end()
+    return format_trace_id(root.get_span_context().trace_id), list(spans[len(spans) - late :])
+
+
+def whole(receiver: Receiver) -> dict[str, int]:
+    """How many spans of each trace arrived."""
+    found: dict[str, int] = {}
+    for span in receiver.spans:
+        found[span.trace_id] = found.get(span.trace_id, 0) + 1
+    return found
+
+
+def settled(outbox: Outbox) -> bool:
+    return outbox.flush(10)
+
+
+def test_spans_wait_for_the_verdict(receiver: Receiver, tmp_path: Path) -> None:
+    """Nothing of a trace is sent before its end is known, all of it afterwards."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        kept, _ = trace(tracer)
+        assert settled(outbox)
+        assert receiver.requests == []
+        assert outbox.decide(kept, True)
+        receiver.wait(3)
+    assert whole(receiver) == {kept: 3}
+
+
+def test_errors_are_always_kept(receiver: Receiver, tmp_path: Path) -> None:
+    """An error anywhere in the trace keeps all of it, whatever is wanted."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        broken, _ = trace(tracer, fails=True)
+        fine, _ = trace(tracer)
+        also, _ = trace(tracer, fails=True)
+        assert outbox.decide(broken, None)
+        assert outbox.decide(also, False)
+        assert not outbox.decide(fine, None)
+    assert whole(receiver) == {broken: 3, also: 3}
+
+
+def test_the_share_is_right_and_the_same_for_everybody(receiver: Receiver, tmp_path: Path) -> None:
+    """Of many ordinary traces the set share is kept, whole, and two processes agree on which."""
+    random.seed(7)
+    with (
+        spooling(receiver, tmp_path / "a", keep_rate=0.1) as (tracer, here),
+        spooling(receiver, tmp_path / "b", keep_rate=0.1) as (_, there),
+    ):
+        traces = [trace(tracer)[0] for _ in range(600)]
+        kept = {each for each in traces if here.decide(each, None)}
+        assert kept == {each for each in traces if there.decide(each, None)}
+    assert 35 <= len(kept) <= 90
+    assert whole(receiver) == dict.fromkeys(kept, 3)
+
+
+def test_spans_that_end_after_the_verdict_follow_it(receiver: Receiver, tmp_path: Path) -> None:
+    """The server's span ends when its answer is out: it goes, or stays, with its trace."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        kept, [root] = trace(tracer, late=1)
+        dropped, [other] = trace(tracer, late=1)
+        outbox.decide(kept, True)
+        outbox.decide(dropped, None)
+        for span in (root, other):
+            span.end()  # pyright: ignore[reportAttributeAccessIssue]
+    assert whole(receiver) == {kept: 3}
+
+
+def test_feedback_brings_a_dropped_trace_back(receiver: Receiver, tmp_path: Path) -> None:
+    """Within the hold time a trace that was not kept is still there, whole."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        liked, _ = trace(tracer)
+        assert not outbox.decide(liked, None)
+        assert settled(outbox)
+        assert receiver.spans == []
+        assert outbox.decide(liked, True)
+    assert whole(receiver) == {liked: 3}
+
+
+def test_a_dropped_trace_goes_after_the_hold_time(receiver: Receiver, tmp_path: Path) -> None:
+    """Its rows are gone from the disk, and counted."""
+    with spooling(receiver, tmp_path, keep_rate=0, hold_s=0.2) as (tracer, outbox):
+        dropped, _ = trace(tracer)
+        outbox.decide(dropped, None)
+        until(lambda: outbox.dropped["not kept"] == 3)
+        assert outbox.file
+        assert outbox.file.held == (0, 0)
+    assert receiver.spans == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_that_nobody_decides_about_is_kept(receiver: Receiver, tmp_path: Path) -> None:
+    """What is not a turn, or lost its turn, is sent when the hold time is over."""
+    with spooling(receiver, tmp_path, keep_rate=0, hold_s=0.2) as (tracer, _):
+        orphan, _ = trace(tracer)
+        receiver.wait(3)
+    assert whole(receiver) == {orphan: 3}
+
+
+def test_the_next_process_keeps_what_was_undecided(receiver: Receiver, tmp_path: Path) -> None:
+    """Undecided traces of a process that is gone are sent; dropped ones wait for their time or for feedback."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        undecided, _ = trace(tracer)
+        dropped, _ = trace(tracer)
+        liked, _ = trace(tracer)
+        outbox.decide(dropped, None)
+        outbox.decide(liked, None)
+    assert receiver.spans == []
+    with spooling(receiver, tmp_path, keep_rate=0) as (_, outbox):
+        outbox.start()
+        receiver.wait(3)
+        outbox.decide(liked, True)
+        receiver.wait(6)
+    assert whole(receiver) == {undecided: 3, liked: 3}
+
+
+def test_without_the_setting_nothing_is_held(receiver: Receiver, tmp_path: Path) -> None:
+    """Every span goes at once, and every trace is kept."""
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        ordinary, _ = trace(tracer)
+        assert outbox.decide(ordinary, None)
+    assert whole(receiver) == {ordinary: 3}
+
+
+def test_many_turns_end_at_once(receiver: Receiver, tmp_path: Path) -> None:
+    """Verdicts from many threads: each trace is whole or not there."""
+    kept: set[str] = set()
+    with spooling(receiver, tmp_path, keep_rate=0.5) as (tracer, outbox):
+
+        def turns() -> None:
+            for _ in range(30):
+                each, _ = trace(tracer)
+                if outbox.decide(each, None):
+                    kept.add(each)
+
+        threads = [threading.Thread(target=turns) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert whole(receiver) == dict.fromkeys(kept, 3)
