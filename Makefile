@@ -16,7 +16,7 @@ help: ## list the targets
 
 setup: .venv/.locked ## make .venv from the lock (the other targets do so by themselves)
 
-demo: setup ## start the viewer, the service and the chat, and send one turn (DEMO_ONCE=1: then stop)
+demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: then stop; COLLECTOR=1: through it)
 	@$(BIN)/python -m app.demo
 
 test: setup ## run the tests

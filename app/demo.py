@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import httpx
@@ -24,6 +25,7 @@ from app.schema import EndEvent, ErrorEvent, MessageEvent, RunEvent, StreamEvent
 from telemetry.settings import SettingsError, load_settings, sentence
 
 LOOPBACK = "127.0.0.1"
+COLLECTOR = Path("otel-collector/dist/otelcol")
 QUESTION = "What is 12*34?"
 STARTUP_SECONDS = 60
 ARRIVAL_SECONDS = 20
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".data")
     auth_secret: SecretStr | None = None
     demo_once: bool = False
+    collector: bool = False
+    collector_port: Port = 4318
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Part:
     variable: str
     port: int
     health: str
+    program: str = sys.executable
 
     @property
     def url(self) -> str:
@@ -97,10 +102,13 @@ def run(settings: Settings) -> int:
     os.environ |= {"HOST": LOOPBACK, "AGENT_URL": service(settings).url, **_files(settings.data_dir)}
     tracing = load_settings()
     local = tracing.enabled and tracing.exporter == "otlp" and tracing.endpoint is None
-    parts = [*([viewer(settings)] if local else []), service(settings), chat(settings)]
+    between = [collector(settings)] if settings.collector else []
+    parts = [*([viewer(settings)] if local else []), *between, service(settings), chat(settings)]
     check_ports(parts)
     if local:
         _point_at_viewer(parts[0], settings)
+    for part in between:
+        _point_at_collector(part)
     with running(parts, settings.data_dir / "logs"):
         shown = show_turn(settings, parts[0] if local else None)
         if not settings.demo_once:
@@ -112,6 +120,14 @@ def run(settings: Settings) -> int:
 def viewer(settings: Settings) -> Part:
     """The local backend."""
     return Part("viewer", ["-m", "telemetry.viewer"], "VIEWER_PORT", settings.viewer_port, "/api/public/health")
+
+
+def collector(settings: Settings) -> Part:
+    """What the spans pass through on their way to the backend."""
+    configs = [f"--config=otel-collector/config/{name}.yaml" for name in ("shared", "stateless")]
+    return Part(
+        "collector", configs, "COLLECTOR_PORT", settings.collector_port, f"http://{LOOPBACK}:13133/", str(COLLECTOR)
+    )
 
 
 def service(settings: Settings) -> Part:
@@ -246,11 +262,21 @@ def _point_at_viewer(backend: Part, settings: Settings) -> None:
     os.environ["LANGFUSE_SECRET_KEY"] = settings.viewer_secret_key.get_secret_value()
 
 
+def _point_at_collector(part: Part) -> None:
+    if not COLLECTOR.exists():
+        raise DemoError("The collector is not built: make collector, or leave COLLECTOR unset.")
+    tracing = load_settings()
+    if tracing.endpoint:
+        os.environ["COLLECTOR_ENDPOINT"] = tracing.endpoint.removesuffix("/v1/traces")
+        os.environ["COLLECTOR_AUTHORIZATION"] = tracing.headers.get("authorization", "")
+    os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"{part.url}/v1/traces"
+
+
 @contextmanager
 def _started(part: Part, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own modules, no shell
-            [sys.executable, *part.arguments],
+            [part.program, *part.arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -279,12 +305,12 @@ def _wait_until_well(part: Part, process: subprocess.Popen[bytes], log: Path) ->
             raise DemoError(f"The {part.name} ended with status {process.returncode}:\n{_tail(log)}")
         if _is_well(part):
             return
-    raise DemoError(f"The {part.name} does not answer at {part.url}{part.health}:\n{_tail(log)}")
+    raise DemoError(f"The {part.name} does not answer at {urljoin(part.url, part.health)}:\n{_tail(log)}")
 
 
 def _is_well(part: Part) -> bool:
     try:
-        return httpx.get(part.url + part.health, timeout=2, trust_env=False).is_success
+        return httpx.get(urljoin(part.url, part.health), timeout=2, trust_env=False).is_success
     except httpx.TransportError:
         return False
 
