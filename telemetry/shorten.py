@@ -40,7 +40,7 @@ def fit(value: Any, budget: int) -> Any:
             return fit_text(value, budget)
         case Mapping():
             return _fit_mapping(value, budget)
-        case list() | tuple():
+        case list() | tuple() if value:
             return _fit_list(value, budget)
         case _:
             return _left_out(size(value), "bytes")

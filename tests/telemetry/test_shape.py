@@ -124,7 +124,6 @@ def test_the_rules_find_fault_with_the_plain_stack(talk: Talk, spans: Recorded) 
 
     assert violations(trace) == []
     assert any("no message of a chat" in each for each in wrong)
-    assert any("no line for people" in each for each in wrong)
 
 
 def test_tool_calls_are_recognised(talk: Talk) -> None:

@@ -98,6 +98,14 @@ def test_text_keeps_both_ends() -> None:
     assert size(short) <= 2_000
 
 
+@pytest.mark.parametrize("value", [[], {}, [[]], {"": []}, "", 10**400, None])
+@pytest.mark.parametrize("budget", [0, 1, 5, 90])
+def test_no_budget_is_too_small(value: Any, budget: int) -> None:
+    """A share of a budget may be nothing at all: what is said then is short."""
+    assert size(fit({"a": value, "b": [value] * 50}, budget)) < 200
+    assert size(fit(value, budget)) < 200
+
+
 def test_what_fits_is_not_touched() -> None:
     """A span within its budgets is the same span."""
     span = otlp.from_sdk(finished(attributes={"input.value": '{"a":  1}', "n": 1, "list": ["a"]}))
