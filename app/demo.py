@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     demo_once: bool = False
     collector: bool = False
     collector_port: Port = 4318
+    collector_health_port: Port = 13133
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,8 @@ def viewer(settings: Settings) -> Part:
 def collector(settings: Settings) -> Part:
     """What the spans pass through on their way to the backend."""
     configs = [f"--config=otel-collector/config/{name}.yaml" for name in ("shared", "stateless")]
-    return Part(
-        "collector", configs, "COLLECTOR_PORT", settings.collector_port, f"http://{LOOPBACK}:13133/", str(COLLECTOR)
-    )
+    health = f"http://{LOOPBACK}:{settings.collector_health_port}/"
+    return Part("collector", configs, "COLLECTOR_PORT", settings.collector_port, health, str(COLLECTOR))
 
 
 def service(settings: Settings) -> Part:

@@ -52,6 +52,9 @@ class Collector:
         env = {
             "COLLECTOR_ENDPOINT": self.backend,
             "COLLECTOR_PORT": str(self.port),
+            "COLLECTOR_HEALTH_PORT": str(self.health),
+            "COLLECTOR_METRICS_PORT": str(self.metrics),
+            "COLLECTOR_ZPAGES_PORT": str(self.zpages),
             "COLLECTOR_STATE": str(self.state),
             **self.env,
         }
@@ -82,16 +85,7 @@ class Collector:
         self._stack.close()
 
     def _arguments(self) -> list[str]:
-        readers = f"[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {self.metrics}}}}}}}}}]"
-        overlays = [
-            f"extensions::health_check::endpoint: 127.0.0.1:{self.health}",
-            f"extensions::zpages::endpoint: 127.0.0.1:{self.zpages}",
-            f"service::telemetry::metrics::readers: {readers}",
-        ]
-        return [*config_arguments(self.config), *(f"--config=yaml:{line}" for line in overlays), *self._overlay()]
-
-    def _overlay(self) -> list[str]:
-        return [f"--config=yaml:{self.overlay}"] if self.overlay else []
+        return config_arguments(self.config) + ([f"--config=yaml:{self.overlay}"] if self.overlay else [])
 
 
 def config_arguments(config: str) -> list[str]:
