@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from telemetry import TraceRef
 
-_tables = MetaData()
+tables = MetaData()
 threads = Table(
     "threads",
-    _tables,
+    tables,
     Column("thread_id", String, primary_key=True),
     Column("user_id", String, nullable=False, index=True),
     Column("agent", String, nullable=False),
@@ -32,7 +32,7 @@ threads = Table(
 )
 runs = Table(
     "runs",
-    _tables,
+    tables,
     Column("run_id", String, primary_key=True),
     Column("thread_id", String, nullable=False, index=True),
     Column("user_id", String, nullable=False),
@@ -141,4 +141,4 @@ class Records:
 async def make_tables(engine: AsyncEngine) -> None:
     """Make the tables that are not there."""
     async with engine.begin() as connection:
-        await connection.run_sync(_tables.create_all)
+        await connection.run_sync(tables.create_all)

@@ -1,8 +1,9 @@
 """The service's HTTP contract: what clients send and what comes back."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_MESSAGE = 100_000
 
@@ -10,6 +11,8 @@ Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, 
 ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
 USER_ID = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
 UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
+# SQLite keeps no time zone; what the service writes is UTC.
+Moment = Annotated[datetime, AfterValidator(lambda moment: moment if moment.tzinfo else moment.replace(tzinfo=UTC))]
 
 
 class UserInput(BaseModel):
@@ -65,6 +68,58 @@ class ChatHistory(BaseModel):
 
     messages: list[ChatMessage]
     trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
+
+
+class FileInfo(BaseModel):
+    """What is known of a file, with the trace of the asking and the thread's latest run."""
+
+    file_id: str
+    thread_id: str
+    name: str
+    size: int
+    type: str = Field(description="media type, by the file's content")
+    sha256: str
+    created: Moment
+    trace_id: str | None = None
+    run_id: str | None = None
+
+
+class FileList(BaseModel):
+    """The files of one thread, oldest first."""
+
+    files: list[FileInfo]
+    trace_id: str | None = None
+    run_id: str | None = None
+
+
+class FileRemoved(BaseModel):
+    """A file that is no longer there."""
+
+    file_id: str
+    trace_id: str | None = None
+    run_id: str | None = None
+
+
+class ThreadInfo(BaseModel):
+    """A conversation; its title is the beginning of what was said first."""
+
+    thread_id: str
+    title: str
+    agent: str
+    created: Moment
+    updated: Moment
+
+
+class ThreadList(BaseModel):
+    """A user's conversations, the latest first."""
+
+    threads: list[ThreadInfo]
+
+
+class ThreadRemoved(BaseModel):
+    """A conversation that is no longer there, with its messages and files."""
+
+    thread_id: str
 
 
 class AgentInfo(BaseModel):

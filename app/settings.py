@@ -37,6 +37,33 @@ class Settings(BaseSettings):
         alias="AUTH_SECRET",
         description="callers send it, or a token signed with it, as bearer; needed to listen beyond this machine",
     )
+    max_file_bytes: int = Field(
+        default=100_000_000, alias="MAX_FILE_BYTES", ge=1, description="largest file that may be uploaded"
+    )
+    file_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(
+            "text/*",
+            "image/*",
+            "audio/*",
+            "video/*",
+            "application/pdf",
+            "application/zip",
+            "application/gzip",
+            "application/vnd.openxmlformats-officedocument.*",
+        ),
+        alias="FILE_TYPES",
+        description="media types that may be uploaded, by comma; a file's content says what it is, not its name",
+    )
+    files_url: str | None = Field(
+        default=None,
+        alias="FILES_URL",
+        description="where files are kept, as fsspec writes it (s3://bucket/prefix); without it in DATA_DIR",
+    )
+    hash_file_names: bool = Field(
+        default=False,
+        alias="HASH_FILE_NAMES",
+        description="true shows a hash for a file's name in traces",
+    )
     turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
     keepalive_s: float = Field(
         default=1,
@@ -46,7 +73,7 @@ class Settings(BaseSettings):
         description="longest silence of a stream, bridged by a comment line",
     )
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "file_types", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
 """Running an agent for one user message: what goes in, what comes out, what is kept."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -55,6 +55,18 @@ class Turns:
     def running(self, run_id: str) -> AgentTurn | None:
         """Return the turn of this run, None where it is not under way here."""
         return next((turn for turn in self._busy.values() if turn and str(turn.run_id) == run_id), None)
+
+    @asynccontextmanager
+    async def held(self, thread_id: str) -> AsyncIterator[None]:
+        """Keep turns away from the thread; 409 where one is under way."""
+        if thread_id in self._busy:
+            raise _busy(thread_id)
+        self._busy[thread_id] = None
+        try:
+            await self._take(thread_id)
+            yield
+        finally:
+            await self._free(thread_id)
 
     async def _take(self, thread_id: str) -> None:
         if not await self.claims.take(thread_id):

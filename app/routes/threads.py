@@ -1,0 +1,35 @@
+"""A user's conversations."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from app.caller import CallerDep
+from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved
+from app.turns import unknown_thread
+
+router = APIRouter(prefix="/threads")
+
+Limit = Annotated[int, Query(ge=1, le=200)]
+Before = Annotated[datetime | None, Query(description="the `updated` of the last one seen, for those after it")]
+
+
+@router.get("")
+async def list_threads(request: Request, caller: CallerDep, limit: Limit = 50, before: Before = None) -> ThreadList:
+    """Return the caller's threads, the latest first."""
+    found = await request.app.state.threads.of_user(caller.acting_for(None), limit, before)
+    return ThreadList(threads=[ThreadInfo(**asdict(thread)) for thread in found])
+
+
+@router.delete("/{thread_id}")
+async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> ThreadRemoved:
+    """Remove the thread with its messages and its files; traces and scores stay where they are."""
+    turns = request.app.state.turns
+    thread = await turns.records.thread(thread_id)
+    if thread is None or thread.user_id != caller.acting_for(None):
+        raise unknown_thread(thread_id)
+    async with turns.held(thread_id):
+        await request.app.state.threads.remove(thread)
+    return ThreadRemoved(thread_id=thread_id)

@@ -1,0 +1,104 @@
+"""Threads: a user's own, the latest first, and nothing left of one that was deleted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from telemetry.testing import Recorded
+from tests.processes import until
+from tests.service import service
+
+ADA, BOB = {"X-User-Id": "ada"}, {"X-User-Id": "bob"}
+
+
+@pytest.fixture
+def url(spans: Recorded, tmp_path: Path) -> Iterator[str]:
+    with service(tmp_path, DEMO_PACE_S=0.01) as address:
+        yield address
+
+
+def say(url: str, message: str, thread: str, headers: dict[str, str] = ADA) -> dict[str, Any]:
+    answer = httpx.post(f"{url}/invoke", json={"message": message, "thread_id": thread}, headers=headers)
+    return answer.raise_for_status().json()
+
+
+def threads(url: str, headers: dict[str, str] = ADA, **query: str | int) -> list[dict[str, Any]]:
+    return httpx.get(f"{url}/threads", headers=headers, params=query).raise_for_status().json()["threads"]
+
+
+def test_threads_are_listed_by_their_last_turn(url: str) -> None:
+    """A user sees their own threads, the latest used first, each by what was said first."""
+    say(url, "My name is Ada.", "t-1")
+    say(url, "What is 12*34? " + "Please. " * 30, "t-2")
+    say(url, "What is my name?", "t-1")
+    say(url, "Hello", "t-3", BOB)
+
+    assert [thread["thread_id"] for thread in threads(url)] == ["t-1", "t-2"]
+    assert [thread["title"] for thread in threads(url, BOB)] == ["Hello"]
+    first, second = threads(url)
+    assert first["title"] == "My name is Ada."
+    assert second["title"].startswith("What is 12*34? Please.")
+    assert len(second["title"]) <= 60
+
+
+def test_a_long_list_comes_in_pieces(url: str) -> None:
+    """The next piece begins before the last one seen."""
+    for number in range(3):
+        say(url, "Hello", f"t-{number}")
+    first = threads(url, limit=2)
+
+    assert [thread["thread_id"] for thread in first] == ["t-2", "t-1"]
+    assert [thread["thread_id"] for thread in threads(url, before=first[-1]["updated"])] == ["t-0"]
+
+
+def test_a_new_thread_with_a_file_is_listed(url: str) -> None:
+    """A conversation that began with a file has no words yet, and is there."""
+    httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"hello")}, headers=ADA).raise_for_status()
+
+    assert [thread["title"] for thread in threads(url)] == ["New conversation"]
+
+
+def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
+    """Its messages, its runs and its files are gone; its id is free, and remembers nothing."""
+    said = say(url, "My name is Ada.", "t-1")
+    sent = httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"hello")}, headers=ADA).json()
+    assert httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200
+
+    assert threads(url) == []
+    assert httpx.post(f"{url}/history", json={"thread_id": "t-1"}, headers=ADA).status_code == 404
+    assert httpx.get(f"{url}/files/{sent['file_id']}", headers=ADA).status_code == 404
+    assert httpx.post(f"{url}/runs/{said['run_id']}/cancel", headers=ADA).status_code == 404
+    assert list((tmp_path / "files").iterdir()) == []
+    assert "Ada" not in say(url, "What is my name?", "t-1", BOB)["content"]
+
+
+def test_another_users_thread_is_not_there(url: str) -> None:
+    """Nobody deletes somebody else's thread, or learns that there is one."""
+    say(url, "Hello", "t-1")
+    theirs, none = (httpx.delete(f"{url}/threads/{thread}", headers=BOB) for thread in ("t-1", "t-9"))
+
+    assert (theirs.status_code, none.status_code) == (404, 404)
+    assert theirs.json()["detail"].replace("t-1", "t-9") == none.json()["detail"]
+    assert len(threads(url)) == 1
+
+
+def test_a_thread_that_answers_is_not_deleted(url: str) -> None:
+    """While a turn is under way its thread stays, and can be deleted afterwards."""
+    asked = {"message": "Tell me a story of 5000 words", "thread_id": "t-1"}
+    with httpx.stream("POST", f"{url}/stream", json=asked, headers=ADA) as answer:
+        next(answer.iter_raw())
+        refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
+
+    assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
+    until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "before=yesterday"])
+def test_a_bad_question_is_refused(url: str, query: str) -> None:
+    """What cannot be listed is a 422 with a sentence."""
+    response = httpx.get(f"{url}/threads?{query}", headers=ADA)
+
+    assert (response.status_code, query.split("=")[0] in response.json()["detail"]) == (422, True)
