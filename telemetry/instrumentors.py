@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPX2ClientInstrumentor, HTTPXClientInstrumentor
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.trace import Span, TracerProvider
@@ -26,6 +25,9 @@ def instrument_app(app: "FastAPI", provider: TracerProvider) -> None:
 
     A stream of two hundred events would make two hundred spans of ASGI messages: they are left out.
     """
+    # Here, because importing it needs FastAPI: a page or a worker that is traced has none.
+    from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["send", "receive"])
 
 
