@@ -109,7 +109,7 @@ def run(settings: Settings) -> int:
     if local:
         _point_at_viewer(parts[0], settings)
     for part in between:
-        _point_at_collector(part)
+        _point_at_collector(part, settings)
     with running(parts, settings.data_dir / "logs"):
         shown = show_turn(settings, parts[0] if local else None)
         if not settings.demo_once:
@@ -262,13 +262,16 @@ def _point_at_viewer(backend: Part, settings: Settings) -> None:
     os.environ["LANGFUSE_SECRET_KEY"] = settings.viewer_secret_key.get_secret_value()
 
 
-def _point_at_collector(part: Part) -> None:
+def _point_at_collector(part: Part, settings: Settings) -> None:
     if not COLLECTOR.exists():
         raise DemoError("The collector is not built: make collector, or leave COLLECTOR unset.")
     tracing = load_settings()
     if tracing.endpoint:
         os.environ["COLLECTOR_ENDPOINT"] = tracing.endpoint.removesuffix("/v1/traces")
         os.environ["COLLECTOR_AUTHORIZATION"] = tracing.headers.get("authorization", "")
+    # An empty variable of .env is an empty one to the collector.
+    os.environ["COLLECTOR_PORT"] = str(settings.collector_port)
+    os.environ["COLLECTOR_HEALTH_PORT"] = str(settings.collector_health_port)
     os.environ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = f"{part.url}/v1/traces"
 
 
