@@ -4,7 +4,7 @@ import difflib
 import os
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -165,6 +165,16 @@ class Settings(BaseSettings):
     )
     secret_key: SecretStr | None = Field(
         default=None, alias="LANGFUSE_SECRET_KEY", description="the project's secret key, sk-lf-…"
+    )
+    langsmith_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"),
+        description="scores go to LangSmith as well",
+    )
+    langsmith_endpoint: str = Field(
+        default="https://api.smith.langchain.com",
+        validation_alias=AliasChoices("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT"),
+        description="address of LangSmith",
     )
     sampling_rate: Rate | None = Field(
         default=None,
@@ -349,6 +359,7 @@ def load_settings() -> Settings:
     Raises `SettingsError` for a value that is unknown, contradictory or unsafe, and for a name that is nearly one of
     ours.
     """
+    _unset_empty(os.environ)
     _refuse_unknown_names(os.environ)
     try:
         return Settings()
@@ -377,6 +388,12 @@ def _names(model: type[BaseSettings]) -> list[list[str]]:
         [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
         for alias in aliases
     ]
+
+
+def _unset_empty(environ: MutableMapping[str, str]) -> None:
+    # The libraries that read these themselves log a warning, or a traceback, for an empty one.
+    for name in [name for name, value in environ.items() if name.startswith(("OTEL_", "OPENINFERENCE_")) and not value]:
+        del environ[name]
 
 
 def _refuse_unknown_names(environ: Mapping[str, str]) -> None:

@@ -4,12 +4,16 @@ import os
 import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from telemetry.testing import Recorded, recording
+from tests.parts import missing
 
+CHROMIUM = "/usr/bin/chromium"
 _OURS = ("OTEL_", "LANGFUSE_", "TELEMETRY_", "OPENINFERENCE_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "VIEWER_")
 DUMMY = {
     "LANGFUSE_PUBLIC_KEY": "pk-lf-test",
@@ -36,6 +40,17 @@ def pytest_configure(config: pytest.Config) -> None:
     """Watch every socket, unless real keys were given and asked for."""
     if not (REAL and "live" in config.option.markexpr):
         sys.addaudithook(_stay_here)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser. One at a time: Playwright's loop is this thread's as long as it runs."""
+    if not Path(CHROMIUM).exists():
+        missing("Chromium", "apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(autouse=True)

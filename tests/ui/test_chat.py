@@ -8,16 +8,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.client import AgentClient
 from tests.processes import Process, free_port, start, until
 
-CHROMIUM = "/usr/bin/chromium"
 STORY, BEGINNING = "Tell me a long story", "Once there was a small river"
 
 expect.set_options(timeout=20_000)
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Debian's chromium")
 
 
 @dataclass
@@ -79,11 +77,10 @@ def mortal(viewed: Stack, tmp_path: Path) -> Stack:
 
 
 @pytest.fixture
-def tab() -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser.new_page(viewport={"width": 1280, "height": 800})
-        browser.close()
+def tab(chromium: Browser) -> Iterator[Page]:
+    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    yield page
+    page.close()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer, format_span_id, format_trace_id
-from playwright.sync_api import Browser, sync_playwright
 
 from telemetry.viewer import Settings, create_app
 from tests.processes import serve
@@ -110,13 +109,3 @@ def langfuse(viewer: Viewer) -> Iterator[Langfuse]:
     )
     yield client
     client.shutdown()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
