@@ -1,0 +1,159 @@
+"""Many processes share one Postgres: threads, runs, checkpoints, and who answers on which thread."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from app.client import AgentClient, AgentError, Refused
+from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
+from telemetry.testing import Recorded
+from tests.flawed_agents import TABLE
+from tests.postgres import postgres
+from tests.processes import free_port, start, until
+from tests.service import service
+
+SUM = "What is 12*34?"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with postgres() as url:
+        yield url
+
+
+@pytest.fixture
+def database(server: str) -> str:
+    """An empty database of this test's own."""
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("drop database if exists service with (force)")
+        connection.execute("create database service")
+    return server.replace("/postgres", "/service")
+
+
+@pytest.fixture
+def workers(spans: Recorded, database: str, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Two services on the same database."""
+    with (
+        service(tmp_path / "1", TABLE, DATABASE_URL=database) as first,
+        service(tmp_path / "2", TABLE, DATABASE_URL=database) as second,
+    ):
+        yield first, second
+
+
+def test_another_worker_knows_the_thread(workers: tuple[str, str], tmp_path: Path) -> None:
+    """What was said to one is known to the other, with the run and the trace of each message."""
+    first, second = (AgentClient(url) for url in workers)
+    said = first.invoke("My name is Ada.", thread_id="t-1")
+    answer = second.invoke("What is my name?", thread_id="t-1")
+    history = first.get_history("t-1").messages
+
+    assert "Ada" in answer.content
+    assert [message.trace_id for message in history] == [said.trace_id] * 2 + [answer.trace_id] * 2
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_another_worker_resumes(workers: tuple[str, str], database: str, spans: Recorded) -> None:
+    """The checkpoint holds trace, run and session; the other worker's trace is linked to the first."""
+    asked = AgentClient(workers[0], "interrupt").invoke("Book a table for 4 at 20:00", thread_id="t-1")
+    with psycopg.connect(database) as connection:
+        saved = connection.execute("select metadata from checkpoints order by checkpoint_id desc limit 1").fetchone()
+    assert saved
+    assert {key: saved[0][key] for key in ("trace_id", "run_id", "session_id", "agent_name")} == {
+        "trace_id": asked.trace_id,
+        "run_id": asked.run_id,
+        "session_id": "t-1",
+        "agent_name": "interrupt",
+    }
+
+    answer = AgentClient(workers[1], "interrupt").invoke("yes", thread_id="t-1")
+
+    assert "Booked a table for 4" in answer.content
+    links = [f"{link.context.trace_id:032x}" for span in spans.settled() for link in span.links]
+    assert links == [asked.trace_id]
+    assert answer.trace_id != asked.trace_id
+
+
+def test_a_busy_thread_is_busy_everywhere(workers: tuple[str, str], spans: Recorded) -> None:
+    """While one worker answers on a thread, every other refuses it with a 409; afterwards none does."""
+    first, second = AgentClient(workers[0], "slow"), AgentClient(workers[1], "slow")
+    events = first.stream(SUM, thread_id="t-1")
+    run = next(events)
+    assert isinstance(run, RunEvent)
+    with pytest.raises(Refused, match="is answering already") as refused:
+        second.invoke(SUM, thread_id="t-1")
+    assert refused.value.status == 409
+    first.cancel(run.run_id)
+    assert list(events)[-1] == EndEvent(status="cancelled")
+    spans.settled()
+
+    assert AgentClient(workers[1], "chatbot").invoke("Hello", thread_id="t-1").content
+
+
+def test_a_dead_process_lets_go_of_its_threads(database: str, spans: Recorded, tmp_path: Path) -> None:
+    """After a SIGKILL in the middle of a turn another worker takes the thread over."""
+    address = f"http://127.0.0.1:{free_port()}"
+    env = {"PORT": address.rsplit(":", 1)[1], "DATA_DIR": str(tmp_path), "DATABASE_URL": database}
+    argv = [sys.executable, "-m", "tests.flawed_agents"]
+    with start(argv, env, f"{address}/health") as process, suppress(AgentError):
+        for event in AgentClient(address, "slow").stream(SUM, thread_id="t-1"):
+            if isinstance(event, MessageEvent) and event.content.tool_calls:
+                process.popen.kill()
+
+    with service(tmp_path, TABLE, DATABASE_URL=database) as other:
+        client = AgentClient(other, "chatbot")
+        answer = until(lambda: attempt(client), 10)
+        assert [message.type for message in client.get_history("t-1").messages][-2:] == ["human", "ai"]
+    assert answer
+
+
+def attempt(client: AgentClient) -> str | None:
+    try:
+        return client.invoke("Hello again", thread_id="t-1").content
+    except Refused:
+        return None
+
+
+def test_lost_connections_are_replaced(workers: tuple[str, str], server: str, spans: Recorded) -> None:
+    """After the server has dropped every connection the next turn works, and so does the next refusal."""
+    client = AgentClient(workers[0])
+    client.invoke("My name is Ada.", thread_id="t-1")
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'service'")
+
+    assert "Ada" in client.invoke("What is my name?", thread_id="t-1").content
+    events = AgentClient(workers[0], "slow").stream(SUM, thread_id="t-1")
+    next(events)
+    with pytest.raises(Refused, match="is answering already"):
+        AgentClient(workers[1], "slow").invoke(SUM, thread_id="t-1")
+    events.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    spans.settled()
+
+
+def test_workers_may_start_at_once(spans: Recorded, database: str, tmp_path: Path) -> None:
+    """They make their tables together, and each serves."""
+    answers: list[str] = []
+
+    def serve_once(number: int) -> None:
+        with service(tmp_path / str(number), DATABASE_URL=database) as url:
+            answers.append(AgentClient(url).invoke("Hello").content)
+
+    starters = [threading.Thread(target=serve_once, args=(number,)) for number in range(3)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join(60)
+
+    assert len(answers) == 3
+
+
+def test_interrupt_events_name_the_question(workers: tuple[str, str]) -> None:
+    """The event has the question's id and value, and the turn waits."""
+    *_, asked, end = AgentClient(workers[0], "asks_in_node").stream("Hello", thread_id="t-1")
+
+    assert isinstance(asked, InterruptEvent)
+    assert (asked.value, bool(asked.id), end) == ("Shall I?", True, EndEvent(status="waiting"))
