@@ -1,7 +1,7 @@
 """The agent service, put together."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -9,7 +9,7 @@ import telemetry
 from app.agents import AGENTS, Agent, load_all
 from app.body_limit import BodyLimit
 from app.caller import is_secret
-from app.database import Database, open_postgres, open_sqlite
+from app.database import open_database
 from app.errors import answer_errors
 from app.models import load_models
 from app.routes import health, history, info, turns
@@ -50,16 +50,10 @@ def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> Fast
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    async with _database(settings) as database:
+    async with open_database(settings) as database:
         app.state.database = database
         app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table)
         app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
         yield
         await telemetry.drain()
     telemetry.shutdown()
-
-
-def _database(settings: Settings) -> AbstractAsyncContextManager[Database]:
-    if settings.database_url:
-        return open_postgres(settings.database_url.get_secret_value())
-    return open_sqlite(settings.data_dir)
