@@ -60,7 +60,8 @@ def test_one_turn_is_one_tree_and_the_demo_stays_until_it_is_told_to_go(
     assert not any(listens(environment[name]) for name in PORTS)
     printed = log.read_text()
     assert "408" in printed
-    assert "\nchat turn\n  POST CLIENT\n    POST /{agent_id}/stream SERVER\n      turn AGENT\n" in printed
+    call = "POST agent-api /{agent_id}/stream CLIENT"
+    assert f"\nchat turn\n  {call}\n    POST /{{agent_id}}/stream SERVER\n      turn AGENT\n" in printed
     assert f"http://127.0.0.1:{environment['VIEWER_PORT']}/project/local/traces/" in printed
     assert f"http://127.0.0.1:{environment['UI_PORT']}/?thread_id=" in printed
 
