@@ -175,6 +175,14 @@ class AgentClient:
         """The run is asked to stop; its stream ends by itself."""
         _check(await self._asend(self._cancel(run_id)))
 
+    def keep(self, trace_id: str) -> None:
+        """The service keeps its part of a trace that it had not kept."""
+        _check(self._send(self._request("POST", f"/traces/{trace_id}/keep")))
+
+    async def akeep(self, trace_id: str) -> None:
+        """The service keeps its part of a trace that it had not kept."""
+        _check(await self._asend(self._request("POST", f"/traces/{trace_id}/keep")))
+
     def _turn(self, verb: str, message: str, options: TurnOptions) -> httpx.Request:
         return self._request("POST", *self._path(verb), body={"message": message, **options})
 

@@ -191,7 +191,7 @@ def run_event(turn: AgentTurn) -> RunEvent:
         run_id=str(turn.run_id),
         trace_id=trace.trace_id if trace else None,
         thread_id=turn.session_id,
-        sampled=bool(trace and trace.sampled),
+        sampled=turn.sampled,
         trace_url=trace.url if trace else None,
     )
 

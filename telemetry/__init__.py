@@ -1,6 +1,7 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
 from telemetry.context import Resumed, TraceRef, carry, scope
+from telemetry.keep import decide
 from telemetry.langfuse import trace_url
 from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
@@ -24,6 +25,7 @@ __all__ = [
     "configure",
     "current_trace",
     "current_turn",
+    "decide",
     "drain",
     "end_tasks",
     "event",

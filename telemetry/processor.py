@@ -327,7 +327,7 @@ class Outbox:
 
     def _trim(self, spool: Spool, most_bytes: int) -> None:
         if spool.size > most_bytes:
-            self.dropped["too many bytes"] += spool.trim(most_bytes, 0.0)
+            self.dropped["too many bytes"] += spool.drop_excess(most_bytes)
 
     # --- the files ---
 
@@ -382,9 +382,7 @@ class Outbox:
     def _tend(self, each: Spool) -> bool:
         """Drop what is too old; returns whether the file can be read."""
         try:
-            self.dropped["too old"] += each.trim(
-                self.settings.spool_max_bytes, time.time() - self.settings.spool_max_age
-            )
+            self.dropped["too old"] += each.drop_old(time.time() - self.settings.spool_max_age)
             if self.settings.keep_rate is not None or each in self._adopted:
                 self._settle_held(each)
             each.waiting()

@@ -329,14 +329,18 @@ class Spool:
         with self._writing:
             self._write.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
 
-    def trim(self, most_bytes: int, oldest: float) -> int:
-        """Drop the oldest rows until the rest fits and is younger; returns how many went."""
+    def drop_excess(self, most_bytes: int) -> int:
+        """Drop the oldest rows until the rest fits; returns how many went."""
         with self._writing:
-            dropped = self._drop("at < ?", oldest) if self._is_older(oldest) else 0
-            if self.size > most_bytes:
-                dropped += self._drop("seq <= ?", self._last_too_many(self.size - int(most_bytes * TRIM_TO)))
+            if self.size <= most_bytes:
+                return 0
+            return self._drop("seq <= ?", self._last_too_many(self.size - int(most_bytes * TRIM_TO)))
+
+    def drop_old(self, oldest: float) -> int:
+        """Drop rows and dead letters from before this time; returns how many rows went."""
+        with self._writing:
             self._write.execute("DELETE FROM dead WHERE at < ?", (oldest,))
-        return dropped
+            return self._drop("at < ?", oldest) if self._is_older(oldest) else 0
 
     def _is_older(self, than: float) -> bool:
         first = self._write.execute("SELECT at FROM waiting ORDER BY seq LIMIT 1").fetchone()

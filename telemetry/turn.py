@@ -15,7 +15,7 @@ from opentelemetry import context as otel
 from opentelemetry.trace import Span, get_current_span, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import provider
+from telemetry import keep, provider
 from telemetry.context import Resumed, Scope, stamps
 from telemetry.failures import contained
 from telemetry.instrumentors import end_runs
@@ -96,6 +96,7 @@ class Turn(Generic[T]):
             self.span.set_attribute("langfuse.observation.metadata.waited_s", resumes.waited_s)
         self._tell("input.value", message)
         self._inside = set_span_in_context(self.span, inside)
+        self.kept = self.trace is not None and self.trace.sampled
         self._send, self._receive = anyio.create_memory_object_stream[T](BUFFER)
         # A turn may find no reader.
         finalize(self, self._receive.close)
@@ -104,6 +105,12 @@ class Turn(Generic[T]):
     def trace(self) -> TraceRef | None:
         """The trace that it is recorded in, None with tracing off."""
         return reference(self.span)
+
+    @property
+    def sampled(self) -> bool | Literal["pending"]:
+        """Whether the trace is recorded; pending where that is known only at the end of the turn."""
+        recorded = self.trace is not None and self.trace.sampled
+        return "pending" if recorded and keep.holds() else recorded
 
     @property
     def stopping(self) -> bool:
@@ -197,7 +204,7 @@ class Turn(Generic[T]):
         except Exception:
             logger.exception("run %s could not be settled", self.run_id)
         finally:
-            self._close(left_behind=not work.done())
+            await self._close(left_behind=not work.done())
 
     def _conclude(self, work: "asyncio.Task[None]") -> None:
         failed = None if not work.done() or work.cancelled() else work.exception()
@@ -212,14 +219,24 @@ class Turn(Generic[T]):
         else:
             self.status = "waiting" if self.waits else "completed"
 
-    def _close(self, *, left_behind: bool) -> None:
+    async def _close(self, *, left_behind: bool) -> None:
         if self._timer:
             self._timer.cancel()
         with contained("end a turn"):
             self._end(left_behind=left_behind)
-        self._send.close()
-        self._ended.set()
-        _running.discard(self)
+        try:
+            with contained("decide about a trace"):
+                self.kept = await self._decide()
+        finally:
+            self._send.close()
+            self._ended.set()
+            _running.discard(self)
+
+    async def _decide(self) -> bool:
+        if not keep.holds() or not self.trace:
+            return self.kept
+        notable = self.error is not None or keep.is_slow(time.monotonic() - self._began)
+        return await asyncio.to_thread(keep.decide, self.trace.trace_id, notable or None)
 
     def _end(self, *, left_behind: bool) -> None:
         self.status = self.status or "cancelled"

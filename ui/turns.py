@@ -3,6 +3,7 @@
 import atexit
 import logging
 import threading
+import time
 from contextlib import AbstractContextManager
 
 import streamlit as st
@@ -11,6 +12,7 @@ from opentelemetry.trace import Span
 import telemetry
 from app.client import AgentClient, AgentError, Failed
 from app.schema import RunEvent, StreamEvent
+from telemetry import keep
 from ui.exchange import Exchange, from_events
 from ui.tracing import chat_turn
 
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 KEPT = 200
 FAREWELL_SECONDS = 2
+# The service may be starting again.
+KEEP_TRIES_S = (1, 2, 4, 8, 16, 0)
 
 
 class Turn:
@@ -78,6 +82,7 @@ class Turn:
             self._error = Failed("Something broke in this page; its log says what.")
         finally:
             self.done = True
+            self._follow_verdict()
 
     def _span(self) -> AbstractContextManager[Span]:
         return chat_turn(self.message, thread_id=self.thread_id, user_id=self.user_id, agent=self._client.agent)
@@ -89,6 +94,25 @@ class Turn:
                 self._ask_to_stop(event.run_id)
         if error := self.exchange().error:
             raise Failed(error)
+
+    def _follow_verdict(self) -> None:
+        """Keep or drop this page's part of the trace as the service has; where only this page saw what broke, both."""
+        if not keep.holds() or not self._trace:
+            return
+        seen = self.exchange()
+        kept_there = seen.status is not None and seen.kept
+        if keep.decide(self._trace.trace_id, kept_there or seen.status is None) and not kept_there:
+            self._ask_to_keep(self._trace.trace_id)
+
+    def _ask_to_keep(self, trace_id: str) -> None:
+        for seconds in KEEP_TRIES_S:
+            try:
+                with telemetry.untraced():
+                    return self._client.keep(trace_id)
+            except AgentError as error:
+                logger.warning("trace %s may lack its other half: %s", trace_id, error)
+                time.sleep(seconds)
+        return None
 
     def _ask_to_stop(self, run_id: str) -> None:
         try:

@@ -2,14 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import StreamingResponse
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
+import telemetry
 from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
 from app.errors import answer, first_complaint
@@ -77,6 +78,12 @@ async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, 
     return {"run_id": run_id, "status": "cancelling" if turn else run.status}
 
 
+@router.post("/traces/{trace_id}/keep")
+async def keep(trace_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], _: CallerDep) -> dict[str, bool]:
+    """Keep this trace even if it was not kept: whoever began it saw something worth keeping."""
+    return {"kept": await asyncio.to_thread(telemetry.decide, trace_id, True)}
+
+
 async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -> AgentTurn:
     graph = _agent(request, agent_id)
     try:
@@ -123,8 +130,8 @@ async def _events(turn: AgentTurn, keepalive_s: float) -> AsyncIterator[str]:
     if turn.error:
         kind, message = type(turn.error).__name__, one_line(turn.error)
         yield _sse(ErrorEvent(error=kind, message=message, trace_id=trace_id))
-    sampled = bool(turn.trace and turn.trace.sampled)
-    yield _sse(EndEvent(status=turn.status or "failed", kept=sampled, trace_url=turn.trace.url if turn.trace else None))
+    url = turn.trace.url if turn.trace and turn.kept else None
+    yield _sse(EndEvent(status=turn.status or "failed", kept=turn.kept, trace_url=url))
     yield "data: [DONE]\n\n"
 
 

@@ -166,7 +166,7 @@ def test_the_oldest_go_first_when_there_are_too_many_bytes(file: Spool) -> None:
     """The file is bounded, and says how many rows went."""
     for n in range(10):
         fill(file, b"%d" % n * 100)
-    assert file.trim(500, oldest=0) == 6
+    assert file.drop_excess(500) == 6
     assert [body[:1] for body in bodies(file)] == [b"6", b"7", b"8", b"9"]
     assert file.size == 400
 
@@ -176,7 +176,7 @@ def test_what_is_too_old_goes(file: Spool) -> None:
     fill(file, b"old", at=NOW)
     fill(file, b"young", at=NOW + 100)
     file.keep_dead([DeadLetter("x", SPAN, NOW, "400", b"old")])
-    assert file.trim(ALL, oldest=NOW + 50) == 1
+    assert file.drop_old(NOW + 50) == 1
     assert (bodies(file), file.dead()) == ([b"young"], [])
 
 
