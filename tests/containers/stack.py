@@ -87,7 +87,7 @@ class Stack:
         return answer.text if answer.is_success else ""
 
     def _argv(self, arguments: tuple[str, ...], more: Mapping[str, str]) -> list[str]:
-        env_file = self._write(self.settings | more)
+        env_file = self._write(self.settings | dict(more))
         return ["docker-compose", "--project-name", PROJECT, "--env-file", str(env_file), *arguments]
 
     def _write(self, settings: Mapping[str, str]) -> Path:
