@@ -6,6 +6,7 @@ from telemetry.langfuse import trace_url
 from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
+from telemetry.scores.client import get_client, score
 from telemetry.settings import SettingsError
 from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
@@ -29,9 +30,11 @@ __all__ = [
     "drain",
     "end_tasks",
     "event",
+    "get_client",
     "get_span",
     "instrument",
     "scope",
+    "score",
     "shutdown",
     "span",
     "stats",

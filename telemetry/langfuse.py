@@ -1,18 +1,22 @@
-"""The only place that knows the Langfuse SDK: which project the keys belong to, and so where a trace is shown."""
+"""The only place that knows the Langfuse SDK: where a trace is shown, and how a score gets there."""
 
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from telemetry.post import Answer, retry_after
+from telemetry.scores.score import Score
 from telemetry.settings import Settings
 
 if TYPE_CHECKING:
     from langfuse import Langfuse
+    from langfuse.api import CreateScoreRequest
+    from langfuse.api.core import ApiError, RequestOptions
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +70,82 @@ def learn_links(settings: Settings) -> None:
 def trace_url(trace_id: str) -> str | None:
     """Return the page that shows this trace, None until it is known."""
     return _links.url(trace_id) if _links else None
+
+
+class Scores:
+    """Delivers scores, one at a time: the SDK's own queue tells nobody what it loses."""
+
+    def __init__(self, settings: Settings, environment: str | None) -> None:
+        self._settings = settings
+        self._environment = environment or "default"
+        self._lists = True
+
+    def __call__(self, score: Score) -> Answer:
+        """Return what Langfuse says to it; never raises. 404 means that it does not know a score to take back."""
+        from langfuse.api.core import ApiError
+
+        try:
+            return self._remove(score) if score.value is None else self._create(score)
+        except ApiError as error:
+            return _answer(error)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the score stays where it is
+            return Answer(None, f"{type(error).__name__}: {error}")
+
+    def _remove(self, score: Score) -> Answer:
+        self._client().api.scores.delete(score.score_id, request_options=self._options())
+        return Answer(200)
+
+    def _create(self, score: Score) -> Answer:
+        from langfuse.api.core import ApiError
+
+        request = self._request(score)
+        try:
+            return self._send([request] if self._lists else request)
+        except ApiError as error:
+            if error.status_code == 404:
+                return Answer(None, "404: there is no Langfuse at this address")
+            if error.status_code != 400 or not self._lists or "received array" not in str(error.body):
+                raise
+        # Servers before 4.59 take one score, no list.
+        answer = self._send(request)
+        self._lists = False
+        return answer
+
+    def _send(self, request: Any) -> Answer:
+        given = self._client().api.scores.create(request=request, request_options=self._options())
+        complaints = getattr(given, "errors", None) or ()
+        return Answer(422, "; ".join(error.message for error in complaints)) if complaints else Answer(200)
+
+    def _request(self, score: Score) -> "CreateScoreRequest":
+        from langfuse.api import CreateScoreRequest, ScoreDataType
+
+        value = float(score.value) if isinstance(score.value, bool) else score.value
+        return CreateScoreRequest(
+            id=score.score_id,
+            trace_id=score.trace_id,
+            observation_id=score.observation_id,
+            name=score.name,
+            value=value,  # pyright: ignore[reportArgumentType] - what has no value is taken back
+            data_type=ScoreDataType(score.data_type),
+            comment=score.comment,
+            metadata=score.metadata or None,
+            environment=self._environment,
+            timestamp=score.at,
+        )
+
+    def _client(self) -> "Langfuse":
+        return make_client(self._settings)
+
+    def _options(self) -> "RequestOptions":
+        return {"timeout_in_seconds": max(1, round(self._settings.timeout)), "max_retries": 0}
+
+
+def _answer(error: "ApiError") -> Answer:
+    if error.status_code and 200 <= error.status_code < 300:
+        return Answer(error.status_code)  # accepted, in words that this SDK does not know
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    text = " ".join(str(error.body).split())[:300]
+    return Answer(error.status_code, text, retry_after(headers.get("retry-after")))
 
 
 def make_client(settings: Settings) -> "Langfuse":

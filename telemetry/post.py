@@ -99,10 +99,11 @@ def _read(response: requests.Response) -> Answer:
     # An answer that breaks off is none: rather twice than lost.
     body = b"".join(islice(response.iter_content(4096), 16))
     text = "" if response.ok else body.decode("utf-8", "replace") or response.reason
-    return Answer(response.status_code, _line(text), _retry_after(response.headers.get("Retry-After")))
+    return Answer(response.status_code, _line(text), retry_after(response.headers.get("Retry-After")))
 
 
-def _retry_after(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
+    """Return the seconds that a Retry-After header asks for, 0 without one that can be believed."""
     try:
         seconds = float(value or 0)
     except ValueError:

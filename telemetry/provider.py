@@ -21,6 +21,7 @@ from telemetry.processor import SpoolProcessor
 from telemetry.propagator import TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler
+from telemetry.scores import desk
 from telemetry.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def configure(service: str) -> None:
         settings = load_settings()
         if not settings.active:
             logger.info("tracing is off: %s", _why_off(settings))
+            if settings.langsmith_api_key:
+                desk.start(settings)
             return
         last = _last(settings)
         quiet = Quiet(last)
@@ -76,6 +79,7 @@ def activate(pipeline: Pipeline, settings: Settings) -> None:
     propagate.set_global_textmap(pipeline.propagator)
     set_global_response_propagator(TraceResponsePropagator())
     langfuse.learn_links(settings)
+    desk.start(settings, _environment(pipeline.provider))
     pipeline.logs = correlate()
     instrumentors.instrument_libraries(pipeline.provider)
 
@@ -84,6 +88,7 @@ def deactivate() -> None:
     """Take the pipeline out of force; its provider is left as it is."""
     global _pipeline
     if _pipeline is not None:
+        desk.stop()
         instrumentors.uninstrument_libraries()
         if _pipeline.logs:
             _pipeline.logs.undo()
@@ -108,6 +113,7 @@ def instrument_app(
 
 def shutdown() -> None:
     """Send what is still held and stop tracing; safe to call twice and when tracing is off."""
+    desk.stop()
     if _pipeline is not None:
         _pipeline.provider.shutdown()
 
@@ -155,6 +161,12 @@ def _resource(settings: Settings, service: str) -> Resource:
     }
     known = Resource.create({key: value for key, value in ours.items() if value})
     return known.merge(OTELResourceDetector().detect())
+
+
+def _environment(provider: TracerProvider) -> str | None:
+    """Return what the backend files our traces under: a score belongs there too."""
+    known = provider.resource.attributes
+    return str(known.get("deployment.environment.name") or known.get("deployment.environment") or "").lower() or None
 
 
 def _limits() -> SpanLimits:

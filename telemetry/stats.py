@@ -8,6 +8,7 @@ from typing import Any
 from telemetry import provider
 from telemetry.failures import failures
 from telemetry.processor import Outbox
+from telemetry.scores import desk
 
 
 def stats() -> dict[str, Any]:
@@ -21,6 +22,7 @@ def stats() -> dict[str, Any]:
         "tracing": active is not None,
         "process": {"pid": os.getpid(), "failures": failures(), **(_process(outbox) if outbox else {})},
         **({"backend": _backend(outbox), "spool": _spool(outbox)} if outbox else {}),
+        **({"scores": open_desk.stats()} if (open_desk := desk.current()) else {}),
     }
 
 

@@ -1,0 +1,1 @@
+"""Scores: judgements on traces, on disk until their places have them."""

@@ -1,0 +1,106 @@
+"""A Langfuse for tests, which can be out of order: the viewer behind a door."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import httpx
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from telemetry.viewer import Settings, create_app
+from tests.processes import serve
+
+SCORES = "/api/public/scores"
+
+
+class Langfuse:
+    """The server and its keys; `status` is what it answers to scores instead of taking them.
+
+    With `forgets` it takes the score first: the acknowledgement is lost. Without `lists` it is one of the servers that
+    take one score at a time.
+    """
+
+    def __init__(self, app: ASGIApp, keys: tuple[str, str]) -> None:
+        self.url = ""
+        self.keys = keys
+        self.status: int | None = None
+        self.forgets = False
+        self.lists = True
+        self.slow_s = 0.0
+        self.asked: list[Any] = []
+        self._app = app
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The variables of a process that scores here."""
+        return {
+            "LANGFUSE_HOST": self.url,
+            "LANGFUSE_PUBLIC_KEY": self.keys[0],
+            "LANGFUSE_SECRET_KEY": self.keys[1],
+        }
+
+    def scores(self, trace_id: str) -> list[dict[str, Any]]:
+        """The scores of a trace, as its API reads them back."""
+        query: dict[str, Any] = {"traceId": trace_id, "fields": "details,subject", "limit": 100}
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get("/api/public/v3/scores", **query)
+            found += page["data"]
+            if not (cursor := page["meta"].get("cursor")):
+                return found
+            query["cursor"] = cursor
+
+    def get(self, path: str, **query: Any) -> Any:
+        """What it answers to a question."""
+        answer = httpx.get(self.url + path, params=query, auth=self.keys, trust_env=False, timeout=30)
+        return answer.raise_for_status().json()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, in this mood."""
+        if not str(scope.get("path", "")).startswith(SCORES):
+            return await self._app(scope, receive, send)
+        body = await _read(receive) if scope["method"] == "POST" else b""
+        content = json.loads(body) if body else scope["path"]
+        self.asked.append(content)
+        await asyncio.sleep(self.slow_s)
+        if isinstance(content, list) and not self.lists:
+            problem = {"message": "Invalid request data", "error": "expected object, received array"}
+            return await JSONResponse(problem, 400)(scope, receive, send)
+        if self.status and self.forgets:
+            await self._app(scope, _again(body), _nowhere)
+        if self.status:
+            return await JSONResponse({"message": "out of order"}, self.status)(scope, receive, send)
+        return await self._app(scope, _again(body), send)
+
+
+@contextmanager
+def langfuse_server(folder: Path) -> Iterator[Langfuse]:
+    """A running one; its public key is its own, since the SDK keeps one client a key for the whole process."""
+    settings = Settings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
+    server = Langfuse(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
+    with serve(server) as server.url:
+        yield server
+
+
+async def _read(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    return body
+
+
+def _again(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+async def _nowhere(_: Message) -> None:
+    pass

@@ -1,0 +1,375 @@
+"""Scores: kept at once, delivered as often as it takes, one for each thing, user and name, the last word wins."""
+
+import json
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import telemetry
+from telemetry.scores import client, courier, desk
+from telemetry.scores.box import Box
+from telemetry.scores.desk import Desk, Posted
+from telemetry.scores.score import Score
+from telemetry.settings import Settings, load_settings
+from telemetry.testing import Recorded, recording
+from tests.langfuse_server import Langfuse, langfuse_server
+from tests.processes import ROOT, until
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+SECRET = "sk-proj-abcdefghijklmnop1234567890ABCDEFGHIJ"
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Langfuse]:
+    monkeypatch.setattr(courier, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(courier, "MOST_WAIT_S", 0.1)
+    monkeypatch.setattr(courier, "IDLE_S", 0.1)
+    with langfuse_server(tmp_path) as langfuse:
+        for name, value in langfuse.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "spool"))
+        yield langfuse
+
+
+@pytest.fixture
+def spans(server: Langfuse) -> Iterator[Recorded]:
+    with recording(load_settings()) as recorded:
+        yield recorded
+
+
+def outcome(posted: Posted | None, seconds: float = 0) -> dict[str, str]:
+    assert posted
+    return posted.places(seconds)
+
+
+def settled(server: Langfuse) -> list[dict[str, Any]]:
+    until(lambda: telemetry.stats()["scores"]["langfuse"]["waiting"] == 0)
+    return server.scores(TRACE)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(True, "BOOLEAN"), (False, "BOOLEAN"), (1, "NUMERIC"), (0.25, "NUMERIC"), ("good", "CATEGORICAL")],
+)
+def test_a_score_arrives_as_what_it_is(spans: Recorded, server: Langfuse, value: float | str, kind: str) -> None:
+    """A score has the type of its value, its comment and its metadata, and says who sent it where."""
+    posted = telemetry.score("mood", value, trace_id=TRACE, comment="Well.", metadata={"page": 2})
+    assert outcome(posted, 10) == {"langfuse": "sent"}
+    [score] = server.scores(TRACE)
+
+    assert (score["value"], score["dataType"], score["name"]) == (value, kind, "mood")
+    assert (score["comment"], score["metadata"], score["id"]) == ("Well.", {"page": 2}, posted and posted.score.score_id)
+    assert score["subject"] == {"kind": "trace", "id": TRACE}
+
+
+def test_the_environment_is_that_of_the_traces(server: Langfuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Score and trace are filed under the same environment, whoever names it."""
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=Staging")
+    with recording(load_settings()):
+        posted = telemetry.score("mood", 1, trace_id=TRACE)
+        assert outcome(posted, 10) == {"langfuse": "sent"}
+
+    assert server.scores(TRACE)[0]["environment"] == "staging"
+
+
+def test_a_change_of_mind_is_no_second_vote(spans: Recorded, server: Langfuse) -> None:
+    """The same user's later score replaces the earlier one and has its time; another user's is another one."""
+    at = Score(name="x", value=1, trace_id=TRACE).at
+    for user, value in (("ada", 1), ("bob", 1), ("ada", 0)):
+        posted = telemetry.score("mood", value, trace_id=TRACE, user_id=user, at=at)
+        assert outcome(posted, 10) == {"langfuse": "sent"}
+
+    assert sorted(score["value"] for score in server.scores(TRACE)) == [0, 1]
+
+
+def test_a_score_can_be_taken_back(spans: Recorded, server: Langfuse) -> None:
+    """None takes a score back, one that has arrived and one that has not."""
+    telemetry.score("arrived", 1, trace_id=TRACE)
+    assert settled(server)
+    server.status = 503
+    telemetry.score("waiting", 1, trace_id=TRACE)
+    telemetry.score("waiting", None, trace_id=TRACE)
+    telemetry.score("arrived", None, trace_id=TRACE)
+    server.status = None
+
+    until(lambda: server.scores(TRACE) == [])
+    assert "waiting" not in [each[0]["name"] for each in server.asked if isinstance(each, list) and server.status]
+
+
+def test_what_was_never_there_is_taken_back_in_the_end(
+    spans: Recorded, server: Langfuse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place may know a score later than its removal: it is told again for a while, and then no more."""
+    monkeypatch.setattr(courier, "SETTLED_S", 0.5)
+    telemetry.score("mood", None, trace_id=TRACE)
+    until(lambda: len(server.asked) > 1)
+
+    assert settled(server) == []
+
+
+def test_nothing_is_lost_while_the_backend_is_down(spans: Recorded, server: Langfuse) -> None:
+    """What is scored meanwhile is kept, shown as waiting, and arrives; of each score only the last word."""
+    server.status = 503
+    posted = [telemetry.score(f"mood-{n % 20}", n, trace_id=TRACE) for n in range(60)]
+    assert outcome(posted[-1], 0.3) == {"langfuse": "queued"}
+    until(lambda: telemetry.stats()["scores"]["langfuse"]["waiting"] == 20)
+    assert "503" in telemetry.stats()["scores"]["langfuse"]["last_error"]["what"]
+    server.status = None
+
+    assert sorted(score["value"] for score in settled(server)) == list(range(40, 60))
+
+
+def test_a_lost_acknowledgement_doubles_nothing(spans: Recorded, server: Langfuse) -> None:
+    """What the backend took without saying so is sent again under its id."""
+    server.status, server.forgets = 500, True
+    telemetry.score("mood", 1, trace_id=TRACE)
+    until(lambda: len(server.asked) > 2)
+    server.status = None
+
+    assert [score["value"] for score in settled(server)] == [1]
+
+
+def test_the_last_word_wins_while_the_first_is_on_its_way(spans: Recorded, server: Langfuse) -> None:
+    """A word that comes while the earlier one is being sent is sent after it."""
+    server.slow_s = 0.3
+    telemetry.score("mood", 1, trace_id=TRACE)
+    until(lambda: server.asked)
+    posted = telemetry.score("mood", 2, trace_id=TRACE)
+
+    assert outcome(posted, 10) == {"langfuse": "sent"}
+    assert [score["value"] for score in server.scores(TRACE)] == [2]
+
+
+def test_a_refused_score_lets_the_others_pass(spans: Recorded, server: Langfuse) -> None:
+    """What the backend refuses for good is kept apart, with the reason, and shown."""
+    refused = telemetry.score("", 1, trace_id=TRACE)
+    telemetry.score("mood", 2, trace_id=TRACE)
+
+    assert len(settled(server)) == 1
+    assert outcome(refused)["langfuse"].startswith("skipped: it was refused: ")
+    until(lambda: telemetry.stats()["scores"]["langfuse"]["refused"] == 1)
+
+
+def test_an_older_server_takes_one_at_a_time(spans: Recorded, server: Langfuse) -> None:
+    """A server that knows no list of scores gets them one by one, and is asked with a list only once."""
+    server.lists = False
+    for n in range(3):
+        telemetry.score(f"mood-{n}", n, trace_id=TRACE)
+
+    assert len(settled(server)) == 3
+    assert [type(each) for each in server.asked] == [list, dict, dict, dict]
+
+
+def test_secrets_stay_behind_the_fence(spans: Recorded, server: Langfuse, tmp_path: Path) -> None:
+    """A secret in a comment, a value or the metadata reaches neither the disk nor the backend."""
+    server.status = 503
+    telemetry.score(
+        "mood", SECRET, trace_id=TRACE, comment=f"use {SECRET}", metadata={"note": SECRET, "password": "x1y2"}
+    )
+    assert SECRET not in b"".join(path.read_bytes() for path in (tmp_path / "spool").iterdir()).decode("latin-1")
+    server.status = None
+
+    [score] = settled(server)
+    assert SECRET not in json.dumps(score)
+    assert score["metadata"]["password"] == "[redacted]"
+    assert score["comment"].startswith("use ")
+
+
+def test_metadata_only_keeps_back_what_was_written(server: Langfuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where content does not leave, a score goes without words."""
+    monkeypatch.setenv("TELEMETRY_CONTENT", "metadata-only")
+    with recording(load_settings()):
+        telemetry.score("mood", 1, trace_id=TRACE, comment="Dear doctor", metadata={"note": "private"})
+        [score] = settled(server)
+
+    assert (score["value"], score["comment"], score["metadata"]) == (1, None, None)
+
+
+def test_the_next_process_delivers_what_is_left(server: Langfuse) -> None:
+    """What one process could not deliver the next one does, at its start."""
+    server.status = 503
+    with recording(load_settings()):
+        telemetry.score("mood", 1, trace_id=TRACE)
+    server.status = None
+    assert server.scores(TRACE) == []
+    with recording(load_settings()):
+        until(lambda: server.scores(TRACE))
+
+
+def test_processes_share_the_order(server: Langfuse) -> None:
+    """Of two processes that score the same thing the one that came last wins, whoever delivers."""
+    server.status = 503
+    first, second = Desk(load_settings()), Desk(load_settings())
+    for value, each in enumerate([first, second, first, second]):
+        each.post(Score(name="mood", value=value, trace_id=TRACE))
+    server.status = None
+    until(lambda: server.scores(TRACE))
+    first.close()
+    second.close()
+
+    assert [score["value"] for score in server.scores(TRACE)] == [3]
+    assert len([each for each in server.asked if each[0]["value"] == 3]) == 1 or server.status
+
+
+def test_scores_in_many_threads(spans: Recorded, server: Langfuse) -> None:
+    """Scores given at the same time in many threads all arrive."""
+    work = [
+        threading.Thread(target=telemetry.score, args=(f"mood-{n}", n), kwargs={"trace_id": TRACE}) for n in range(30)
+    ]
+    for each in work:
+        each.start()
+    for each in work:
+        each.join()
+
+    assert len(settled(server)) == 30
+
+
+def test_scores_after_a_fork(server: Langfuse, tmp_path: Path) -> None:
+    """A forked child delivers its own scores."""
+    program = (
+        "import os, telemetry, time\n"
+        "telemetry.configure('t')\n"
+        f"telemetry.score('parent', 1, trace_id='{TRACE}').places(20)\n"
+        "if os.fork() == 0:\n"
+        f"    print(telemetry.score('child', 1, trace_id='{TRACE}').places(20), flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=90, check=True)
+
+    assert b"sent" in ran.stdout, ran.stderr
+    assert {score["name"] for score in server.scores(TRACE)} == {"parent", "child"}
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """A broken file is set aside, and scoring goes on in a new one."""
+    path = tmp_path / "scores.sqlite"
+    Box(path).put("lost", "{}")
+    path.write_bytes(b"no database, " * 1000)
+    Box(path).put("kept", "{}")
+
+    assert [row.score_id for row in Box(path).rows(10)] == ["kept"]
+    assert path.with_suffix(".corrupt").exists()
+
+
+def test_a_disk_that_takes_nothing(server: Langfuse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where the spool's folder cannot be made, scores wait in memory and arrive."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "file" / "spool"))
+    with recording(load_settings()):
+        telemetry.score("mood", 1, trace_id=TRACE)
+        assert len(settled(server)) == 1
+
+
+def test_only_the_owner_reads_what_people_wrote(spans: Recorded, server: Langfuse, tmp_path: Path) -> None:
+    """The files of waiting scores are the service's own."""
+    telemetry.score("mood", 1, trace_id=TRACE)
+
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "spool").glob("scores-*.sqlite")} == {0}
+
+
+def test_the_current_trace_is_scored(spans: Recorded, server: Langfuse) -> None:
+    """The client scores the trace and the span it is in, as the user it is for."""
+    with telemetry.scope(user_id="ada"), telemetry.span("answer"):
+        here = telemetry.current_trace()
+        on_trace = telemetry.get_client().score_current_trace(name="trace", value=1)
+        on_span = telemetry.get_client().score_current_span(name="span", value=True, comment="fine")
+    assert outcome(on_trace, 10) == outcome(on_span, 10) == {"langfuse": "sent"}
+    assert here
+    subjects = {score["name"]: score["subject"] for score in server.scores(here.trace_id)}
+
+    assert subjects["trace"] == {"kind": "trace", "id": here.trace_id}
+    assert subjects["span"] == {"kind": "observation", "id": here.span_id, "traceId": here.trace_id}
+    assert on_trace
+    assert on_trace.score.score_id == Score(name="trace", value=1, trace_id=here.trace_id, user_id="ada").score_id
+
+
+def test_scoring_is_not_traced(spans: Recorded, server: Langfuse) -> None:
+    """Delivering a score makes no span."""
+    posted = telemetry.score("mood", 1, trace_id=TRACE)
+    assert outcome(posted, 10) == {"langfuse": "sent"}
+
+    assert [span.name for span in spans.settled()] == []
+
+
+def test_without_a_trace_there_is_nothing_to_score(spans: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+    """Outside of any trace a score goes nowhere, and that is said."""
+    client._say_once.cache_clear()
+    assert telemetry.score("mood", 1) is None
+    assert "name the one that is scored" in caplog.text
+
+
+def test_with_tracing_off_scoring_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """With tracing off the client has the same methods, does nothing, and has said so once."""
+    client._say_once.cache_clear()
+    caplog.set_level(logging.WARNING)
+    for _ in range(2):
+        telemetry.get_client().score_current_trace(name="mood", value=1)
+        telemetry.get_client().create_score(name="mood", value=1, trace_id=TRACE)
+        assert telemetry.score("mood", 1, trace_id=TRACE) is None
+        assert telemetry.get_client().get_trace_url() is None
+
+    assert len([record for record in caplog.records if "scores go nowhere" in record.message]) <= 2
+
+
+def test_without_keys_the_answer_says_so(tmp_path: Path) -> None:
+    """A backend that is no Langfuse has no scores: the answer says so, and nothing is kept."""
+    settings = Settings.model_validate({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"})
+    made = Desk(settings.model_copy(update={"public_key": None, "secret_key": None, "spool_dir": tmp_path / "spool"}))
+
+    posted = made.post(Score(name="mood", value=1, trace_id=TRACE))
+
+    assert posted.places() == {"langfuse": "skipped: there are no LANGFUSE_* keys"}
+    assert not (tmp_path / "spool").exists()
+
+
+def test_two_projects_do_not_mix(server: Langfuse, tmp_path: Path) -> None:
+    """What waits for one project does not go to another."""
+    server.status = 503
+    with recording(load_settings()):
+        telemetry.score("mood", 1, trace_id=TRACE)
+    server.status = None
+    (tmp_path / "other").mkdir()
+    with langfuse_server(tmp_path / "other") as other:
+        spool = {"TELEMETRY_SPOOL_DIR": tmp_path / "spool"}
+        made = Desk(Settings.model_validate({**other.env, **spool}))
+        posted = made.post(Score(name="own", value=1, trace_id=TRACE))
+        assert posted.places(10) == {"langfuse": "sent"}
+        made.close()
+
+        assert [score["name"] for score in other.scores(TRACE)] == ["own"]
+
+
+def test_the_desk_of_a_process_is_one() -> None:
+    """Starting again closes what was open."""
+    settings = Settings.model_validate({"LANGFUSE_TRACING": "false"})
+    desk.start(settings)
+    first = desk.current()
+    desk.start(settings)
+
+    assert desk.current() is not first
+    desk.stop()
+    desk.stop()
+    assert desk.current() is None
+
+
+def test_a_score_on_disk_is_readable(spans: Recorded, server: Langfuse, tmp_path: Path) -> None:
+    """What waits is plain SQLite and JSON, for a person who wants to look."""
+    server.status = 503
+    telemetry.score("mood", 1, trace_id=TRACE, user_id="grace")
+    [path] = (tmp_path / "spool").glob("scores-langfuse-*.sqlite")
+    with sqlite3.connect(path) as db:
+        [(body,)] = db.execute("SELECT body FROM waiting")
+    db.close()
+
+    assert json.loads(body)["name"] == "mood"
+    assert "grace" not in body
