@@ -5,7 +5,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, ToolMessage
 
-from app.schema import ChatMessage, ToolCall
+from app.schema import ChatMessage, TaskEvent, ToolCall
 
 CANCELLED = "cancelled: the turn was stopped before this tool had answered"
 
@@ -50,6 +50,12 @@ def answers_to_open_calls(messages: Sequence[AnyMessage]) -> list[ToolMessage]:
 def stopped(text: str) -> AIMessage:
     """Return what was said until a turn was stopped, as the message it would have become."""
     return AIMessage(text, response_metadata={"finish_reason": "stopped"})
+
+
+def in_custom(chunk: object) -> Iterator[TaskEvent]:
+    """Yield the task's event that an agent has written to its stream, where it is one."""
+    if isinstance(chunk, dict) and chunk.get("type") == "task":
+        yield TaskEvent.model_validate(chunk)
 
 
 def in_update(update: object) -> Iterator[BaseMessage]:

@@ -122,6 +122,28 @@ class ThreadRemoved(BaseModel):
     thread_id: str
 
 
+RunStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "lost"]
+
+
+class RunInfo(BaseModel):
+    """Where a background run stands; `trace_id` is that of the asking and of the first attempt."""
+
+    run_id: str
+    thread_id: str
+    agent: str
+    status: RunStatus
+    trace_id: str | None = None
+    trace_ids: list[str] = Field(default_factory=list, description="one for each attempt")
+    trace_url: str | None = None
+    error: str | None = None
+
+
+class RunList(BaseModel):
+    """A user's background runs, the latest first."""
+
+    runs: list[RunInfo]
+
+
 class AgentInfo(BaseModel):
     """An agent, and why it cannot be talked to where it could not be loaded."""
 

@@ -7,12 +7,13 @@ from fastapi import FastAPI
 
 import telemetry
 from app.agents import AGENTS, Agent, load_all
+from app.background import open_runs
 from app.body_limit import BodyLimit
 from app.caller import is_secret
 from app.database import open_database
 from app.errors import answer_errors
 from app.models import load_models
-from app.routes import health, history, info, turns
+from app.routes import health, history, info, runs, turns
 from app.settings import Settings
 from app.turns import Turns
 
@@ -21,6 +22,7 @@ MAX_BODY = 1_000_000
 QUIET = (
     "/health.*",
     "/info",
+    "/runs.*",
     "/threads.*",
     "/history",
     "/[^/]+/history",
@@ -41,7 +43,7 @@ def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> Fast
     app.state.models = load_models(settings.model, settings.models, settings.demo_pace_s)
     app.add_middleware(BodyLimit, limit=MAX_BODY)
     answer_errors(app)
-    for part in (health, info, history, turns):
+    for part in (health, info, history, runs, turns):
         app.include_router(part.router)
     telemetry.instrument(app, quiet=QUIET, honours=lambda header: is_secret(header, settings))
     return app
@@ -54,6 +56,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table)
         app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
-        yield
-        await telemetry.drain()
+        async with open_runs(settings, database, app.state.turns, app.state.agents) as app.state.runs:
+            yield
+            await telemetry.drain()
+        telemetry.end_tasks()
     telemetry.shutdown()

@@ -65,6 +65,23 @@ class Settings(BaseSettings):
         description="true shows a hash for a file's name in traces",
     )
     turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
+    heartbeat_s: float = Field(
+        default=10,
+        alias="HEARTBEAT_S",
+        gt=0,
+        le=60,
+        description="seconds between two signs of life of a background run; after three it is taken for dead",
+    )
+    run_timeout_s: float = Field(
+        default=3600, alias="RUN_TIMEOUT_S", gt=0, description="longest time a background run may take, retries and all"
+    )
+    run_concurrency: int = Field(
+        default=4,
+        alias="RUN_CONCURRENCY",
+        ge=1,
+        le=100,
+        description="background runs of one agent at once in one process",
+    )
     keepalive_s: float = Field(
         default=1,
         alias="KEEPALIVE_S",

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseM
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.types import Command, StateSnapshot
+from langgraph.types import Command, StateSnapshot, StreamMode
 
 from app.claims import Claims
-from app.messages import answers_to_open_calls, in_update, stopped, to_chat
+from app.messages import answers_to_open_calls, in_custom, in_update, stopped, to_chat
 from app.records import Records, Run, Thread
 from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from telemetry import Resumed, Turn, untraced
@@ -128,7 +128,8 @@ class Answering:
 
     async def work(self, turn: AgentTurn) -> None:
         """Run the agent to its end or to its next question, emitting what clients see."""
-        chunks = self.graph.astream(self._input(), self.config, stream_mode=["messages", "updates"], subgraphs=True)
+        modes: list[StreamMode] = ["messages", "updates", "custom"]
+        chunks = self.graph.astream(self._input(), self.config, stream_mode=modes, subgraphs=True)
         async with aclosing(cast("AsyncGenerator[Any]", chunks)):
             async for _, mode, chunk in chunks:
                 for item in self._seen_by_clients(turn, mode, chunk):
@@ -157,6 +158,8 @@ class Answering:
     def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any) -> Iterator[StreamEvent]:
         if mode == "messages":
             yield from self._tokens(chunk[0])
+        elif mode == "custom":
+            yield from in_custom(chunk)
         elif "__interrupt__" in chunk:
             turn.waits = True
             for waiting in chunk["__interrupt__"]:

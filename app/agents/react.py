@@ -11,6 +11,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
+from app.ledger import once
 from app.models import Models
 
 
@@ -51,7 +52,7 @@ def model_node(prompt: str, tools: Sequence[BaseTool], models: Models) -> ModelN
 
 def tool_node(tools: Sequence[BaseTool]) -> ToolNode:
     """A node that makes the calls the model asked for; one that fails is told to the model in words."""
-    return ToolNode(tools, handle_tool_errors=in_words)
+    return ToolNode(tools, handle_tool_errors=in_words, awrap_tool_call=once)
 
 
 def in_words(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Path, Request
 from fastapi.responses import StreamingResponse
@@ -20,6 +20,7 @@ from app.turns import AgentTurn, run_event
 from telemetry.span import one_line
 
 router = APIRouter()
+Asked = TypeVar("Asked", bound=UserInput)
 
 
 class TurnResponse(StreamingResponse):
@@ -85,6 +86,12 @@ async def keep(trace_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], _: Cal
 
 
 async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -> AgentTurn:
+    graph, asked = checked(request, agent_id, asked)
+    return await request.app.state.turns.begin(agent_id, graph, user, asked)
+
+
+def checked(request: Request, agent_id: str, asked: Asked) -> tuple[CompiledStateGraph, Asked]:
+    """Return the agent's graph and what is asked of it, with its options; 404 or 422 for what cannot be."""
     graph = _agent(request, agent_id)
     try:
         request.app.state.models.get(asked.model)
@@ -93,8 +100,7 @@ async def _begin(request: Request, agent_id: str, user: str, asked: UserInput) -
         raise HTTPException(422, str(error)) from error
     except ValidationError as error:
         raise HTTPException(422, first_complaint(error.errors(), "agent_config")) from error
-    asked = asked.model_copy(update={"agent_config": options})
-    return await request.app.state.turns.begin(agent_id, graph, user, asked)
+    return graph, asked.model_copy(update={"agent_config": options})
 
 
 def _agent(request: Request, agent_id: str) -> CompiledStateGraph:

@@ -1,0 +1,49 @@
+"""What background runs need, opened with the service and closed with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from app.agents import Agents
+from app.database import Database
+from app.run_records import RunRecords, make_tables
+from app.settings import Settings
+from app.turns import Turns
+
+if TYPE_CHECKING:
+    from app.runs import Runs
+
+
+@asynccontextmanager
+async def open_runs(
+    settings: Settings, database: Database, turns: Turns, agents: Agents
+) -> "AsyncIterator[Runs | None]":
+    """Yield the background runs, None where the engine is not installed.
+
+    With Postgres the engine starts at once, to do what others have accepted; with SQLite where runs wait for it.
+    """
+    if not find_spec("dbos"):
+        yield None
+        return
+    from app.runs import Runs  # the engine takes time and memory, which an install without it does without
+
+    async with database.engine.begin() as connection:
+        await make_tables(connection)
+    url = settings.database_url.get_secret_value() if settings.database_url else None
+    runs = Runs(
+        records=RunRecords(database.engine),
+        turns=turns,
+        graphs=agents.graphs,
+        checkpoints=database.checkpoints,
+        engine_url=url or f"sqlite:///{settings.data_dir.absolute() / 'engine.db'}",
+        heartbeat_s=settings.heartbeat_s,
+        timeout_s=settings.run_timeout_s,
+        concurrency=settings.run_concurrency,
+        alone=url is None,
+    )
+    await runs.resume()
+    try:
+        yield runs
+    finally:
+        await runs.stop()

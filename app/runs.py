@@ -1,0 +1,411 @@
+"""Runs that outlive their request, their process and a crash: queued, retried and recovered by DBOS.
+
+DBOS knows which runs there are and who works on them. How far a run is, LangGraph's checkpoints know: the graph runs
+within one step of the engine, and begins again where its last checkpoint is.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from dbos import DBOS, DBOSConfig
+from langchain_core.messages import ToolMessage
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import StateSnapshot, StreamMode
+from sqlalchemy.exc import SQLAlchemyError
+
+import telemetry
+from app.fenced_saver import FencedSaver
+from app.ledger import ledger
+from app.records import Thread
+from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
+from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
+from app.turns import AgentTurn, Answering, Turns, _config, _run, run_event
+from telemetry import Resumed
+from telemetry.context import Scope
+from telemetry.heartbeat import Attempt, Heartbeat, close_as_lost, continued
+from telemetry.span import one_line
+
+logger = logging.getLogger(__name__)
+
+WORKFLOW = "run"
+# A run that was begun by one release may be ended by another: its checkpoints and its answers fit both.
+VERSION = "1"
+# How often an agent may fail, and how often in all it may be begun.
+MAX_FAILURES = 3
+MAX_ATTEMPTS = 6
+FIRST_WAIT_S = 1.0
+# Of one user, and of all, at once in one process for each agent.
+PER_USER = 2
+POLL_S = 0.2
+# A process is taken for dead after so many heartbeats that did not come.
+MISSED = 3
+
+
+class AgentFailedError(Exception):
+    """An attempt failed and may be made again."""
+
+
+@dataclass
+class Runs:
+    """The background runs of this process, and of those that died."""
+
+    records: RunRecords
+    turns: Turns
+    graphs: dict[str, CompiledStateGraph]
+    checkpoints: BaseCheckpointSaver[Any]
+    engine_url: str
+    heartbeat_s: float
+    timeout_s: float
+    concurrency: int
+    alone: bool
+    executor: str = field(default_factory=lambda: uuid4().hex)
+    _under_way: dict[str, AgentTurn] = field(default_factory=dict)
+    _cancelled: set[str] = field(default_factory=set)
+    _watching: asyncio.Task[None] | None = None
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _stopping: bool = False
+
+    async def submit(self, agent: str, user: str, asked: UserInput) -> BackgroundRun:
+        """Return the run, accepted: whatever happens to this process, it comes to its end."""
+        await self.start()
+        trace = telemetry.current_trace()
+        run = BackgroundRun(
+            run_id=str(uuid4()),
+            thread_id=asked.thread_id or str(uuid4()),
+            user_id=user,
+            agent=agent,
+            asked=asked.model_dump_json(),
+            created=time.time(),
+            trace_id=trace.trace_id if trace else None,
+            span_id=trace.span_id if trace else None,
+            sampled=bool(trace and trace.sampled),
+        )
+        await self.records.add(run)
+        with telemetry.scope(session_id=run.thread_id, user_id=user or None, agent=agent, run_id=run.run_id):
+            Heartbeat(self.heartbeat_s).beat("queued")
+        await self._enqueue(run)
+        return run
+
+    async def status(self, run: BackgroundRun) -> RunStatus:
+        """Return the run's status; `lost` while its process is silent and nobody has taken over."""
+        if run.status != "running":
+            return cast("RunStatus", run.status)
+        silent = await self.records.silent(time.time() - MISSED * self.heartbeat_s)
+        return "lost" if run.owner in silent else "running"
+
+    async def cancel(self, run: BackgroundRun) -> None:
+        """Stop the run, wherever it is."""
+        await self.start()
+        await DBOS.cancel_workflow_async(run.run_id)
+        if turn := self._under_way.get(run.run_id):
+            self._cancelled.add(run.run_id)
+            turn.cancel("cancel")
+        elif run.status == "queued" or await self.status(run) == "lost":
+            with suppress(Fenced):
+                await self._conclude(await self.records.revoke(run), "cancelled")
+
+    async def resume(self) -> None:
+        """Start the engine, where runs wait for it."""
+        if not self.alone or await self.records.unfinished():
+            await self.start()
+
+    async def start(self) -> None:
+        """Start the engine, once; take over from processes that died."""
+        async with self._starting:
+            if self._watching:
+                return
+            await self.records.sign(self.executor)
+            self._launch()
+            for agent in self.graphs:
+                await DBOS.register_queue_async(
+                    f"runs-{agent}",
+                    worker_concurrency=self.concurrency,
+                    partition_worker_concurrency=min(PER_USER, self.concurrency),
+                    polling_interval_sec=POLL_S,
+                    on_conflict="always_update",
+                )
+            for run in await self.records.unfinished(status="queued"):
+                await self._enqueue(run)
+            if self.alone:
+                await self._take_over(time.time())
+            self._watching = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop the engine; what has not ended goes on elsewhere, or with the next process."""
+        self._stopping = True
+        if self._watching:
+            self._watching.cancel()
+            await self.records.leave(self.executor)
+            await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+
+    # --- the engine ---
+
+    def _launch(self) -> None:
+        config: DBOSConfig = {
+            "name": "agent-service",
+            "system_database_url": self.engine_url,
+            "executor_id": self.executor,
+            "application_version": VERSION,
+            "log_level": "WARNING",
+            "enable_otlp": False,
+        }
+        DBOS(config=config)
+
+        @DBOS.step(
+            preemptible=True,
+            retries_allowed=True,
+            max_attempts=MAX_FAILURES,
+            interval_seconds=FIRST_WAIT_S,
+            backoff_rate=2.0,
+        )
+        async def attempt(run_id: str) -> None:
+            await self._attempt(run_id)
+
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
+        async def run(run_id: str) -> None:
+            await attempt(run_id)
+
+        DBOS.launch()
+
+    async def _enqueue(self, run: BackgroundRun) -> None:
+        await DBOS.enqueue_workflow_with_options_async(
+            {
+                "workflow_name": WORKFLOW,
+                "queue_name": f"runs-{run.agent}",
+                "workflow_id": run.run_id,
+                "queue_partition_key": run.user_id or "-",
+                "workflow_timeout": self.timeout_s,
+                "app_version": VERSION,
+            },
+            run.run_id,
+        )
+
+    # --- the dead ---
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.records.sign(self.executor)
+                await self._take_over(time.time() - MISSED * self.heartbeat_s)
+            except SQLAlchemyError as error:
+                logger.warning("the runs of other processes cannot be looked after: %s", one_line(error))
+            await asyncio.sleep(self.heartbeat_s)
+
+    async def _take_over(self, since: float) -> None:
+        for executor, beat in (await self.records.silent(since, self.executor)).items():
+            if not await self.records.claim(executor, beat):
+                continue
+            for run in await self.records.unfinished(owner=executor):
+                with suppress(Fenced):
+                    await self._close_lost(run)
+            for left in await DBOS.list_workflows_async(status="PENDING", executor_id=executor, load_input=False):
+                await DBOS.resume_workflow_async(left.workflow_id, queue_name=left.queue_name)
+            await self.records.forget(executor)
+
+    async def _close_lost(self, run: BackgroundRun) -> None:
+        await self.records.revoke(run)
+        (dead,) = [each for each in await self.records.attempts(run.run_id) if each.attempt == run.attempt] or [None]
+        if dead is None or dead.status != "running":
+            return
+        await self.records.close(run, "lost")
+        if dead.trace:
+            parent = run.trace if run.trace_id == dead.trace_id else None
+            close_as_lost(
+                Attempt(
+                    trace=dead.trace,
+                    parent=parent,
+                    scope=_scope(run),
+                    began=dead.began,
+                    last_beat=dead.beat,
+                    attempt=dead.attempt,
+                )
+            )
+
+    # --- one attempt ---
+
+    async def _attempt(self, run_id: str) -> None:
+        """Bring the run to its end; what the engine makes of an exception is another attempt."""
+        try:
+            run = await self.records.begin(run_id, self.executor)
+            earlier = await self.records.attempts(run_id)
+            if len(earlier) >= MAX_ATTEMPTS:
+                await self._conclude(run, "failed", f"the run was begun {len(earlier)} times and never ended")
+                return
+            await self._make(run, earlier)
+        except Fenced:
+            if not await self._is_over(run_id):
+                # Others have it: neither an end nor an error of this attempt may reach the engine.
+                await asyncio.Event().wait()
+
+    async def _is_over(self, run_id: str) -> bool:
+        run = await self.records.run(run_id)
+        return run is None or run.is_over
+
+    async def _make(self, run: BackgroundRun, earlier: Any) -> None:
+        asked = UserInput.model_validate_json(run.asked)
+        graph = self.graphs[run.agent].copy({"checkpointer": FencedSaver(self.checkpoints, self._check(run))})
+        state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
+        turn = self._turn(run, asked, earlier)
+        await self._record(run, turn, state, asked, first=not earlier)
+        running = Running(
+            graph,
+            _config(turn, run.agent, _thread(run), asked),
+            asked,
+            state,
+            run=run,
+            records=self.records,
+            heartbeat_s=self.heartbeat_s,
+        )
+        turn.start(running.work)
+        self._under_way[run.run_id] = turn
+        reading = asyncio.create_task(self._read(run, turn))
+        try:
+            await asyncio.shield(reading)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                self._cancelled.add(run.run_id)
+            turn.cancel("shutdown" if self._stopping else "cancel")
+            await asyncio.wait({reading})
+            await self._ended(run, turn, running, earlier)
+            raise
+        finally:
+            del self._under_way[run.run_id]
+        await self._ended(run, turn, running, earlier)
+
+    def _check(self, run: BackgroundRun) -> Callable[[], Coroutine[Any, Any, None]]:
+        return lambda: self.records.check(run)
+
+    def _turn(self, run: BackgroundRun, asked: UserInput, earlier: Any) -> AgentTurn:
+        before = earlier[-1] if earlier else None
+        with continued(None if before else run.trace):
+            turn = AgentTurn(
+                run.agent,
+                run_id=UUID(run.run_id),
+                session_id=run.thread_id,
+                user_id=run.user_id or None,
+                message=asked.message,
+                resumes=Resumed(run.run_id, before.trace, round(time.time() - before.beat, 1)) if before else None,
+            )
+        turn.span.set_attribute("turn.attempt", run.attempt)
+        return turn
+
+    async def _record(
+        self, run: BackgroundRun, turn: AgentTurn, state: StateSnapshot, asked: UserInput, *, first: bool
+    ) -> None:
+        trace, now = turn.trace, time.time()
+        ids = {"trace_id": trace.trace_id, "span_id": trace.span_id, "sampled": trace.sampled} if trace else {}
+        try:
+            await self.records.record(AttemptRecord(run.run_id, run.attempt, now, now, **ids))
+            if first:
+                await self.turns.records.begin(_run(turn, run.agent, _thread(run), asked, state))
+            await self.records.tell(run, run_event(turn).model_dump_json())
+        except BaseException as error:
+            turn.refuse(error)
+            raise
+
+    async def _read(self, run: BackgroundRun, turn: AgentTurn) -> None:
+        try:
+            async for item in turn:
+                await self.records.tell(run, item.model_dump_json())
+        except Fenced:
+            turn.cancel("fenced")
+        await turn.ended()
+
+    async def _ended(self, run: BackgroundRun, turn: AgentTurn, running: "Running", earlier: Any) -> None:
+        status = turn.status or "failed"
+        await self.records.check(run)
+        await self.records.close(run, status)
+        if status == "cancelled" and run.run_id not in self._cancelled:
+            # The service stops: the run goes on with the next one.
+            raise Fenced(run.run_id)
+        if status == "cancelled" and time.time() - run.created > self.timeout_s:
+            status, turn.error = "failed", TimeoutError(f"the run took longer than {self.timeout_s:g} s")
+        failures = sum(each.status == "failed" for each in earlier) + 1
+        if status == "failed" and turn.status == "failed" and failures < MAX_FAILURES:
+            raise AgentFailedError(one_line(turn.error or Exception()))
+        await running.settle(turn)
+        await self._conclude(run, status, one_line(turn.error) if turn.error else None)
+
+    async def _conclude(self, run: BackgroundRun, status: Any, error: str | None = None) -> None:
+        if error:
+            kind, _, said = error.partition(": ")
+            event = ErrorEvent(error=kind if said else "Failed", message=error, trace_id=run.trace_id)
+            await self.records.tell(run, event.model_dump_json())
+        await self.records.tell(run, EndEvent(status=status, kept=run.sampled).model_dump_json())
+        await self.records.end(run, status, error)
+        await self.turns.records.end(run.run_id, status)
+
+
+@dataclass
+class Running(Answering):
+    """An agent at work on a background run, or at work on it again."""
+
+    run: BackgroundRun = field(kw_only=True)
+    records: RunRecords = field(kw_only=True)
+    heartbeat_s: float = field(kw_only=True)
+
+    async def work(self, turn: AgentTurn) -> None:
+        """Run the agent to its end or to its next question, with signs of life."""
+        signs = Heartbeat(self.heartbeat_s)
+        beating = asyncio.create_task(self._beat(turn, signs))
+        ledger.set(self)
+        sign = "failed"
+        try:
+            await self._answer(turn)
+            sign = "waiting" if turn.waits else "completed"
+        except asyncio.CancelledError:
+            sign = "cancelled"
+            raise
+        finally:
+            beating.cancel()
+            signs.beat(sign, **turn.counts)
+
+    async def begin(self, call_id: str) -> tuple[bool, ToolMessage | None]:
+        """Return whether the call was begun before, and its answer if there is one; note that it begins."""
+        begun, body = await self.records.begin_call(self.run, call_id)
+        return begun, ToolMessage.model_validate_json(body) if body else None
+
+    async def keep(self, call_id: str, answer: ToolMessage) -> None:
+        """Keep the answer."""
+        await self.records.keep_answer(self.run, call_id, answer.model_dump_json())
+
+    async def _answer(self, turn: AgentTurn) -> None:
+        begun = (self.state.metadata or {}).get("run_id") == self.run.run_id
+        # A task may be left whose writes are saved while the next checkpoint is not: `next` does not tell.
+        if begun and not self.state.tasks:
+            turn.answer = self.state.values["messages"][-1].text
+            return
+        modes: list[StreamMode] = ["messages", "updates", "custom"]
+        given = None if begun else self._input()
+        chunks = self.graph.astream(given, self.config, stream_mode=modes, subgraphs=True, durability="sync")
+        async with aclosing(cast("Any", chunks)):
+            async for _, mode, chunk in chunks:
+                for item in self._seen_by_clients(turn, mode, chunk):
+                    await turn.emit(item)
+
+    async def _beat(self, turn: AgentTurn, signs: Heartbeat) -> None:
+        while True:
+            signs.beat("running", **turn.counts)
+            await asyncio.sleep(self.heartbeat_s)
+            try:
+                await self.records.beat(self.run)
+            except Fenced:
+                turn.cancel("fenced")
+                return
+            except SQLAlchemyError as error:
+                logger.warning("run %s cannot note that it lives: %s", self.run.run_id, one_line(error))
+
+
+def _thread(run: BackgroundRun) -> Thread:
+    return Thread(run.thread_id, run.user_id, run.agent)
+
+
+def _scope(run: BackgroundRun) -> Scope:
+    return Scope(session_id=run.thread_id, user_id=run.user_id or None, agent=run.agent, run_id=run.run_id)

@@ -1,0 +1,186 @@
+"""Runs outlive their request, their failures and their process."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import httpx
+import pytest
+
+import telemetry
+from app.client import AgentClient
+from telemetry.receiver import Receiver
+from telemetry.testing import Recorded, span_tree
+from tests.background import Api, answered, api, called
+from tests.processes import until
+from tests.service import service
+
+pytest.importorskip("dbos", reason="background runs need DBOS")
+
+SUMS = "what is 1+1 and 2+2 and 3+3"
+RIGHT = "The calculator tool says: 2\nThe calculator tool says: 4\nThe calculator tool says: 6"
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def one(tmp_path: Path, receiver: Receiver) -> Iterator[Api]:
+    with api(tmp_path, receiver) as running:
+        yield running
+
+
+def last_answer(running: Api, run_id: str) -> str:
+    bodies = [json.loads(body) for _, body in running.events(run_id)]
+    return [b["content"]["content"] for b in bodies if b["type"] == "message" and b["content"]["type"] == "ai"][-1]
+
+
+def test_its_tree(spans: Recorded, tmp_path: Path) -> None:
+    """The first attempt belongs to the request's trace, with its signs of life: queued, running, completed."""
+    with service(tmp_path, HEARTBEAT_S=60) as url:
+        telemetry.trust(url)
+        run = httpx.post(f"{url}/chatbot/runs", json={"message": "What is 12*34?", "user_id": "ada"}, timeout=20).json()
+        with telemetry.untraced():
+            until(lambda: httpx.get(f"{url}/runs/{run['run_id']}").json()["status"] == "completed")
+
+    assert run["status"] == "queued"
+    assert (
+        spans.tree(["status"])
+        == dedent("""
+        POST CLIENT
+          POST /{agent_id}/runs SERVER
+            heartbeat status=queued
+            turn AGENT
+              chatbot
+                model
+                  DemoModel LLM
+                  tools_condition
+                tools
+                  calculator TOOL
+                model
+                  DemoModel LLM
+                  tools_condition
+              heartbeat status=running
+              heartbeat status=completed
+    """).strip()
+    )
+    with_run = [s for s in spans.settled() if (s.attributes or {}).get("langfuse.trace.metadata.run") == run["run_id"]]
+    assert {(s.attributes or {})["session.id"] for s in with_run} == {run["thread_id"]}
+
+
+def test_its_events_can_be_taken_up_again(one: Api) -> None:
+    """Events have numbers of our own; whoever names the last one gets what follows, whenever that was."""
+    run = one.submit(SUMS)
+    whole = one.events(run["run_id"])
+    rest = one.events(run["run_id"], after=whole[1][0])
+
+    assert [number for number, _ in whole] == list(range(1, len(whole) + 1))
+    assert rest == whole[2:]
+    assert json.loads(whole[0][1])["type"] == "run"
+    assert json.loads(whole[-1][1]) == {"type": "end", "status": "completed", "kept": True, "trace_url": None}
+    assert last_answer(one, run["run_id"]) == RIGHT
+
+
+def test_a_run_goes_on_after_a_kill(tmp_path: Path, receiver: Receiver) -> None:
+    """Killed in its tools, it goes on where it was: one final state, the right answer, each attempt a closed trace."""
+    with api(tmp_path, receiver, {"OTEL_SERVICE_NAME": "first"}) as first:
+        run = first.submit(SUMS)
+        until(lambda: called(tmp_path))
+        first.kill()
+    kept, before = answered(tmp_path), len(called(tmp_path))
+    with api(tmp_path, receiver) as second:
+        done = second.over(run["run_id"])
+        answer = last_answer(second, run["run_id"])
+
+    assert (done["status"], answer) == ("completed", RIGHT)
+    assert not kept & {line.split()[0] for line in called(tmp_path)[before:]}
+    assert len(done["trace_ids"]) == 2
+    turns = [span for span in receiver.spans if span.name == "turn"]
+    assert [(turn.attributes["turn.status"], turn.trace_id) for turn in sorted(turns, key=lambda t: t.start)] == [
+        ("lost", done["trace_ids"][0]),
+        ("completed", done["trace_ids"][1]),
+    ]
+    lost, again = sorted(turns, key=lambda t: t.start)
+    assert [link.trace_id for link in again.links] == [lost.trace_id]
+    assert lost.attributes["session.id"] == again.attributes["session.id"] == run["thread_id"]
+    assert "^" not in span_tree([span for span in receiver.spans if span.trace_id == again.trace_id])
+
+
+def test_a_stopped_service_goes_on_later(tmp_path: Path, receiver: Receiver) -> None:
+    """SIGTERM ends the attempt, not the run."""
+    with api(tmp_path, receiver) as first:
+        run = first.submit(SUMS)
+        until(lambda: called(tmp_path))
+        first.process.stop()
+    with api(tmp_path, receiver) as second:
+        done = second.over(run["run_id"])
+
+    assert done["status"] == "completed"
+    turns = [span for span in receiver.spans if span.name == "turn"]
+    assert sorted(str(turn.attributes["turn.status"]) for turn in turns) == ["cancelled", "completed"]
+
+
+def test_cancel(one: Api, tmp_path: Path) -> None:
+    """A run that is cancelled ends so, and starts no further step."""
+    run = one.submit(SUMS, agent="steps")
+    until(lambda: called(tmp_path))
+    assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelling"
+
+    assert one.over(run["run_id"], 10)["status"] == "cancelled"
+    assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelled"
+
+
+def test_a_failing_agent_is_tried_again(one: Api) -> None:
+    """It fails three times, each a trace of its own, and then for good, with the reason."""
+    run = one.over(one.submit("/fail", agent="chatbot")["run_id"])
+
+    assert (run["status"], len(run["trace_ids"])) == ("failed", 3)
+    assert run["error"].startswith("DemoError: ")
+
+
+def test_what_may_not_be_done_twice_is_asked(tmp_path: Path, receiver: Receiver) -> None:
+    """A call that was begun and not answered is not repeated: the run waits for a person."""
+    with api(tmp_path, receiver) as first:
+        run = first.submit("what is 1+1", agent="careful")
+        until(lambda: called(tmp_path))
+        first.kill()
+    with api(tmp_path, receiver) as second:
+        waiting = second.over(run["run_id"])
+        asked = [json.loads(body) for _, body in second.events(run["run_id"])]
+        answer = {"message": "no", "thread_id": run["thread_id"], "user_id": "ada"}
+        resumed = httpx.post(f"{second.url}/careful/runs", json=answer, timeout=20).json()
+        done = second.over(resumed["run_id"])
+
+    assert waiting["status"] == "waiting"
+    assert "Shall I do it again?" in next(event for event in asked if event["type"] == "interrupt")["value"]["question"]
+    assert done["status"] == "completed"
+    assert len(called(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(("path", "status", "words"), [
+    ("/runs/nowhere", 404, "There is no run nowhere."),
+    ("/runs/nowhere/events", 404, "There is no run nowhere."),
+    ("/runs?most=0", 422, "most"),
+])  # fmt: skip
+def test_bad_input(tmp_path: Path, spans: Recorded, path: str, status: int, words: str) -> None:
+    """What is not there is a 404, what cannot be a 422, each with a sentence."""
+    with service(tmp_path) as url:
+        answer = httpx.get(url + path)
+
+    assert (answer.status_code, words in answer.json()["detail"]) == (status, True)
+
+
+def test_a_thread_has_one_run_at_a_time(one: Api) -> None:
+    """A thread with a run under way takes no second one, and nobody sees another's runs."""
+    run = one.submit("what is 1+1 and 2+2")
+    again = {"message": "Hello", "thread_id": run["thread_id"], "user_id": "ada"}
+    refused = httpx.post(f"{one.url}/steps/runs", json=again, timeout=20)
+    stranger = httpx.get(f"{one.url}/runs/{run['run_id']}", headers={"X-User-Id": "bob"}, timeout=20)
+
+    assert (refused.status_code, stranger.status_code) == (409, 404)
+    assert AgentClient(one.url).info()
+    one.over(run["run_id"])

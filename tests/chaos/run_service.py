@@ -1,0 +1,77 @@
+"""The service with one more agent, whose tool writes down each time it is really called; for tests that kill it."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from langchain_core.tools import InjectedToolCallId, ToolException, tool
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph.state import CompiledStateGraph
+
+import telemetry
+from app.__main__ import Server
+from app.agents import Agent
+from app.agents.react import react
+from app.ledger import not_repeatable
+from app.models import Models
+from app.service import create_app
+from app.settings import load_settings
+
+PACE_S = 0.1
+CALLED = "called"
+
+
+@tool
+async def calculator(expression: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> str:
+    """Add two numbers, slowly."""
+    if expression == "666+666":
+        os._exit(1)
+    if expression == "13+13":
+        raise ToolException("unlucky")
+    _write_down(f"{tool_call_id} {expression}")
+    left, right = expression.split("+")
+    await asyncio.sleep(PACE_S)
+    return str(int(left) + int(right))
+
+
+def _write_down(line: str) -> None:
+    with Path(os.environ["DATA_DIR"], CALLED).open("a") as file:
+        file.write(line + "\n")
+
+
+@tool("calculator")
+async def careful(expression: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> str:
+    """Add two numbers, which must not happen twice."""
+    return await calculator.coroutine(expression, tool_call_id)  # pyright: ignore[reportOptionalCall]
+
+
+def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
+    """The agent that counts."""
+    return react("steps", "", [calculator], models, checkpointer)
+
+
+def build_careful(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
+    """The agent that counts, and never twice."""
+    return react("careful", "", [not_repeatable(careful)], models, checkpointer)
+
+
+AGENTS = {
+    "steps": Agent("Counts.", f"{__name__}:build"),
+    "careful": Agent("Counts, and never twice.", f"{__name__}:build_careful"),
+    "chatbot": Agent("Talks.", "app.agents.chatbot:build"),
+}
+
+if __name__ == "__main__":
+    import uvicorn
+
+    # What is built by name must not be this module a second time.
+    AGENTS = {
+        key: Agent(a.description, a.build.replace("__main__", "tests.chaos.run_service")) for key, a in AGENTS.items()
+    }
+    settings = load_settings()
+    telemetry.configure("agent-api")
+    server = Server(uvicorn.Config(create_app(settings, AGENTS), settings.host, settings.port, log_level="warning"))
+    server.run()
+    sys.exit(0)
