@@ -16,6 +16,10 @@ from app.records import Records, make_tables
 from app.settings import Settings
 
 
+# Survives the process, if not the machine; waiting for the disk at every step of every turn, turns wait in line.
+_SYNC = "PRAGMA synchronous=NORMAL"
+
+
 @dataclass(frozen=True)
 class Database:
     """The parts of the service that outlive its process."""
@@ -42,6 +46,7 @@ async def _open_sqlite(folder: Path) -> AsyncIterator[Database]:
     event.listen(engine.sync_engine, "connect", _use_wal)
     try:
         async with AsyncSqliteSaver.from_conn_string(str(folder / "checkpoints.db")) as saver:
+            await saver.conn.execute(_SYNC)
             await make_tables(engine)
             yield Database(engine, Records(engine), saver, Alone())
     finally:
@@ -51,5 +56,6 @@ async def _open_sqlite(folder: Path) -> AsyncIterator[Database]:
 def _use_wal(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute(_SYNC)
     cursor.execute("PRAGMA busy_timeout=5000")
     cursor.close()

@@ -103,9 +103,13 @@ class RunTracer(OpenInferenceTracer):
         return Run(id=run_id, name="late", run_type="chain", inputs={}, start_time=datetime.now(UTC))
 
     def _start_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
+        turn = current_turn()
+        if turn and turn.stopping:
+            # Nobody would end its span: the turn has ended those that were open.
+            return
         super()._start_trace(run)
         run.extra["thread"] = get_ident()
-        if turn := current_turn():
+        if turn:
             turn.open_runs.add(run.id)
         if run.run_type in _MODEL_RUNS:
             model_call_began(run.id)
