@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StringConstraints
 
 MAX_MESSAGE = 100_000
 
@@ -68,6 +68,29 @@ class ChatHistory(BaseModel):
 
     messages: list[ChatMessage]
     trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
+
+
+class Feedback(BaseModel):
+    """What a user thinks of a run; `score` null takes it back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run_id: str = Field(min_length=1, max_length=128)
+    key: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,99}$", description="what is judged, such as stars")
+    score: StrictBool | FiniteFloat | Annotated[str, StringConstraints(min_length=1, max_length=500)] | None
+    comment: str | None = Field(None, max_length=5_000)
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="kept beside the score; a comment may be in it")
+    user_id: UserId | None = None
+
+
+class FeedbackAnswer(BaseModel):
+    """What became of a score, per place: `sent`, `queued`, or `skipped: …`."""
+
+    status: Literal["success"] = "success"
+    trace_id: str | None
+    run_id: str
+    score_id: str | None
+    places: dict[str, str]
 
 
 class FileInfo(BaseModel):

@@ -3,7 +3,9 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from anyio.to_thread import run_sync
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 import telemetry
 from app.agents import AGENTS, Agent, load_all
@@ -12,9 +14,11 @@ from app.body_limit import BodyLimit
 from app.caller import is_secret
 from app.database import open_database
 from app.errors import answer_errors
+from app.files import Files, open_files, open_store
 from app.models import load_models
-from app.routes import health, history, info, runs, turns
+from app.routes import feedback, files, health, history, info, runs, threads, turns
 from app.settings import Settings
+from app.threads import Threads
 from app.turns import Turns
 
 MAX_BODY = 1_000_000
@@ -41,9 +45,9 @@ def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> Fast
     app.state.settings = settings
     app.state.table = agents
     app.state.models = load_models(settings.model, settings.models, settings.demo_pace_s)
-    app.add_middleware(BodyLimit, limit=MAX_BODY)
+    app.add_middleware(BodyLimit, limit=MAX_BODY, paths={"/files": settings.max_file_bytes + files.ENVELOPE})
     answer_errors(app)
-    for part in (health, info, history, runs, turns):
+    for part in (health, info, history, threads, files, feedback, runs, turns):
         app.include_router(part.router)
     telemetry.instrument(app, quiet=QUIET, honours=lambda header: is_secret(header, settings))
     return app
@@ -56,8 +60,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table)
         app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
+        app.state.files = await _files(settings, database.engine)
+        app.state.threads = Threads(database.engine, app.state.files, database.checkpoints)
         async with open_runs(settings, database, app.state.turns, app.state.agents) as app.state.runs:
             yield
             await telemetry.drain()
         telemetry.end_tasks()
     telemetry.shutdown()
+
+
+async def _files(settings: Settings, engine: AsyncEngine) -> Files:
+    store = await run_sync(open_store, settings.files_url, settings.data_dir / "files")
+    return await open_files(engine, store, settings.max_file_bytes, settings.file_types)

@@ -1,0 +1,51 @@
+"""What people think of an answer, as scores on its trace."""
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+import telemetry
+from app.caller import CallerDep
+from app.records import Run
+from app.schema import Feedback, FeedbackAnswer
+
+router = APIRouter()
+# How long an answer waits to say that the backend has the score; on disk it is before.
+PATIENCE_S = 1.0
+
+
+@router.post("/feedback")
+async def feedback(given: Feedback, request: Request, caller: CallerDep) -> FeedbackAnswer:
+    """Score a run: the same user's next word under the same key replaces this one, null takes it back."""
+    user = caller.acting_for(given.user_id)
+    run = await request.app.state.turns.records.run(given.run_id)
+    if run is None or run.user_id != user:
+        raise HTTPException(404, f"There is no run {given.run_id}.")
+    with (
+        telemetry.scope(session_id=run.thread_id, user_id=user or None),
+        telemetry.span("feedback", kind="EVALUATOR", **{"feedback.run_id": run.run_id, "feedback.key": given.key}),
+    ):
+        return await run_in_threadpool(_score, given, run, user)
+
+
+def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:
+    about = dict(given.kwargs)
+    # A turn that was dropped as an ordinary one is worth keeping once somebody judges it.
+    if run.trace_id and run.sampled and given.score is not None:
+        telemetry.decide(run.trace_id, True)
+    posted = telemetry.score(
+        given.key,
+        given.score,
+        trace_id=run.trace_id,
+        recorded=run.sampled,
+        user_id=user,
+        run_id=run.run_id,
+        comment=given.comment or str(about.pop("comment", "")) or None,
+        metadata=about,
+        at=run.created,
+    )
+    return FeedbackAnswer(
+        trace_id=run.trace_id,
+        run_id=run.run_id,
+        score_id=posted.score.score_id if posted else None,
+        places=posted.places(PATIENCE_S) if posted else {"langfuse": "skipped: tracing is off"},
+    )
