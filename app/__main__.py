@@ -28,6 +28,7 @@ def main() -> int:
     _log_with_traces()
     try:
         settings = load_settings()
+        telemetry.guard_logs()
         telemetry.configure("agent-api")
         app = create_app(settings)
     except (telemetry.SettingsError, ModelSettingError) as error:

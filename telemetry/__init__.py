@@ -3,6 +3,7 @@
 from telemetry.context import Resumed, TraceRef, carry, scope
 from telemetry.keep import decide
 from telemetry.langfuse import trace_url
+from telemetry.logs import guard_logs
 from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
@@ -32,6 +33,7 @@ __all__ = [
     "event",
     "get_client",
     "get_span",
+    "guard_logs",
     "instrument",
     "scope",
     "score",

@@ -150,3 +150,24 @@ def test_the_console(tmp_path: Path) -> None:
         telemetry.shutdown()
     """
     assert '"name": "to be read"' in run(code, tmp_path, OTEL_TRACES_EXPORTER="console")
+
+
+def test_guarded_logs(tmp_path: Path) -> None:
+    """A secret in a log line, in its arguments or in its traceback is not written."""
+    code = """
+        import logging
+        import telemetry
+        logging.basicConfig()
+        telemetry.guard_logs()
+        key = "sk-proj-" + "a1B2" * 12
+        logging.error("the key is %s", key)
+        try:
+            raise ValueError(f"refused: {key}")
+        except ValueError:
+            logging.exception("it failed")
+    """
+    printed = run(code, tmp_path)
+
+    assert "the key is [redacted" in printed
+    assert "refused: [redacted" in printed
+    assert "a1B2" not in printed
