@@ -28,6 +28,7 @@ chaos: setup ## break backends, disks and processes at full length, and count wh
 bench: setup ## measure what tracing costs
 	$(BIN)/python -m bench.stages
 	$(BIN)/python -m bench.spool
+	$(BIN)/python -m bench.task
 
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .
