@@ -15,7 +15,6 @@ from app.claims import Alone, Claims
 from app.records import Records, make_tables
 from app.settings import Settings
 
-
 # Survives the process, if not the machine; waiting for the disk at every step of every turn, turns wait in line.
 _SYNC = "PRAGMA synchronous=NORMAL"
 
