@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from telemetry import doctor, spool, wire
-from telemetry.processor import Outbox, destination
+from telemetry.outbox import Outbox, destination
 from telemetry.settings import Settings, SettingsError, load_settings
 
 
@@ -71,7 +71,7 @@ def retry(settings: Settings, _: dict[str, str]) -> int:
         return 2
     outbox = Outbox(settings, partial(wire.prepare, stages=wire.stages(settings)), interval_s=0.0)
     outbox.start()
-    if outbox.file is None:
+    if outbox.spools.file is None:
         return 1
     letters = [
         (path, spool.dead_letters(path))

@@ -7,7 +7,7 @@ from typing import Any
 
 from telemetry import provider
 from telemetry.failures import failures
-from telemetry.processor import Outbox
+from telemetry.outbox import Outbox
 from telemetry.scores import desk
 
 
@@ -27,15 +27,15 @@ def stats() -> dict[str, Any]:
 
 
 def _process(outbox: Outbox) -> dict[str, Any]:
-    backend, file = outbox.deliverer.backend, outbox.file
+    backend, file, memory = outbox.deliverer.backend, outbox.spools.file, outbox.spools.memory
     return {
         "pending": outbox.pending,
         "committed": file.claim.committed if file else 0,
-        "waiting": (file.rows if file else 0) + outbox.memory.rows,
-        "waiting_bytes": (file.size if file else 0) + outbox.memory.size,
+        "waiting": (file.rows if file else 0) + memory.rows,
+        "waiting_bytes": (file.size if file else 0) + memory.size,
         "delivered": backend.accepted,
         "dead_letters": backend.buried,
-        "dropped": {why: number for why, number in outbox.dropped.items() if number},
+        "dropped": {why: number for why, number in outbox.spools.dropped.items() if number},
         "shortened": outbox.counts["shortened"],
         "redacted": outbox.counts["redacted"],
         "lag_ms": _percentiles(list(outbox.lags)),
@@ -54,12 +54,13 @@ def _backend(outbox: Outbox) -> dict[str, Any]:
 
 
 def _spool(outbox: Outbox) -> dict[str, Any]:
-    folder = outbox.folder
+    spools = outbox.spools
+    folder = spools.folder
     return {
         "folder": str(outbox.settings.spool_dir),
-        "on_disk": outbox.file is not None,
-        "disk_errors": outbox.disk_errors,
-        "set_aside": outbox.set_aside,
+        "on_disk": spools.file is not None,
+        "disk_errors": spools.disk_errors,
+        "set_aside": spools.set_aside,
         "files": folder.files,
         "spans": folder.waiting.rows,
         "bytes": folder.waiting.size,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import telemetry
-from telemetry import deliver, langgraph, processor, provider
+from telemetry import deliver, langgraph, provider, spools
 
 WARM = langgraph  # what every process imports when it starts: here once for all
 
@@ -62,7 +62,7 @@ def _hasten() -> None:
     """Make the waits fit the length of a test; what is decided stays the same."""
     deliver.FIRST_WAIT_S, deliver.MOST_WAIT_S, deliver.SLOW_WAIT_S = 0.05, 0.3, 0.3
     deliver.TICK_S = 0.2
-    processor.ADOPT_EVERY = 1
+    spools.ADOPT_EVERY = 1
 
 
 def _work(order: dict[str, Any]) -> None:

@@ -9,8 +9,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Tracer
 
-from telemetry import deliver, processor
-from telemetry.processor import Outbox, SpoolProcessor
+from telemetry import deliver, spools
+from telemetry.outbox import Outbox
+from telemetry.processor import SpoolProcessor
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
 
@@ -19,7 +20,7 @@ def hasten(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the waits fit the length of a test; what is decided stays the same."""
     for name, seconds in {"FIRST_WAIT_S": 0.01, "MOST_WAIT_S": 0.05, "SLOW_WAIT_S": 0.05, "TICK_S": 0.05}.items():
         monkeypatch.setattr(deliver, name, seconds)
-    monkeypatch.setattr(processor, "ADOPT_EVERY", 1)
+    monkeypatch.setattr(spools, "ADOPT_EVERY", 1)
 
 
 def settings(endpoint: str, folder: Path, **more: object) -> Settings:

@@ -8,8 +8,8 @@ import pytest
 
 from telemetry import deliver
 from telemetry.deliver import Backend
+from telemetry.outbox import Outbox
 from telemetry.post import Answer, Poster
-from telemetry.processor import Outbox
 from telemetry.receiver import Receiver, Request
 from telemetry.settings import Settings
 from telemetry.spool import SPAN
@@ -42,8 +42,8 @@ def names(receiver: Receiver) -> list[str]:
 
 
 def dead(outbox: Outbox) -> list[str]:
-    assert outbox.file
-    return [letter.reason for letter in outbox.file.dead()]
+    assert outbox.spools.file
+    return [letter.reason for letter in outbox.spools.file.dead()]
 
 
 def send(receiver: Receiver, folder: Path, spans: int, poison: tuple[int, ...] = ()) -> list[str]:
@@ -117,7 +117,7 @@ def test_a_stub_that_is_refused_has_no_stub(receiver: Receiver, tmp_path: Path) 
         for name in ("bad", "good", "better"):
             tracer.start_span(name).end()
         receiver.wait(2)
-        until(lambda: outbox.file and outbox.file.is_empty)
+        until(lambda: outbox.spools.file and outbox.spools.file.is_empty)
         assert len(dead(outbox)) == 1
         assert outbox.deliverer.backend.buried == 1
     assert names(receiver) == ["good", "better"]
@@ -129,7 +129,7 @@ def test_a_request_keeps_below_the_limit(receiver: Receiver, tmp_path: Path) -> 
     with spooling(receiver, tmp_path, max_request_bytes=10_000) as (tracer, outbox):
         for n in range(20):
             tracer.start_span(f"s{n}", attributes={"text": "x" * (30_000 if n == 7 else 3_000)}).end()
-        until(lambda: outbox.file and outbox.file.rows == 20)
+        until(lambda: outbox.spools.file and outbox.spools.file.rows == 20)
         receiver.answer = 200
         receiver.wait(20)
     sizes = [len(raw(request)) for request in receiver.requests if request.status == 200]
@@ -256,4 +256,4 @@ def test_one_spool_in_trouble_does_not_hold_up_another(receiver: Receiver, tmp_p
             tracer.start_span(f"s{n}").end()
             receiver.wait(lambda found, n=n: f"s{n}" in [span.name for span in found])
         until(lambda: dead(outbox))
-    assert outbox.memory.take(SPAN, 1, 1) == []
+    assert outbox.spools.memory.take(SPAN, 1, 1) == []

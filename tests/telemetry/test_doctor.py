@@ -169,7 +169,7 @@ def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: 
 
 def _bury(folder: Path, endpoint: str) -> None:
     """What a process leaves whose one span was refused for good."""
-    from telemetry.processor import destination
+    from telemetry.outbox import destination
 
     file = Spool.create(folder / "spool", destination(Settings.model_validate({"otlp_endpoint": endpoint})))
     _, body = doctor._test_trace(Settings.model_validate({"otlp_endpoint": endpoint}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from opentelemetry.trace import StatusCode, Tracer, format_trace_id, set_span_in_context
 
-from telemetry.processor import Outbox
+from telemetry.outbox import Outbox
 from telemetry.receiver import Receiver
 from tests.processes import until
 from tests.telemetry.spooling import hasten, spooling
@@ -115,9 +115,9 @@ def test_a_dropped_trace_goes_after_the_hold_time(receiver: Receiver, tmp_path: 
     with spooling(receiver, tmp_path, keep_rate=0, hold_s=0.2) as (tracer, outbox):
         dropped, _ = trace(tracer)
         outbox.decide(dropped, None)
-        until(lambda: outbox.dropped["not kept"] == 3)
-        assert outbox.file
-        assert outbox.file.held == (0, 0)
+        until(lambda: outbox.spools.dropped["not kept"] == 3)
+        assert outbox.spools.file
+        assert outbox.spools.file.held == (0, 0)
     assert receiver.spans == []
     assert list(tmp_path.iterdir()) == []
 

@@ -13,8 +13,10 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
-from telemetry import processor
-from telemetry.processor import SpoolProcessor, destination
+from telemetry import outbox as outbox_module
+from telemetry import spools
+from telemetry.outbox import Outbox, destination
+from telemetry.processor import SpoolProcessor
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
 from tests.processes import ROOT, until
@@ -57,7 +59,7 @@ def test_memory_is_bounded_when_the_writer_falls_behind(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Past the bound whoever ends a span writes some himself, oldest first: none is dropped, the order is kept."""
-    monkeypatch.setattr(processor, "MOST_PENDING", 20)
+    monkeypatch.setattr(outbox_module, "MOST_PENDING", 20)
     with spooling(receiver, tmp_path) as (tracer, outbox):
         pending = []
         for n in range(300):
@@ -73,8 +75,8 @@ def test_write_through_leaves_nothing_in_memory(receiver: Receiver, tmp_path: Pa
     with spooling(receiver, tmp_path, spool_write_through=True) as (tracer, outbox):
         for n in range(1, 20):
             tracer.start_span("s").end()
-            assert outbox.file
-            assert (outbox.pending, outbox.file.claim.committed) == (0, n)
+            assert outbox.spools.file
+            assert (outbox.pending, outbox.spools.file.claim.committed) == (0, n)
 
 
 def test_fsync_is_a_switch(receiver: Receiver, tmp_path: Path) -> None:
@@ -83,8 +85,8 @@ def test_fsync_is_a_switch(receiver: Receiver, tmp_path: Path) -> None:
         with spooling(receiver, tmp_path, spool_fsync=switch) as (tracer, outbox):
             tracer.start_span("s").end()
             outbox.start()
-            assert outbox.file
-            assert outbox.file._write.execute("PRAGMA synchronous").fetchone() == (expected,)
+            assert outbox.spools.file
+            assert outbox.spools.file._write.execute("PRAGMA synchronous").fetchone() == (expected,)
 
 
 def test_without_a_writable_folder_spans_stay_in_memory(
@@ -96,7 +98,7 @@ def test_without_a_writable_folder_spans_stay_in_memory(
         for n in range(10):
             tracer.start_span(f"s{n}").end()
         receiver.wait(10)
-        assert outbox.file is None
+        assert outbox.spools.file is None
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert "set TELEMETRY_SPOOL_DIR to a folder that can" in record.message
 
@@ -105,13 +107,13 @@ def test_memory_that_fills_up_lets_go_of_the_oldest(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a disk and without a backend the youngest spans remain, the others are counted."""
-    monkeypatch.setattr(processor, "MEMORY_BYTES", 100_000)
+    monkeypatch.setattr(spools, "MEMORY_BYTES", 100_000)
     receiver.answer = 503
     with spooling(receiver, tmp_path, spool=False) as (tracer, outbox):
         for n in range(100):
             tracer.start_span(f"s{n}", attributes={"text": "x" * 5_000}).end()
         outbox.flush(0)
-        dropped = outbox.dropped["too many bytes"]
+        dropped = outbox.spools.dropped["too many bytes"]
         receiver.answer = 200
         receiver.wait(lambda found: found[-1:] and found[-1].name == "s99")
     assert 70 < dropped < 90
@@ -126,9 +128,9 @@ def test_a_spool_that_fills_up_lets_go_of_the_oldest(receiver: Receiver, tmp_pat
         for n in range(100):
             tracer.start_span(f"s{n}", attributes={"text": "x" * 50_000}).end()
         outbox.flush(0)
-        assert outbox.file
-        assert outbox.file.size <= 1_000_000
-        dropped = outbox.dropped["too many bytes"]
+        assert outbox.spools.file
+        assert outbox.spools.file.size <= 1_000_000
+        dropped = outbox.spools.dropped["too many bytes"]
         receiver.answer = 200
         receiver.wait(lambda found: found[-1:] and found[-1].name == "s99")
     # Beside these come at most those that were on their way when they were dropped.
@@ -140,9 +142,9 @@ def test_a_span_that_waited_too_long_goes(receiver: Receiver, tmp_path: Path) ->
     receiver.answer = 503
     with spooling(receiver, tmp_path, spool_max_age=0.5) as (tracer, outbox):
         tracer.start_span("old").end()
-        until(lambda: outbox.dropped["too old"] == 1)
-        assert outbox.file
-        assert outbox.file.is_empty
+        until(lambda: outbox.spools.dropped["too old"] == 1)
+        assert outbox.spools.file
+        assert outbox.spools.file.is_empty
 
 
 def test_a_spool_file_that_breaks_is_replaced(receiver: Receiver, tmp_path: Path) -> None:
@@ -151,9 +153,9 @@ def test_a_spool_file_that_breaks_is_replaced(receiver: Receiver, tmp_path: Path
     with spooling(receiver, tmp_path) as (tracer, outbox):
         tracer.start_span("lost").end()
         until(lambda: outbox.deliverer.backend.is_down)
-        assert outbox.file
-        outbox.file._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        database = tmp_path / f"{outbox.file.name}.db"
+        assert outbox.spools.file
+        outbox.spools.file._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database = tmp_path / f"{outbox.spools.file.name}.db"
         with database.open("r+b") as raw:
             raw.write(b"\xff" * database.stat().st_size)
         until(lambda: _end_one_more(tracer, outbox))
@@ -162,9 +164,9 @@ def test_a_spool_file_that_breaks_is_replaced(receiver: Receiver, tmp_path: Path
     assert [path.name for path in tmp_path.glob("*.corrupt")] == [f"{database.stem}.corrupt"]
 
 
-def _end_one_more(tracer: object, outbox: processor.Outbox) -> bool:
+def _end_one_more(tracer: object, outbox: Outbox) -> bool:
     tracer.start_span("late").end()  # pyright: ignore[reportAttributeAccessIssue]
-    return outbox.set_aside == 1
+    return outbox.spools.set_aside == 1
 
 
 def test_unsampled_spans_are_not_kept(receiver: Receiver, tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_span_after_the_end_is_counted(receiver: Receiver, tmp_path: Path) -> 
     with spooling(receiver, tmp_path) as (tracer, outbox):
         late = tracer.start_span("late")
     late.end()
-    assert outbox.dropped["after the end"] == 1
+    assert outbox.spools.dropped["after the end"] == 1
 
 
 def test_destinations_differ_by_backend_and_by_whose_it_is() -> None:
