@@ -9,19 +9,46 @@ AgentError
 import functools
 import re
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any, TypedDict, TypeVar, Unpack
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
+import anyio
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import telemetry
-from app.schema import ChatHistory, ChatMessage, RunEvent, ServiceInfo, StreamEvent
+from app.schema import (
+    ChatHistory,
+    ChatMessage,
+    FeedbackAnswer,
+    FileInfo,
+    FileList,
+    FileRemoved,
+    RunEvent,
+    RunInfo,
+    RunList,
+    ServiceInfo,
+    StreamEvent,
+    ThreadList,
+    ThreadRemoved,
+)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Item = TypeVar("Item", covariant=True)
 Shape = TypeVar("Shape", bound=BaseModel)
 _EVENT: TypeAdapter[StreamEvent] = TypeAdapter(StreamEvent)
+
+# How often a call that changes nothing, or the same when repeated, is tried, and the first wait between.
+ATTEMPTS = 3
+FIRST_WAIT_S = 0.2
+_TRANSIENT = {502, 503, 504}
 
 
 class AgentError(Exception):
@@ -45,16 +72,50 @@ class Refused(AgentError):  # noqa: N818 - named for what happened
 
 
 class Failed(AgentError):  # noqa: N818 - named for what happened
-    """The service or the turn broke."""
+    """The service or the turn broke; `status` is that of its answer, None without one."""
+
+    def __init__(self, message: str, trace_id: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, trace_id)
+        self.status = status
 
 
 class TurnOptions(TypedDict, total=False):
-    """What a turn may be given besides its message."""
+    """What a turn may be given besides its message.
+
+    `session_id` is another word for `thread_id`. Whoever traces needs no `trace_id`: the turn joins the caller's trace.
+    One that is given is continued instead, if the service trusts the caller.
+    """
 
     model: str | None
     thread_id: str | None
+    session_id: str | None
+    trace_id: str | None
     user_id: str | None
     agent_config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request and how its answer is read; a `safe` one may be sent again when nothing came back."""
+
+    request: httpx.Request
+    read: Callable[[httpx.Response], T]
+    safe: bool = False
+    trace_id: str | None = None
+    opened: BinaryIO | None = None
+
+
+class Reader(Protocol[Item]):
+    """Reads a stream as it comes, cut anywhere."""
+
+    trace_id: str | None
+
+    def feed(self, chunk: bytes) -> Iterator[Item]:
+        """Yield what this chunk completes."""
+        ...
+
+    def end(self) -> None:
+        """Raise if the stream has not come to its proper end."""
 
 
 class EventReader:
@@ -95,8 +156,57 @@ class EventReader:
             raise Failed("The service sent an event that its contract does not know.", self.trace_id) from error
 
 
+class BytesReader:
+    """Reads a stream as the bytes that it is."""
+
+    trace_id: str | None = None
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The bytes themselves."""
+        yield chunk
+
+    def end(self) -> None:
+        """Nothing: the length of a file is checked by HTTP."""
+
+
+def _both(
+    build: Callable[Concatenate["AgentClient", P], Call[T]],
+) -> tuple[Callable[Concatenate["AgentClient", P], T], Callable[Concatenate["AgentClient", P], Coroutine[Any, Any, T]]]:
+    """Return the two ways to make a call that is described once: now, and awaited."""
+
+    @functools.wraps(build)
+    def now(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._do(build(self, *args, **kwargs))
+
+    @functools.wraps(build)
+    async def awaited(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._ado(build(self, *args, **kwargs))
+
+    return now, awaited
+
+
+def _both_streams(
+    build: Callable[Concatenate["AgentClient", P], Call[Reader[T]]],
+) -> tuple[
+    Callable[Concatenate["AgentClient", P], Iterator[T]], Callable[Concatenate["AgentClient", P], AsyncIterator[T]]
+]:
+    """Return the two ways to read a stream that is described once: iterated over, and asynchronously."""
+
+    @functools.wraps(build)
+    def now(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._stream(build(self, *args, **kwargs))
+
+    @functools.wraps(build)
+    def awaited(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+        return self._astream(build(self, *args, **kwargs))
+
+    return now, awaited
+
+
 class AgentClient:
     """A client of the agent service at `base_url`, safe to share between threads.
+
+    Each method has a twin for asynchronous code, whose name begins with an a: `invoke` and `ainvoke`.
 
     With `auth_secret` the user is named in a header that its holder vouches for, without it in the body.
     `timeout` is the longest silence in seconds; a stream that lives is never silent for long.
@@ -117,87 +227,141 @@ class AgentClient:
         self._auth_secret = auth_secret
         telemetry.trust(self.base_url)
 
-    def info(self) -> ServiceInfo:
+    def _info(self) -> Call[ServiceInfo]:
         """The agents and models that the service offers."""
-        return _read(self._send(self._request("GET", "/info")), ServiceInfo)
+        return self._call("GET", "/info", read=ServiceInfo, safe=True)
 
-    async def ainfo(self) -> ServiceInfo:
-        """The agents and models that the service offers."""
-        return _read(await self._asend(self._request("GET", "/info")), ServiceInfo)
-
-    def invoke(self, message: str, **options: Unpack[TurnOptions]) -> ChatMessage:
+    def _invoke(self, message: str, **options: Unpack[TurnOptions]) -> Call[ChatMessage]:
         """The agent's answer to one message."""
-        return _read(self._send(self._turn("invoke", message, options)), ChatMessage)
+        return self._turn("invoke", message, options, _reading(ChatMessage))
 
-    async def ainvoke(self, message: str, **options: Unpack[TurnOptions]) -> ChatMessage:
-        """The agent's answer to one message."""
-        return _read(await self._asend(self._turn("invoke", message, options)), ChatMessage)
-
-    def stream(self, message: str, **options: Unpack[TurnOptions]) -> Iterator[StreamEvent]:
+    def _stream_turn(self, message: str, **options: Unpack[TurnOptions]) -> Call[Reader[StreamEvent]]:
         """The events of one turn as they happen; its error is an event too, a broken stream is raised."""
-        request, reader = self._turn("stream", message, options), EventReader()
-        with self._errors(reader), httpx.Client(verify=_tls()) as http:
-            response = http.send(request, stream=True)
-            if response.is_error:
-                response.read()
-            _check(response)
-            for chunk in response.iter_bytes():
-                yield from reader.feed(chunk)
-            reader.end()
+        return self._turn("stream", message, options, lambda _: EventReader())
 
-    async def astream(self, message: str, **options: Unpack[TurnOptions]) -> AsyncIterator[StreamEvent]:
-        """The events of one turn as they happen; its error is an event too, a broken stream is raised."""
-        request, reader = self._turn("stream", message, options), EventReader()
-        with self._errors(reader):
-            async with httpx.AsyncClient(verify=_tls()) as http:
-                response = await http.send(request, stream=True)
-                if response.is_error:
-                    await response.aread()
-                _check(response)
-                async for chunk in response.aiter_bytes():
-                    for event in reader.feed(chunk):
-                        yield event
-                reader.end()
+    def _submit(self, message: str, **options: Unpack[TurnOptions]) -> Call[RunInfo]:
+        """A run in the background, which goes on without its caller."""
+        if not self.agent:
+            raise ValueError("A background run needs its agent: AgentClient(agent=…).")
+        return self._turn("runs", message, options, _reading(RunInfo))
 
-    def get_history(self, thread_id: str, user_id: str | None = None) -> ChatHistory:
-        """The thread's messages and the pages of their traces."""
-        return _read(self._send(self._history(thread_id, user_id)), ChatHistory)
+    def _get_run(self, run_id: str) -> Call[RunInfo]:
+        """Where a background run stands."""
+        return self._call("GET", "/runs/{run_id}", run_id, read=RunInfo, safe=True)
 
-    async def aget_history(self, thread_id: str, user_id: str | None = None) -> ChatHistory:
-        """The thread's messages and the pages of their traces."""
-        return _read(await self._asend(self._history(thread_id, user_id)), ChatHistory)
+    def _get_runs(self, most: int = 20) -> Call[RunList]:
+        """The user's background runs, the latest first."""
+        return self._call("GET", "/runs", query={"most": most, "user_id": self.user_id}, read=RunList, safe=True)
 
-    def cancel(self, run_id: str) -> None:
+    def _follow(self, run_id: str) -> Call[Reader[StreamEvent]]:
+        """The events of a background run, from its first one on, as they happen."""
+        request = self._request("GET", "/runs/{run_id}/events", run_id)
+        return Call(request, lambda _: EventReader())
+
+    def _cancel(self, run_id: str) -> Call[None]:
         """The run is asked to stop; its stream ends by itself."""
-        _check(self._send(self._cancel(run_id)))
+        return self._call("POST", "/runs/{run_id}/cancel", run_id, safe=True)
 
-    async def acancel(self, run_id: str) -> None:
-        """The run is asked to stop; its stream ends by itself."""
-        _check(await self._asend(self._cancel(run_id)))
+    def _get_history(self, thread_id: str, user_id: str | None = None) -> Call[ChatHistory]:
+        """The thread's messages and the pages of their traces."""
+        asked = {"thread_id": thread_id, "user_id": user_id}
+        return self._call("POST", *self._path("history"), body=asked, read=ChatHistory, safe=True)
 
-    def keep(self, trace_id: str) -> None:
+    def _get_threads(self, limit: int = 50, before: datetime | None = None) -> Call[ThreadList]:
+        """The user's threads, the latest first; `before` is the `updated` of the last one seen."""
+        query = {"limit": limit, "before": before and before.isoformat()}
+        return self._call("GET", "/threads", query=query, read=ThreadList, safe=True)
+
+    def _delete_thread(self, thread_id: str) -> Call[ThreadRemoved]:
+        """Nothing is left of the thread: no message, no file."""
+        return self._call("DELETE", "/threads/{thread_id}", thread_id, read=ThreadRemoved)
+
+    def _feedback(
+        self,
+        run_id: str,
+        key: str,
+        score: float | str | bool | None,
+        comment: str | None = None,
+        **kwargs: Any,
+    ) -> Call[FeedbackAnswer]:
+        """What became of a score on a run; the user's next one under the same key replaces it, None takes it back."""
+        given = {"run_id": run_id, "key": key, "comment": comment, "kwargs": kwargs}
+        return self._call("POST", "/feedback", body=given, nullable={"score": score}, read=FeedbackAnswer, safe=True)
+
+    def _upload(self, thread_id: str, file: Path | BinaryIO | bytes, name: str | None = None) -> Call[FileInfo]:
+        """What is known of the file once the service has it; a path's own name serves where none is given."""
+        known = name or Path(getattr(file, "name", "") or "file").name
+        opened = file.open("rb") if isinstance(file, Path) else None
+        request = self._request(
+            "POST", "/files", query={"thread_id": thread_id}, files={"file": (known, opened or file)}
+        )
+        return Call(request, _reading(FileInfo), opened=opened)
+
+    def _get_files(self, thread_id: str) -> Call[FileList]:
+        """What is known of the thread's files, oldest first."""
+        return self._call("GET", "/files", query={"thread_id": thread_id}, read=FileList, safe=True)
+
+    def _download(self, file_id: str) -> Call[Reader[bytes]]:
+        """The file's bytes, piece by piece."""
+        return Call(self._request("GET", "/files/{file_id}", file_id), lambda _: BytesReader())
+
+    def _delete_file(self, file_id: str) -> Call[FileRemoved]:
+        """The file is no longer there."""
+        return self._call("DELETE", "/files/{file_id}", file_id, read=FileRemoved)
+
+    def _keep(self, trace_id: str) -> Call[None]:
         """The service keeps its part of a trace that it had not kept."""
-        _check(self._send(self._request("POST", f"/traces/{trace_id}/keep")))
+        return self._call("POST", "/traces/{trace_id}/keep", trace_id, safe=True)
 
-    async def akeep(self, trace_id: str) -> None:
-        """The service keeps its part of a trace that it had not kept."""
-        _check(await self._asend(self._request("POST", f"/traces/{trace_id}/keep")))
+    info, ainfo = _both(_info)
+    invoke, ainvoke = _both(_invoke)
+    stream, astream = _both_streams(_stream_turn)
+    submit, asubmit = _both(_submit)
+    get_run, aget_run = _both(_get_run)
+    get_runs, aget_runs = _both(_get_runs)
+    follow, afollow = _both_streams(_follow)
+    cancel, acancel = _both(_cancel)
+    get_history, aget_history = _both(_get_history)
+    get_threads, aget_threads = _both(_get_threads)
+    delete_thread, adelete_thread = _both(_delete_thread)
+    feedback, afeedback = _both(_feedback)
+    upload, aupload = _both(_upload)
+    get_files, aget_files = _both(_get_files)
+    download, adownload = _both_streams(_download)
+    delete_file, adelete_file = _both(_delete_file)
+    keep, akeep = _both(_keep)
 
-    def _turn(self, verb: str, message: str, options: TurnOptions) -> httpx.Request:
-        return self._request("POST", *self._path(verb), body={"message": message, **options})
+    def _turn(self, verb: str, message: str, options: TurnOptions, read: Callable[[httpx.Response], T]) -> Call[T]:
+        body = {"message": message, **options}
+        trace_id, session_id = body.pop("trace_id", None), body.pop("session_id", None)
+        if session_id and body.setdefault("thread_id", session_id) != session_id:
+            raise ValueError("session_id and thread_id are two words for the same: give one of them.")
+        request = self._request("POST", *self._path(verb), body=body)
+        if trace_id:
+            # A caller that traces has this header replaced by that of its own span, in the same trace.
+            request.headers["traceparent"] = telemetry.traceparent(trace_id)
+        return Call(request, read, trace_id=trace_id)
 
-    def _history(self, thread_id: str, user_id: str | None) -> httpx.Request:
-        return self._request("POST", *self._path("history"), body={"thread_id": thread_id, "user_id": user_id})
-
-    def _cancel(self, run_id: str) -> httpx.Request:
-        return self._request("POST", "/runs/{run_id}/cancel", run_id)
+    def _call(
+        self, method: str, *route: str, read: type[Shape] | None = None, safe: bool = False, **content: Any
+    ) -> Call[Any]:
+        return Call(self._request(method, *route, **content), _reading(read), safe)
 
     def _path(self, verb: str) -> tuple[str, ...]:
         return ("/{agent_id}/" + verb, self.agent) if self.agent else ("/" + verb,)
 
-    def _request(self, method: str, route: str, *parts: str, body: dict[str, Any] | None = None) -> httpx.Request:
+    def _request(
+        self,
+        method: str,
+        route: str,
+        *parts: str,
+        body: dict[str, Any] | None = None,
+        nullable: dict[str, Any] | None = None,
+        query: dict[str, Any] | None = None,
+        files: Any = None,
+    ) -> httpx.Request:
         path = re.sub(r"{\w+}", "{}", route).format(*(quote(part, safe="") for part in parts))
-        content = {name: value for name, value in (body or {}).items() if value is not None}
+        content = {**_given(body), **(nullable or {})}
         user = content.pop("user_id", self.user_id)
         headers: dict[str, str | bytes] = {}
         if self._auth_secret:
@@ -209,7 +373,9 @@ class AgentClient:
         return httpx.Request(
             method,
             self.base_url + path,
+            params=_given(query),
             json=None if body is None else content,
+            files=files,
             headers=headers,  # pyright: ignore[reportArgumentType] - httpx takes bytes beside text
             extensions={
                 "timeout": self._timeout.as_dict(),
@@ -219,17 +385,67 @@ class AgentClient:
             },
         )
 
-    def _send(self, request: httpx.Request) -> httpx.Response:
-        with self._errors(), httpx.Client(verify=_tls()) as http:
-            return http.send(request)
+    def _do(self, call: Call[T]) -> T:
+        for wait in _waits(call):
+            try:
+                with self._sending(call), httpx.Client(verify=_tls()) as http:
+                    response = http.send(call.request)
+                return call.read(response)
+            except AgentError as error:
+                if wait is None or not _is_transient(error):
+                    raise
+                time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
 
-    async def _asend(self, request: httpx.Request) -> httpx.Response:
-        with self._errors():
+    async def _ado(self, call: Call[T]) -> T:
+        for wait in _waits(call):
+            try:
+                with self._sending(call):
+                    async with httpx.AsyncClient(verify=_tls()) as http:
+                        response = await http.send(call.request)
+                return call.read(response)
+            except AgentError as error:
+                if wait is None or not _is_transient(error):
+                    raise
+                await anyio.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _stream(self, call: Call[Reader[T]]) -> Iterator[T]:
+        reader: Reader[T] = call.read(httpx.Response(200))
+        with self._errors(reader), httpx.Client(verify=_tls()) as http:
+            with telemetry.continued(call.trace_id):
+                response = http.send(call.request, stream=True)
+            try:
+                if response.is_error:
+                    response.read()
+                _check(response)
+                for chunk in response.iter_bytes():
+                    yield from reader.feed(chunk)
+                reader.end()
+            finally:
+                response.close()
+
+    async def _astream(self, call: Call[Reader[T]]) -> AsyncIterator[T]:
+        reader: Reader[T] = call.read(httpx.Response(200))
+        with self._errors(reader):
             async with httpx.AsyncClient(verify=_tls()) as http:
-                return await http.send(request)
+                with telemetry.continued(call.trace_id):
+                    response = await http.send(call.request, stream=True)
+                if response.is_error:
+                    await response.aread()
+                _check(response)
+                async for chunk in response.aiter_bytes():
+                    for item in reader.feed(chunk):
+                        yield item
+                reader.end()
 
     @contextmanager
-    def _errors(self, reader: EventReader | None = None) -> Iterator[None]:
+    def _sending(self, call: Call[Any]) -> Iterator[None]:
+        with self._errors(), telemetry.continued(call.trace_id), call.opened or nullcontext():
+            yield
+
+    @contextmanager
+    def _errors(self, reader: Reader[Any] | None = None) -> Iterator[None]:
         try:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
@@ -237,7 +453,7 @@ class AgentClient:
         except httpx.TransportError as error:
             what = "fell silent" if isinstance(error, httpx.TimeoutException) else "broke"
             sentence = f"The connection to {self.base_url} {what} before the answer was complete."
-            raise Failed(sentence, reader and reader.trace_id) from error
+            raise Failed(sentence, reader.trace_id if reader else None) from error
 
 
 class _Problem(BaseModel):
@@ -251,7 +467,7 @@ def _check(response: httpx.Response) -> None:
         raise Refused(problem.detail, response.status_code, problem.trace_id)
     if response.is_server_error:
         problem = _problem(response)
-        raise Failed(problem.detail, problem.trace_id)
+        raise Failed(problem.detail, problem.trace_id, response.status_code)
 
 
 def _problem(response: httpx.Response) -> _Problem:
@@ -261,12 +477,30 @@ def _problem(response: httpx.Response) -> _Problem:
         return _Problem(detail=f"{response.request.url} answered with status {response.status_code}.")
 
 
-def _read(response: httpx.Response, shape: type[Shape]) -> Shape:
-    _check(response)
-    try:
-        return shape.model_validate_json(response.content)
-    except ValidationError as error:
-        raise Failed(f"What {response.request.url} answered is not from this agent service.") from error
+def _reading(shape: type[Shape] | None) -> Callable[[httpx.Response], Any]:
+    """Return how an answer of this shape is read; None where only its status counts."""
+
+    def read(response: httpx.Response) -> Any:
+        _check(response)
+        try:
+            return shape.model_validate_json(response.content) if shape else None
+        except ValidationError as error:
+            raise Failed(f"What {response.request.url} answered is not from this agent service.") from error
+
+    return read
+
+
+def _waits(call: Call[Any]) -> list[float | None]:
+    """Return how long to wait after each attempt; None after the last."""
+    return [FIRST_WAIT_S * 2**attempt for attempt in range(ATTEMPTS - 1)] * call.safe + [None]
+
+
+def _is_transient(error: AgentError) -> bool:
+    return isinstance(error, Unreachable) or (isinstance(error, Failed) and error.status in {None, *_TRANSIENT})
+
+
+def _given(fields: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
-from telemetry.context import Resumed, TraceRef, carry, scope
+from telemetry.context import Resumed, TraceRef, carry, continued, scope, traceparent
 from telemetry.keep import decide
 from telemetry.langfuse import trace_url
 from telemetry.logs import guard_logs
@@ -25,6 +25,7 @@ __all__ = [
     "capture_exception",
     "carry",
     "configure",
+    "continued",
     "current_trace",
     "current_turn",
     "decide",
@@ -43,6 +44,7 @@ __all__ = [
     "trace_url",
     "traced_node",
     "traced_tool",
+    "traceparent",
     "trust",
     "untraced",
 ]

@@ -1,5 +1,7 @@
 """What every span of a turn carries, in this process and into its threads."""
 
+import re
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -12,6 +14,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.trace import SpanContext
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from telemetry import langfuse
@@ -19,6 +22,7 @@ from telemetry import langfuse
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SCOPE = otel.create_key("telemetry-scope")
 # The trace that a caller who is not trusted wanted continued: a new one is only linked to it.
 REFUSED = otel.create_key("telemetry-refused")
@@ -103,6 +107,30 @@ def stamps(context: Context | None = None) -> dict[str, AttributeValue]:
     """Return what every span that starts in this context carries; a later change is seen by later spans."""
     found = otel.get_value(_SCOPE, context)
     return found if isinstance(found, dict) else {}
+
+
+@contextmanager
+def continued(trace_id: str | None) -> Iterator[None]:
+    """Have spans and calls inside belong to the trace with this id; nothing changes without one.
+
+    Their parent is a span that nobody will send: where the trace's own context is at hand, its headers serve better.
+    """
+    if trace_id is None:
+        yield
+        return
+    given = {"traceparent": traceparent(trace_id)}
+    token = otel.attach(TraceContextTextMapPropagator().extract(given, otel.get_current()))
+    try:
+        yield
+    finally:
+        otel.detach(token)
+
+
+def traceparent(trace_id: str) -> str:
+    """Return the W3C header that says: this belongs to the trace with this id; refuses what is no id."""
+    if not _TRACE_ID.fullmatch(trace_id) or not int(trace_id, 16):
+        raise ValueError(f"{trace_id!r} is no trace id: it has 32 hexadecimal digits in lower case, not all of them 0.")
+    return f"00-{trace_id}-{secrets.token_hex(8)}-01"
 
 
 class Stamper(SpanProcessor):

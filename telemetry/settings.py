@@ -167,14 +167,10 @@ class Settings(BaseSettings):
         default=None, alias="LANGFUSE_SECRET_KEY", description="the project's secret key, sk-lf-…"
     )
     langsmith_api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias=AliasChoices("LANGSMITH_API_KEY", "LANGCHAIN_API_KEY"),
-        description="scores go to LangSmith as well",
+        default=None, alias="LANGSMITH_API_KEY", description="scores go to LangSmith as well, as feedback on their runs"
     )
     langsmith_endpoint: str = Field(
-        default="https://api.smith.langchain.com",
-        validation_alias=AliasChoices("LANGSMITH_ENDPOINT", "LANGCHAIN_ENDPOINT"),
-        description="address of LangSmith",
+        default="https://api.smith.langchain.com", alias="LANGSMITH_ENDPOINT", description="address of LangSmith"
     )
     sampling_rate: Rate | None = Field(
         default=None,
