@@ -218,8 +218,10 @@ class RunRecords:
         """Keep one more event of the run; raises `Fenced` where this attempt may not."""
         number = select(func.coalesce(func.max(events.c.number), 0) + 1).where(events.c.run_id == run.run_id)
         source = select(literal(run.run_id), number.scalar_subquery(), literal(body)).where(exists().where(*_mine(run)))
-        if not await self._change(insert(events).from_select(["run_id", "number", "body"], source)):
-            raise Fenced(run.run_id)
+        kept = insert(events).from_select(["run_id", "number", "body"], source).returning(events.c.number)
+        async with self.engine.begin() as connection:
+            if (await connection.execute(kept)).first() is None:
+                raise Fenced(run.run_id)
 
     async def events(self, run_id: str, after: int) -> Sequence[tuple[int, str]]:
         """Return the run's events behind this number."""

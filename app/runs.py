@@ -159,6 +159,7 @@ class Runs:
         DBOS(config=config)
 
         @DBOS.step(
+            name="attempt",
             preemptible=True,
             retries_allowed=True,
             max_attempts=MAX_FAILURES,

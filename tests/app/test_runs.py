@@ -1,6 +1,7 @@
 """Runs outlive their request, their failures and their process."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -122,6 +123,19 @@ def test_a_stopped_service_goes_on_later(tmp_path: Path, receiver: Receiver) -> 
     assert done["status"] == "completed"
     turns = [span for span in receiver.spans if span.name == "turn"]
     assert sorted(str(turn.attributes["turn.status"]) for turn in turns) == ["cancelled", "completed"]
+
+
+def test_it_can_be_watched(one: Api, receiver: Receiver) -> None:
+    """Signs of life and the task's progress are at the backend while the run is under way, soon after its start."""
+    run = one.submit("work for 20 seconds", agent="bg-task")
+    until(lambda: one.run(run["run_id"])["status"] == "running")
+    began = time.monotonic()
+    until(lambda: {"heartbeat", "started", "progress"} <= {span.name for span in receiver.spans})
+
+    assert one.run(run["run_id"])["status"] == "running"
+    assert time.monotonic() - began < 15
+    assert not [span for span in receiver.spans if span.name == "turn"]
+    assert {span.trace_id for span in receiver.spans if span.name == "progress"} == {run["trace_id"]}
 
 
 def test_cancel(one: Api, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ AGENTS = {
     "steps": Agent("Counts.", f"{__name__}:build"),
     "careful": Agent("Counts, and never twice.", f"{__name__}:build_careful"),
     "chatbot": Agent("Talks.", "app.agents.chatbot:build"),
+    "bg-task": Agent("Works for a while.", "app.agents.bg_task:build"),
 }
 
 if __name__ == "__main__":
