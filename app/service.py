@@ -16,7 +16,7 @@ from app.database import open_database
 from app.errors import answer_errors
 from app.files import Files, open_files, open_store
 from app.models import load_models
-from app.routes import feedback, files, health, history, info, runs, threads, turns
+from app.routes import feedback, files, health, history, info, intake, runs, threads, turns
 from app.settings import Settings
 from app.threads import Threads
 from app.turns import Turns
@@ -28,6 +28,8 @@ QUIET = (
     "/info",
     "/runs.*",
     "/threads.*",
+    "/traces/.*",
+    intake.PATH,
     "/history",
     "/[^/]+/history",
     "/docs",
@@ -45,9 +47,10 @@ def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> Fast
     app.state.settings = settings
     app.state.table = agents
     app.state.models = load_models(settings.model, settings.models, settings.demo_pace_s)
-    app.add_middleware(BodyLimit, limit=MAX_BODY, paths={"/files": settings.max_file_bytes + files.ENVELOPE})
+    larger = {"/files": settings.max_file_bytes + files.ENVELOPE, intake.PATH: intake.MAX_BATCH}
+    app.add_middleware(BodyLimit, limit=MAX_BODY, paths=larger)
     answer_errors(app)
-    for part in (health, info, history, threads, files, feedback, runs, turns):
+    for part in (health, info, intake, history, threads, files, feedback, runs, turns):
         app.include_router(part.router)
     telemetry.instrument(app, quiet=QUIET, honours=lambda header: is_secret(header, settings))
     return app

@@ -90,6 +90,13 @@ class Outbox:
         else:
             self._enqueue(span)
 
+    def take(self, records: Sequence[Record]) -> None:
+        """Write what was prepared elsewhere, at once."""
+        self.start()
+        with self.spools.lock:
+            self.spools.store(records)
+        self.deliverer.wake()
+
     def decide(self, trace: str, wanted: bool | None) -> bool:
         """Return whether the trace is kept, as soon as that is on disk; where it cannot be told in time, it is.
 
