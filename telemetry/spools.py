@@ -6,16 +6,18 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from telemetry import failures, spool
 from telemetry.settings import Settings
 from telemetry.spool import SPAN, DeadLetter, Folder, Spool
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # What is kept of spans that no disk takes.
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -68,17 +70,17 @@ class Spools:
         held = [record for record in records if holds and not self._verdicts.get(record.trace)]
         sent = [(r.at, r.body) for r in records if not holds or self._verdicts.get(r.trace)]
         with self.lock:
-            if held:
-                self._write(lambda spool: spool.hold(SPAN, held))
-            if sent:
-                self._write(lambda spool: spool.append(SPAN, sent))
+            for some in _groups(held):
+                self._write(lambda spool, some=some: spool.hold(SPAN, some))
+            for some in _groups(sent):
+                self._write(lambda spool, some=some: spool.append(SPAN, some))
 
     def requeue(self, letters: Sequence[DeadLetter]) -> None:
         """Put dead letters behind what waits."""
         records = [(letter.at, letter.body) for letter in letters]
         with self.lock:
-            for start in range(0, len(records), GROUP):
-                (self.file or self.memory).append(SPAN, records[start : start + GROUP])
+            for some in _groups(records):
+                (self.file or self.memory).append(SPAN, some)
 
     def rule(self, trace: str, wanted: bool | None) -> bool:
         """Return whether the trace is kept, with that on disk: as wanted, for an error, or by the share."""
@@ -243,12 +245,16 @@ class Spools:
         rows = self.memory.take(SPAN, MEMORY_BYTES, MEMORY_BYTES)
         if rows and self.file:
             with suppress(sqlite3.DatabaseError):
-                while group := rows[:GROUP]:
-                    self.file.append(SPAN, [(row.at, row.body) for row in group])
+                while some := rows[:GROUP]:
+                    self.file.append(SPAN, [(row.at, row.body) for row in some])
                     del rows[:GROUP]
         if rows:
             self.dropped["no disk"] += len(rows)
             logger.error("%d spans are lost: they could neither be sent nor written to disk", len(rows))
+
+
+def _groups(records: Sequence[T]) -> Iterator[Sequence[T]]:
+    return (records[start : start + GROUP] for start in range(0, len(records), GROUP))
 
 
 def _in_share(trace: str, rate: float) -> bool:

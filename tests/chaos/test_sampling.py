@@ -16,7 +16,7 @@ from telemetry.receiver import Receiver
 from telemetry.tree import span_tree
 from tests.processes import ROOT, free_port, start
 
-RATE = 0.2
+RATE = 0.1
 
 
 def env(receiver: Receiver, folder: Path) -> dict[str, str]:

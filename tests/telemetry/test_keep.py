@@ -1,17 +1,24 @@
 """Traces that are kept or not when their end is known: held, decided once, brought back, adopted."""
 
+import asyncio
 import random
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from opentelemetry.trace import StatusCode, Tracer, format_trace_id, set_span_in_context
 
+import telemetry
 from telemetry.outbox import Outbox
+from telemetry.processor import SpoolProcessor
+from telemetry.provider import Pipeline, activate, build_provider, deactivate
+from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver
 from tests.processes import until
-from tests.telemetry.spooling import hasten, spooling
+from tests.telemetry.spooling import encode, hasten, settings, spooling
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +179,36 @@ def test_many_turns_end_at_once(receiver: Receiver, tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert whole(receiver) == dict.fromkeys(kept, 3)
+
+
+async def take(turn: telemetry.Turn[str], seconds: float, error: Exception | None = None) -> telemetry.Turn[str]:
+    async def work(_: telemetry.Turn[str]) -> None:
+        await asyncio.sleep(seconds)
+        if error:
+            raise error
+
+    turn.start(work)
+    async for _ in turn:
+        pass
+    return turn
+
+
+async def test_a_turn_decides_when_it_ends(receiver: Receiver, tmp_path: Path) -> None:
+    """Failed and slow turns are kept, of the ordinary ones the share; before its end a turn is pending."""
+    chosen = settings(receiver.endpoint, tmp_path, keep_rate=0, slow_s=0.3)
+    last = SpoolProcessor(chosen, encode, 0.01)
+    provider = build_provider(chosen, "test", [last])
+    activate(Pipeline(provider, Quiet(last), last), chosen)
+    make = partial(telemetry.Turn, "agent", session_id="t-1")
+    try:
+        ordinary = make(run_id=uuid4())
+        assert ordinary.sampled == "pending"
+        assert not (await take(ordinary, 0)).kept
+        slow = await take(make(run_id=uuid4()), 0.4)
+        failed = await take(make(run_id=uuid4()), 0, ValueError("broken"))
+    finally:
+        deactivate()
+        await asyncio.to_thread(provider.shutdown)
+    kept = [turn.trace.trace_id for turn in (slow, failed) if turn.kept and turn.trace]
+    assert len(kept) == 2
+    assert whole(receiver).keys() == set(kept)
