@@ -1,5 +1,6 @@
 """Background runs as the database knows them; whoever writes for an attempt that is over writes nothing."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -145,8 +146,7 @@ class RunRecords:
 
     async def add(self, run: BackgroundRun) -> None:
         """Keep a run that waits for its turn."""
-        async with self.engine.begin() as connection:
-            await connection.execute(insert(runs).values(asdict(run)))
+        await self._change(insert(runs).values(asdict(run)))
 
     async def run(self, run_id: str) -> BackgroundRun | None:
         """Return the run, None where there is none."""
@@ -171,19 +171,14 @@ class RunRecords:
     async def begin(self, run_id: str, owner: str) -> BackgroundRun:
         """Begin the run's next attempt, which ends every earlier one; raises `Fenced` for a run that is over."""
         change = update(runs).where(runs.c.run_id == run_id, runs.c.status.not_in(FINAL))
-        async with self.engine.begin() as connection:
-            changed = await connection.execute(
-                change.values(attempt=runs.c.attempt + 1, owner=owner, status="running").returning(*runs.c)
-            )
-            row = changed.mappings().one_or_none()
-        if row is None:
-            raise Fenced(run_id)
-        return BackgroundRun(**row)
+        begun = change.values(attempt=runs.c.attempt + 1, owner=owner, status="running")
+        for row in await self._made(begun.returning(*runs.c)):
+            return BackgroundRun(**row)
+        raise Fenced(run_id)
 
     async def record(self, attempt: AttemptRecord) -> None:
         """Keep an attempt that begins."""
-        async with self.engine.begin() as connection:
-            await connection.execute(insert(attempts).values(asdict(attempt)))
+        await self._change(insert(attempts).values(asdict(attempt)))
 
     async def revoke(self, run: BackgroundRun) -> BackgroundRun:
         """Return the run, its attempt ended, whoever makes it; raises `Fenced` where that is over already."""
@@ -218,10 +213,9 @@ class RunRecords:
         """Keep one more event of the run; raises `Fenced` where this attempt may not."""
         number = select(func.coalesce(func.max(events.c.number), 0) + 1).where(events.c.run_id == run.run_id)
         source = select(literal(run.run_id), number.scalar_subquery(), literal(body)).where(exists().where(*_mine(run)))
-        kept = insert(events).from_select(["run_id", "number", "body"], source).returning(events.c.number)
-        async with self.engine.begin() as connection:
-            if (await connection.execute(kept)).first() is None:
-                raise Fenced(run.run_id)
+        kept = insert(events).from_select(["run_id", "number", "body"], source)
+        if not await self._made(kept.returning(events.c.number)):
+            raise Fenced(run.run_id)
 
     async def events(self, run_id: str, after: int) -> Sequence[tuple[int, str]]:
         """Return the run's events behind this number."""
@@ -270,12 +264,23 @@ class RunRecords:
         await self._change(update(executors).where(executors.c.executor == executor).values(beat=0.0))
 
     async def _rows(self, query: Any) -> Sequence[Mapping[str, Any]]:
+        return await asyncio.shield(self._read(query))
+
+    async def _read(self, query: Any) -> Sequence[Mapping[str, Any]]:
         async with self.engine.connect() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _change(self, statement: Any) -> bool:
+        return (await asyncio.shield(self._write(statement))).rowcount > 0
+
+    async def _made(self, statement: Any) -> Sequence[Mapping[str, Any]]:
+        return (await asyncio.shield(self._write(statement))).mappings().all()
+
+    async def _write(self, statement: Any) -> Any:
+        # Shielded: a write that is cancelled half way would leave SQLite locked.
         async with self.engine.begin() as connection:
-            return (await connection.execute(statement)).rowcount > 0
+            done = await connection.execute(statement)
+            return done.freeze()() if done.returns_rows else done
 
 
 def _mine(run: BackgroundRun) -> tuple[Any, ...]:

@@ -138,13 +138,17 @@ def test_it_can_be_watched(one: Api, receiver: Receiver) -> None:
     assert {span.trace_id for span in receiver.spans if span.name == "progress"} == {run["trace_id"]}
 
 
-def test_cancel(one: Api, tmp_path: Path) -> None:
-    """A run that is cancelled ends so, and starts no further step."""
-    run = one.submit(SUMS, agent="steps")
-    until(lambda: called(tmp_path))
+def test_cancel(one: Api, receiver: Receiver) -> None:
+    """A run that is cancelled ends so in a moment, its task too, and its trace is whole."""
+    run = one.submit("work for 60 seconds", agent="bg-task")
+    until(lambda: "started" in {span.name for span in receiver.spans})
     assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelling"
 
     assert one.over(run["run_id"], 10)["status"] == "cancelled"
+    until(lambda: "turn" in {span.name for span in receiver.spans})
+    assert "^" not in span_tree(receiver.spans)
+    (task,) = [span for span in receiver.spans if span.name == "task long work"]
+    assert task.attributes["task.result"] == "cancelled"
     assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelled"
 
 
