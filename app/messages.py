@@ -47,6 +47,21 @@ def answers_to_open_calls(messages: Sequence[AnyMessage]) -> list[ToolMessage]:
     ]
 
 
+def last_turn(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """Return the messages from the person's last one on."""
+    spoke = max((at for at, message in enumerate(messages) if message.type == "human"), default=0)
+    return list(messages[spoke:])
+
+
+def closed(messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+    """Return what to write to a thread whose last turn left tool calls open; nothing where none is.
+
+    The turn's own messages are among it: a thread shows those of a step that was cut off, but has not kept them.
+    """
+    answers = answers_to_open_calls(messages)
+    return [*last_turn(messages), *answers] if answers else []
+
+
 def stopped(text: str) -> AIMessage:
     """Return what was said until a turn was stopped, as the message it would have become."""
     return AIMessage(text, response_metadata={"finish_reason": "stopped"})

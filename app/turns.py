@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, cast
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StreamMode
 
 from app.claims import Claims
-from app.messages import answers_to_open_calls, in_custom, in_update, stopped, to_chat
+from app.messages import closed, in_custom, in_update, last_turn, stopped, to_chat
 from app.records import Records, Run, Thread
 from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from telemetry import Resumed, Turn, untraced
@@ -143,17 +144,25 @@ class Answering:
         with untraced():
             config = RunnableConfig(configurable=self.config.get("configurable", {}))
             state = await self.graph.aget_state(config)
-            missing: list[AnyMessage] = [*answers_to_open_calls(_messages(state))]
-            if self.partial:
-                missing.append(stopped(self.partial))
-            # A question that a stopped turn leaves open would take the next message for its answer.
-            if missing or state.interrupts:
-                await self.graph.aupdate_state(config, {"messages": missing}, as_node=START)
+            messages = _messages(state)
+            kept = self._kept(messages)
+            if self.partial and not (messages and messages[-1].text == self.partial):
+                kept.append(stopped(self.partial))
+            # Also where nothing is new: a question left open would take the next message for its answer.
+            await self.graph.aupdate_state(config, {"messages": kept}, as_node=START)
 
     def _input(self) -> Any:
         if self.state.interrupts:
             return Command(resume={waiting.id: self.asked.message for waiting in self.state.interrupts})
-        return {"messages": [*answers_to_open_calls(_messages(self.state)), HumanMessage(self.asked.message)]}
+        return {"messages": [*closed(_messages(self.state)), self._question]}
+
+    @cached_property
+    def _question(self) -> HumanMessage:
+        return HumanMessage(self.asked.message, id=str(uuid4()))
+
+    def _kept(self, messages: Sequence[AnyMessage]) -> list[AnyMessage]:
+        was_heard = bool(self.state.interrupts) or self._question.id in {message.id for message in messages}
+        return closed(messages) or last_turn(messages) if was_heard else [*closed(messages), self._question]
 
     def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any) -> Iterator[StreamEvent]:
         if mode == "messages":

@@ -1,7 +1,7 @@
 """Many processes share one Postgres: threads, runs, checkpoints, and who answers on which thread."""
 
+import asyncio
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +10,10 @@ import psycopg
 import pytest
 
 from app.client import AgentClient, AgentError, Refused
+from app.database import open_database
+from app.records import Thread
 from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
+from app.settings import Settings
 from telemetry.testing import Recorded
 from tests.flawed_agents import TABLE
 from tests.postgres import postgres
@@ -134,21 +137,16 @@ def test_lost_connections_are_replaced(workers: tuple[str, str], server: str, sp
     spans.settled()
 
 
-def test_workers_may_start_at_once(spans: Recorded, database: str, tmp_path: Path) -> None:
-    """They make their tables together, and each serves."""
-    answers: list[str] = []
+async def test_workers_may_start_at_once(database: str, tmp_path: Path) -> None:
+    """They make their tables in an empty database together, and each can use them."""
+    settings = Settings.model_validate({"DATA_DIR": tmp_path, "DATABASE_URL": database})
 
-    def serve_once(number: int) -> None:
-        with service(tmp_path / str(number), DATABASE_URL=database) as url:
-            answers.append(AgentClient(url).invoke("Hello").content)
+    async def work(number: int) -> str:
+        async with open_database(settings) as opened:
+            thread = await opened.records.claim(Thread(f"t-{number}", "ada", "chatbot"))
+            return thread.thread_id
 
-    starters = [threading.Thread(target=serve_once, args=(number,)) for number in range(3)]
-    for starter in starters:
-        starter.start()
-    for starter in starters:
-        starter.join(60)
-
-    assert len(answers) == 3
+    assert await asyncio.gather(*(work(number) for number in range(4))) == ["t-0", "t-1", "t-2", "t-3"]
 
 
 def test_interrupt_events_name_the_question(workers: tuple[str, str]) -> None:

@@ -1,6 +1,7 @@
 """A thread stays usable, however its last turn ended."""
 
 import asyncio
+import random
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import telemetry
 from app.client import AgentClient, AgentError, Failed, Refused
 from app.messages import CANCELLED
 from app.schema import ChatMessage, EndEvent, ErrorEvent, InterruptEvent, MessageEvent, RunEvent, TokenEvent
@@ -259,3 +261,20 @@ def test_a_broken_agent_stops_nobody(spans: Recorded, tmp_path: Path) -> None:
         with pytest.raises(Failed, match="could not be loaded: ImportError"):
             AgentClient(address, "unloadable").invoke("Hello")
         assert AgentClient(address).invoke("Hello").content
+
+
+def test_cancelled_at_any_moment(spans: Recorded, tmp_path: Path) -> None:
+    """Wherever a cancellation strikes, between two steps too, no answer stays without its call and no call without."""
+    dice = random.Random(7)
+    with service(tmp_path, TABLE) as address, telemetry.untraced():
+        for number in range(40):
+            client, thread_id = AgentClient(address, "slow"), f"t-{number}"
+            events = client.stream(SUM, thread_id=thread_id)
+            run = next(events)
+            assert isinstance(run, RunEvent)
+            time.sleep(dice.random() * 0.06)
+            client.cancel(run.run_id)
+            list(events)
+            AgentClient(address, "chatbot").invoke("Hello again", thread_id=thread_id)
+            history = client.get_history(thread_id).messages
+            assert types(history) in (["human", "human", "ai"], ["human", "ai", "tool", "human", "ai"]), thread_id
