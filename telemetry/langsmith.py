@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from telemetry.post import Answer
 from telemetry.scores.score import Score
@@ -18,6 +19,7 @@ class Feedback:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Client | None = None
+        self._project_id: UUID | None = None
 
     def __call__(self, score: Score) -> Answer:
         """Return what LangSmith says to it; never raises. 404 means that it does not know the run, or the feedback."""
@@ -39,8 +41,20 @@ class Feedback:
             client.delete_feedback(score.score_id)
         else:
             client.create_feedback(
-                score.run_id, score.name, feedback_id=score.score_id, stop_after_attempt=1, **_content(score)
+                score.run_id,
+                score.name,
+                feedback_id=score.score_id,
+                session_id=self._project(client),
+                start_time=score.at,
+                stop_after_attempt=1,
+                **_content(score),
             )
+
+    def _project(self, client: "Client") -> UUID:
+        # Newer servers find a run by its project and its time only.
+        if self._project_id is None:
+            self._project_id = client.read_project(project_name=self._settings.langsmith_project).id
+        return self._project_id
 
     def _connected(self) -> "Client":
         if self._client is None:

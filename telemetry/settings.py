@@ -172,6 +172,9 @@ class Settings(BaseSettings):
     langsmith_endpoint: str = Field(
         default="https://api.smith.langchain.com", alias="LANGSMITH_ENDPOINT", description="address of LangSmith"
     )
+    langsmith_project: str = Field(
+        default="default", alias="LANGSMITH_PROJECT", description="project in LangSmith that the runs are in"
+    )
     sampling_rate: Rate | None = Field(
         default=None,
         validation_alias=AliasChoices("LANGFUSE_SAMPLING_RATE", "LANGFUSE_SAMPLE_RATE"),
