@@ -32,7 +32,7 @@ _TURN = otel.create_key("telemetry-turn")
 # How far the agent may run ahead of a slow reader.
 BUFFER = 64
 # How long cancelled work may take to stop; then the turn ends without it.
-PATIENCE_S = 0.15
+PATIENCE_S = 0.1
 # How long a turn may take to leave its thread in order, and a service that stops waits for its turns.
 GRACE_S = 5.0
 

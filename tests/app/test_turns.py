@@ -1,0 +1,65 @@
+"""What agent code finds in its config, and what of it is kept."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.graph.state import CompiledStateGraph
+
+from app.agents import Agent
+from app.client import AgentClient, Refused
+from app.models import Models
+from telemetry.testing import Recorded
+from tests.service import service
+
+IDS = ("trace_id", "session_id", "agent_name", "run_id")
+
+
+def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
+    """An agent that tells what it finds in its config."""
+
+    def tell(_: MessagesState, config: RunnableConfig) -> dict[str, list[AIMessage]]:
+        found = config.get("configurable", {})
+        return {"messages": [AIMessage(" ".join(f"{name}={found[name]}" for name in IDS))]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("tell", tell)
+    graph.add_edge(START, "tell")
+    return graph.compile(checkpointer, name="telling")
+
+
+@pytest.fixture
+def client(spans: Recorded, tmp_path: Path) -> Iterator[AgentClient]:
+    with service(tmp_path, {"telling": Agent("Tells its ids.", "tests.app.test_turns:build")}) as url:
+        yield AgentClient(url, "telling", user_id="ada")
+
+
+def test_agent_code_reads_its_ids(client: AgentClient) -> None:
+    """Trace, session, agent and run stand in the RunnableConfig."""
+    said = client.invoke("Hello", thread_id="t-1")
+
+    assert said.content == f"trace_id={said.trace_id} session_id=t-1 agent_name=telling run_id={said.run_id}"
+
+
+def test_the_ids_are_kept_and_nothing_else(client: AgentClient, tmp_path: Path) -> None:
+    """Each checkpoint's metadata has the ids of its run, and nothing that a caller could have put there."""
+    said = client.invoke("Hello", thread_id="t-1")
+    with pytest.raises(Refused, match="api_key"):
+        client.invoke("Hello", thread_id="t-1", agent_config={"api_key": "sk-secret"})
+
+    with sqlite3.connect(tmp_path / "checkpoints.db") as database:
+        saved = [row[0] for row in database.execute("select json(metadata) from checkpoints")]
+        everything = "".join(str(row) for row in database.execute("select * from checkpoints"))
+    database.close()
+    assert saved
+    for metadata in saved:
+        assert f'"trace_id":"{said.trace_id}"' in metadata
+        assert f'"run_id":"{said.run_id}"' in metadata
+        assert '"session_id":"t-1"' in metadata
+        assert '"agent_name":"telling"' in metadata
+    assert "sk-secret" not in everything
