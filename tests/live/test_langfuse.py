@@ -1,0 +1,157 @@
+"""A turn of every agent as Langfuse has it: a real one with `pytest -m live` and LANGFUSE_* set, else the viewer."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import pytest
+
+from app.agents import AGENTS
+from app.client import AgentClient
+from telemetry.langfuse import make_client
+from telemetry.settings import Settings
+from tests.conftest import REAL
+from tests.langfuse_server import langfuse_server
+from tests.processes import free_port, start, until
+
+if TYPE_CHECKING:
+    from langfuse import Langfuse
+
+pytestmark = pytest.mark.live
+
+Found = TypeVar("Found")
+
+FIELDS = "core,basic,time,io,metadata,model,usage,metrics,trace_context"
+# Langfuse takes what it is sent into queues of its own.
+PATIENCE_S = 120
+SAY = {
+    "supervisor": "What is 12*34 and what time is it?",
+    "research": "Look up sampling and search for baggage.",
+    "interrupt": "Book a table for 4 at 20:00.",
+    "bg-task": "work for 1 second",
+}
+QUESTION = "What is 12*34?"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A running service, and the Langfuse that it sends to, read by the SDK."""
+
+    url: str
+    langfuse: "Langfuse"
+    environment: str
+
+    def client(self, agent: str | None = None) -> AgentClient:
+        """A client who nobody else is, so that a project that is in use has its traces told apart."""
+        return AgentClient(self.url, agent, timeout=90, user_id=f"live-{uuid4().hex[:8]}")
+
+    def observations(self, trace_id: str, until_there: Callable[[list[Any]], bool]) -> list[Any]:
+        """The trace's observations once all that matters has come."""
+        return self._read(
+            lambda: self.langfuse.api.observations.get_many(trace_id=trace_id, fields=FIELDS), until_there
+        )
+
+    def scores(self, trace_id: str, until_there: Callable[[list[Any]], bool]) -> list[Any]:
+        """The trace's scores once they are as they should be."""
+        return self._read(
+            lambda: self.langfuse.api.scores.get_many(trace_id=trace_id, fields="details,subject"), until_there
+        )
+
+    def _read(self, ask: Callable[[], Any], until_there: Callable[[list[Any]], bool]) -> list[Any]:
+        found: list[Any] = []
+
+        def look() -> bool:
+            found[:] = ask().data
+            return until_there(found)
+
+        until(look, PATIENCE_S, lambda: f"Langfuse has only: {found}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder: Path = tmp_path_factory.mktemp("live")
+    real = REAL if "live" in request.config.option.markexpr and "LANGFUSE_SECRET_KEY" in REAL else None
+    with nullcontext() if real else langfuse_server(folder) as server:
+        keys = real or (server.env if server else {})
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "PORT": str(port), "DATA_DIR": str(folder), "DEMO_PACE_S": "0"}
+        env["TELEMETRY_SPOOL_DIR"] = str(folder / "spool")
+        with start([sys.executable, "-m", "app"], env, f"{url}/health"):
+            yield Stage(url, make_client(Settings.model_validate(keys)), env["LANGFUSE_ENVIRONMENT"])
+
+
+def has(*names: str) -> Callable[[list[Any]], bool]:
+    return lambda found: set(names) <= {each.name for each in found}
+
+
+@pytest.mark.parametrize("agent", sorted(AGENTS))
+def test_a_turn_of_each_agent(stage: Stage, agent: str) -> None:
+    """The turn is one trace with its session, its user, its model calls, what was said, and no error."""
+    client, thread_id = stage.client(agent), f"live-{uuid4().hex[:8]}"
+    answer = client.invoke(SAY.get(agent, QUESTION), thread_id=thread_id)
+    found = stage.observations(answer.trace_id or "", has("turn"))
+
+    [turn] = [each for each in found if each.name == "turn"]
+    assert (turn.type, turn.session_id, turn.user_id, turn.trace_name) == ("AGENT", thread_id, client.user_id, agent)
+    assert [each.name for each in found if each.level == "ERROR"] == []
+    assert {each.session_id for each in found} == {thread_id}
+    assert len([each for each in found if each.is_root_observation]) == 1
+    models = [each for each in found if each.type == "GENERATION"]
+    assert models
+    assert all(each.usage_details for each in models)
+    assert all(each.model == "demo" for each in models)
+    assert {each.environment for each in found} == {stage.environment}
+
+
+def test_a_tool_shows_what_it_did(stage: Stage) -> None:
+    """A tool call is an observation of its type, with what went in and came out."""
+    answer = stage.client("chatbot").invoke(QUESTION)
+    found = stage.observations(answer.trace_id or "", has("turn", "calculator"))
+
+    [tool] = [each for each in found if each.name == "calculator"]
+    assert (tool.type, "12*34" in str(tool.input), "408" in str(tool.output)) == ("TOOL", True, True)
+
+
+def test_a_score_is_given_changed_and_taken_back(stage: Stage) -> None:
+    """Feedback is a score on the turn's trace, in its environment; a change of mind leaves one, taking it back none."""
+    client = stage.client("chatbot")
+    answer = client.invoke("Hello")
+    trace_id = answer.trace_id or ""
+    first = client.feedback(answer.run_id or "", "stars", 0.2, comment="Hm.")
+    [turn] = [each for each in stage.observations(trace_id, has("turn")) if each.name == "turn"]
+    stage.scores(trace_id, lambda found: [each.value for each in found] == [0.2])
+    client.feedback(answer.run_id or "", "stars", 1.0, comment="Better.")
+    [score] = stage.scores(trace_id, lambda found: [each.value for each in found] == [1.0])
+
+    assert (score.id, score.name, score.data_type, score.comment) == (first.score_id, "stars", "NUMERIC", "Better.")
+    assert (score.environment, score.subject.kind, score.subject.id) == (turn.environment, "trace", trace_id)
+    client.feedback(answer.run_id or "", "stars", None)
+    stage.scores(trace_id, lambda found: not found)
+
+
+@pytest.mark.parametrize(("value", "kind"), [(True, "BOOLEAN"), ("good", "CATEGORICAL"), (3, "NUMERIC")])
+def test_scores_of_each_type(stage: Stage, value: float | str, kind: str) -> None:
+    """Each type of score arrives as what it is."""
+    client = stage.client("chatbot")
+    answer = client.invoke("Hello")
+    client.feedback(answer.run_id or "", "mood", value)
+    [score] = stage.scores(answer.trace_id or "", bool)
+
+    assert (score.value, score.data_type) == (value, kind)
+
+
+def test_a_file_is_seen_with_its_thread(stage: Stage) -> None:
+    """An upload is a trace of the thread's session, with the file's name and size."""
+    client, thread_id = stage.client(), f"live-{uuid4().hex[:8]}"
+    sent = client.upload(thread_id, b"hello", name="notes.txt")
+    found = stage.observations(sent.trace_id or "", has("upload file"))
+
+    [upload] = [each for each in found if each.name == "upload file"]
+    assert (upload.session_id, upload.user_id) == (thread_id, client.user_id)
+    assert "notes.txt" in str(upload.metadata)
