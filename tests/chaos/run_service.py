@@ -19,7 +19,7 @@ from app.models import Models
 from app.service import create_app
 from app.settings import load_settings
 
-PACE_S = 0.1
+PACE_S = float(os.environ.get("STEP_PACE_S") or 0.1)
 CALLED = "called"
 
 

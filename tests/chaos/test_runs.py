@@ -5,6 +5,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,22 +181,29 @@ def test_many_runs_of_two_users(tmp_path: Path, figures: Figures) -> None:
     """500 runs of two users over two processes all complete once, side by side, and memory stays flat."""
     each = 250
     with kept_in("postgres", tmp_path) as place, Receiver() as receiver, ExitStack() as stack:
-        both = [stack.enter_context(api(tmp_path, receiver, place.env)) for _ in range(2)]
-        for user in ("ada", "bob"):
-            for number in range(each):
-                both[number % 2].submit(f"what is {number}+1", user=user)
+        with api(tmp_path, receiver, {**place.env, "RUN_CONCURRENCY": "1", "STEP_PACE_S": "600"}) as slow:
+            for user in ("ada", "bob"):
+                with ThreadPoolExecutor(8) as pool:
+                    list(pool.map(lambda n, user=user: slow.submit(f"what is {n}+1", user=user), range(each)))
+            slow.kill()
+        # On a busy machine a process may be silent for longer than a test's usual heartbeats.
+        calm = {**place.env, "HEARTBEAT_S": "5"}
+        both = [stack.enter_context(api(tmp_path, receiver, calm)) for _ in range(2)]
         began, early = time.monotonic(), [_memory(one) for one in both]
         count = "select count(*) from background_runs where status = 'completed'"
         until(lambda: place.rows(count)[0][0] == 2 * each, 600)
         seconds, late = time.monotonic() - began, [_memory(one) for one in both]
         order = [row[0] for row in place.rows("select user_id from background_runs order by ended")]
-        attempts = place.rows("select run_id from background_attempts")
+        attempts = Counter(row[0] for row in place.rows("select status from background_attempts"))
 
-    assert len(attempts) == 2 * each
-    assert Counter(line.split()[0] for line in called(tmp_path)).most_common(1)[0][1] == 1
-    behind = order.index("bob") / each
-    figures.update({"seconds": round(seconds), "MB before": early, "MB after": late, "share before bob": behind})
-    assert "ada" in order[order.index("bob") + each // 4 :]
+    twice = sum(n - 1 for n in Counter(line.split()[0] for line in called(tmp_path)).values())
+    half = order[:each].count("bob") / each
+    figures.update({"seconds": round(seconds), "MB before": early, "MB after": late, "bob in the first half": half})
+    figures.update({"attempts": dict(attempts), "calls made twice, unanswered": twice})
+    assert attempts["completed"] == 2 * each
+    assert attempts.total() - 2 * each <= 2  # those that were under way when the first process was killed
+    assert twice <= 2
+    assert 0.25 < half < 0.75
     assert all(after < before + 100 for before, after in zip(early, late, strict=True))
 
 
