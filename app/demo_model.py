@@ -44,6 +44,8 @@ RULES: tuple[tuple[str, str], ...] = (
     ("transfer_to_math", rf"(?P<task>{EXPRESSION})"),
     ("transfer_to_clock", rf"(?P<task>{TIME})"),
     ("search", r"(?:search for|look up) (?P<query>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
+    ("list_files", r"\b(?:which|list|what)(?: (?:of|my|the)){0,2} files\b"),
+    ("read_file", r"\bread (?:the |my )?file (?P<name>[^?!,\n]{1,200}?)(?=[?!,\n]|\.?$)"),
     ("read_passage", r"\bread (?P<title>.{1,200}?)(?=,? and (?:search|look|read)|[.?!,\n]|$)"),
     ("long_work", r"work for (?P<seconds>\d{1,4}(?:\.\d{1,3})?) seconds"),
     ("python_repl", r"`{1,3}(?:python\n|py\n|\n)?(?P<code>[^`]{1,8000})`{1,3}"),

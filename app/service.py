@@ -61,9 +61,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     async with open_database(settings) as database:
         app.state.database = database
-        app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table)
-        app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
         app.state.files = await _files(settings, database.engine)
+        app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table, app.state.files)
+        app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
         app.state.threads = Threads(database.engine, app.state.files, database.checkpoints)
         async with open_runs(settings, database, app.state.turns, app.state.agents) as app.state.runs:
             yield

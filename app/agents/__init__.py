@@ -8,6 +8,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.agents.files import file_tools
+from app.files import Files
 from app.models import Models
 
 
@@ -25,15 +27,16 @@ class ResearchOptions(Options):
 
 @dataclass(frozen=True)
 class Agent:
-    """What an agent is for, where it is built (`module:function`), and its options."""
+    """What an agent is for, where it is built (`module:function`), its options, and whether it reads files."""
 
     description: str
     build: str
     options: type[Options] = Options
+    reads_files: bool = False
 
 
 AGENTS: Mapping[str, Agent] = {
-    "chatbot": Agent("Talks, calculates and tells the time.", "app.agents.chatbot:build"),
+    "chatbot": Agent("Talks, calculates, tells the time, reads files.", "app.agents.chatbot:build", reads_files=True),
     "supervisor": Agent("Hands sums and the time to two workers.", "app.agents.supervisor:build"),
     "interrupt": Agent("Books a table, once you agree.", "app.agents.interrupt:build"),
     "research": Agent("Looks things up in a small library on tracing.", "app.agents.research:build", ResearchOptions),
@@ -56,19 +59,24 @@ def load(
     models: Models,
     checkpointer: BaseCheckpointSaver | None = None,
     table: Mapping[str, Agent] = AGENTS,
+    files: Files | None = None,
 ) -> CompiledStateGraph:
     """The agent's graph, ready to run."""
-    return resolve_name(table[key].build)(models, checkpointer)
+    tools = [file_tools(files)] if files and table[key].reads_files else []
+    return resolve_name(table[key].build)(models, checkpointer, *tools)
 
 
 def load_all(
-    models: Models, checkpointer: BaseCheckpointSaver | None = None, table: Mapping[str, Agent] = AGENTS
+    models: Models,
+    checkpointer: BaseCheckpointSaver | None = None,
+    table: Mapping[str, Agent] = AGENTS,
+    files: Files | None = None,
 ) -> Agents:
     """Every agent; one that cannot be built is reported among the errors and stops nobody."""
     agents = Agents()
     for key in table:
         try:
-            agents.graphs[key] = load(key, models, checkpointer, table)
+            agents.graphs[key] = load(key, models, checkpointer, table, files)
         except Exception as error:  # noqa: BLE001 — whatever is wrong with one agent, the others work
             agents.errors[key] = f"{type(error).__name__}: {error}"
     return agents
