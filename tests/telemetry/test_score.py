@@ -66,7 +66,11 @@ def test_a_score_arrives_as_what_it_is(spans: Recorded, server: Langfuse, value:
     [score] = server.scores(TRACE)
 
     assert (score["value"], score["dataType"], score["name"]) == (value, kind, "mood")
-    assert (score["comment"], score["metadata"], score["id"]) == ("Well.", {"page": 2}, posted and posted.score.score_id)
+    assert (score["comment"], score["metadata"], score["id"]) == (
+        "Well.",
+        {"page": 2},
+        posted and posted.score.score_id,
+    )
     assert score["subject"] == {"kind": "trace", "id": TRACE}
 
 

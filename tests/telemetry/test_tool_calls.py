@@ -20,7 +20,7 @@ SECRET = "sk-lf-0a1b2c3d-4e5f-6789-abcd-ef0123456789"
 
 
 @pytest.fixture
-def url(spans: Recorded, tmp_path: Path) -> Iterator[str]:  # noqa: ARG001 - in force before the service starts
+def url(spans: Recorded, tmp_path: Path) -> Iterator[str]:
     with service(tmp_path) as address:
         yield address
 
