@@ -26,6 +26,7 @@ import telemetry
 from app.schema import (
     ChatHistory,
     ChatMessage,
+    EventAnswer,
     FeedbackAnswer,
     FileInfo,
     FileList,
@@ -309,6 +310,11 @@ class AgentClient:
         """The file is no longer there."""
         return self._call("DELETE", "/files/{file_id}", file_id, read=FileRemoved)
 
+    def _event(self, name: str, thread_id: str | None = None, **about: bool | float | str) -> Call[EventAnswer]:
+        """Where an action in a front end was recorded: page_load, file_upload, stop or feedback."""
+        happened = {"name": name, "thread_id": thread_id, "about": about}
+        return self._call("POST", "/events", body=happened, read=EventAnswer)
+
     def _keep(self, trace_id: str) -> Call[None]:
         """The service keeps its part of a trace that it had not kept."""
         return self._call("POST", "/traces/{trace_id}/keep", trace_id, safe=True)
@@ -329,6 +335,7 @@ class AgentClient:
     get_files, aget_files = _both(_get_files)
     download, adownload = _both_streams(_download)
     delete_file, adelete_file = _both(_delete_file)
+    event, aevent = _both(_event)
     keep, akeep = _both(_keep)
 
     def _turn(self, verb: str, message: str, options: TurnOptions, read: Callable[[httpx.Response], T]) -> Call[T]:

@@ -93,6 +93,26 @@ class FeedbackAnswer(BaseModel):
     places: dict[str, str]
 
 
+class FrontendEvent(BaseModel):
+    """One action of a user in a front end."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Literal["page_load", "file_upload", "stop", "feedback"]
+    thread_id: ThreadId | None = None
+    user_id: UserId | None = None
+    about: dict[
+        Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")],
+        StrictBool | FiniteFloat | Annotated[str, StringConstraints(max_length=200)],
+    ] = Field(default_factory=dict, max_length=20)
+
+
+class EventAnswer(BaseModel):
+    """Where the action was recorded, None where it was not."""
+
+    trace_id: str | None
+
+
 class FileInfo(BaseModel):
     """What is known of a file, with the trace of the asking and the thread's latest run."""
 

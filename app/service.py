@@ -14,9 +14,10 @@ from app.body_limit import BodyLimit
 from app.caller import is_secret
 from app.database import open_database
 from app.errors import answer_errors
+from app.evaluation import answered
 from app.files import Files, open_files, open_store
 from app.models import load_models
-from app.routes import feedback, files, health, history, info, intake, runs, threads, turns
+from app.routes import events, feedback, files, health, history, info, intake, runs, threads, turns
 from app.settings import Settings
 from app.threads import Threads
 from app.turns import Turns
@@ -50,8 +51,10 @@ def create_app(settings: Settings, agents: Mapping[str, Agent] = AGENTS) -> Fast
     larger = {"/files": settings.max_file_bytes + files.ENVELOPE, intake.PATH: intake.MAX_BATCH}
     app.add_middleware(BodyLimit, limit=MAX_BODY, paths=larger)
     answer_errors(app)
-    for part in (health, info, intake, history, threads, files, feedback, runs, turns):
+    for part in (health, info, intake, history, threads, files, feedback, events, runs, turns):
         app.include_router(part.router)
+    if settings.score_turns:
+        telemetry.evaluate("answered", answered)
     telemetry.instrument(app, quiet=QUIET, honours=lambda header: is_secret(header, settings))
     return app
 

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
         alias="HASH_FILE_NAMES",
         description="true shows a hash for a file's name in traces",
     )
+    score_turns: bool = Field(
+        default=False, alias="SCORE_TURNS", description="true scores each turn by a rule, as an example of an evaluator"
+    )
     turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
     heartbeat_s: float = Field(
         default=10,

@@ -8,6 +8,7 @@ from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
 from telemetry.provider import instrument_app as instrument
 from telemetry.scores.client import get_client, score
+from telemetry.scores.evaluator import FinishedTurn, evaluate
 from telemetry.settings import SettingsError
 from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
@@ -16,6 +17,7 @@ from telemetry.traced import traced_node, traced_tool
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [
+    "FinishedTurn",
     "Resumed",
     "SettingsError",
     "Task",
@@ -31,6 +33,7 @@ __all__ = [
     "decide",
     "drain",
     "end_tasks",
+    "evaluate",
     "event",
     "get_client",
     "get_span",

@@ -113,9 +113,9 @@ def instrument_app(
 
 def shutdown() -> None:
     """Send what is still held and stop tracing; safe to call twice and when tracing is off."""
-    desk.stop()
     if _pipeline is not None:
         _pipeline.provider.shutdown()
+    desk.stop()
 
 
 def pipeline() -> Pipeline | None:

@@ -1,0 +1,23 @@
+"""What happens in a front end, as spans of the thread's session: no key of the backend leaves the service for it."""
+
+from fastapi import APIRouter, HTTPException, Request
+
+import telemetry
+from app.caller import CallerDep
+from app.schema import EventAnswer, FrontendEvent
+
+router = APIRouter()
+
+
+@router.post("/events", status_code=201)
+async def event(happened: FrontendEvent, request: Request, caller: CallerDep) -> EventAnswer:
+    """Record one action of a user."""
+    user = caller.acting_for(happened.user_id)
+    if happened.thread_id:
+        thread = await request.app.state.turns.records.thread(happened.thread_id)
+        if thread and thread.user_id != user:
+            raise HTTPException(404, f"There is no thread {happened.thread_id}.")
+    with telemetry.scope(session_id=happened.thread_id, user_id=user or None):
+        telemetry.event(happened.name, **{f"event.{name}": value for name, value in happened.about.items()})
+    trace = telemetry.current_trace()
+    return EventAnswer(trace_id=trace.trace_id if trace and trace.sampled else None)
