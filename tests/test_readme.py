@@ -72,6 +72,10 @@ def test_every_command_is_real(document: str, command: str) -> None:
             assert done.returncode == 0, done.stderr
         case [".venv/bin/python", "-m", module]:
             assert find_spec(f"{module}.__main__")
+        case [".venv/bin/python", "-m", "telemetry", *words]:
+            asked = [sys.executable, "-m", "telemetry", *words, "--help"]
+            done = subprocess.run(asked, cwd=ROOT, env=ENV, capture_output=True, timeout=30)
+            assert done.returncode == 0, done.stderr
         case _:
             pytest.fail(f"{document} tells people to run {command}: try it here")
 
