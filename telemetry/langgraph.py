@@ -119,7 +119,8 @@ class RunTracer(OpenInferenceTracer):
         if turn := current_turn():
             turn.open_runs.discard(run.id)
         span, said = self.get_span(run.id), run.extra.pop("said", None)
-        if span and said and not run.outputs:
+        if span and said and (run.error or not run.outputs):
+            run.outputs = None  # of a failed call an empty result, which would hide what was said
             _set_partial(span, "".join(said))
         if span and run.run_type == "tool":
             with contained("measure a tool call"):

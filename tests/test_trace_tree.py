@@ -125,6 +125,15 @@ def test_failing_model(client: AgentClient, spans: Recorded) -> None:
     assert events[-1] == EndEvent(status="failed")
 
 
+def test_what_a_failing_model_had_said_is_kept(client: AgentClient, spans: Recorded) -> None:
+    """A model that fails in the middle leaves its first words on its span and on the turn's."""
+    ask(client, "/fail-after 3")
+
+    said = {span.name: (span.attributes or {}).get("output.value") for span in spans.settled()}
+    assert said["DemoModel"] == said["turn"] != ""
+    assert str(said["turn"]).startswith("You said")
+
+
 def test_failing_invoke(client: AgentClient) -> None:
     """A failed invoke is a typed error that carries the trace id."""
     with pytest.raises(Failed) as failure:

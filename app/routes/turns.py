@@ -80,8 +80,10 @@ async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, 
 
 
 @router.post("/traces/{trace_id}/keep")
-async def keep(trace_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], _: CallerDep) -> dict[str, bool]:
-    """Keep this trace even if it was not kept: whoever began it saw something worth keeping."""
+async def keep(trace_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], caller: CallerDep) -> dict[str, bool]:
+    """Keep this trace even if it was not kept: the front end that began it saw something worth keeping."""
+    if not caller.trusted:
+        raise HTTPException(403, "Front ends only may keep a trace: send the service's own secret as bearer.")
     return {"kept": await asyncio.to_thread(telemetry.decide, trace_id, True)}
 
 
