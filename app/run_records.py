@@ -163,6 +163,14 @@ class RunRecords:
         query = select(runs).where(runs.c.status.not_in(FINAL), *(runs.c[key] == value for key, value in where.items()))
         return [BackgroundRun(**row) for row in await self._rows(query)]
 
+    async def forget_thread(self, thread_id: str) -> None:
+        """Let nothing be left of the thread's runs."""
+        its = select(runs.c.run_id).where(runs.c.thread_id == thread_id)
+        for table in (events, attempts):
+            await self._change(delete(table).where(table.c.run_id.in_(its)))
+        await self._change(delete(answers).where(answers.c.thread_id == thread_id))
+        await self._change(delete(runs).where(runs.c.thread_id == thread_id))
+
     async def attempts(self, run_id: str) -> Sequence[AttemptRecord]:
         """Return the run's attempts, the first one first."""
         query = select(attempts).where(attempts.c.run_id == run_id).order_by(attempts.c.attempt)

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 
 from app.caller import CallerDep
 from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved
@@ -31,5 +31,9 @@ async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> Th
     if thread is None or thread.user_id != caller.acting_for(None):
         raise unknown_thread(thread_id)
     async with turns.held(thread_id):
+        if runs := request.app.state.runs:
+            if await runs.records.unfinished(thread_id=thread_id):
+                raise HTTPException(409, f"Thread {thread_id} has a run: wait for its end, or cancel it.")
+            await runs.records.forget_thread(thread_id)
         await request.app.state.threads.remove(thread)
     return ThreadRemoved(thread_id=thread_id)

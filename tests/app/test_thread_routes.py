@@ -75,6 +75,20 @@ def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
     assert "Ada" not in say(url, "What is my name?", "t-1", BOB)["content"]
 
 
+def test_nothing_is_left_of_background_runs(url: str) -> None:
+    """A thread with a run under way is not deleted; with it go its runs in the background and what they said."""
+    pytest.importorskip("dbos", reason="background runs need DBOS")
+    asked = {"message": "Tell me a story of 200 words", "thread_id": "t-1"}
+    run_id = httpx.post(f"{url}/chatbot/runs", json=asked, headers=ADA).raise_for_status().json()["run_id"]
+    refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
+
+    assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
+    until(lambda: httpx.get(f"{url}/runs/{run_id}", headers=ADA).json()["status"] == "completed", 60)
+    until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
+    assert httpx.get(f"{url}/runs/{run_id}", headers=ADA).status_code == 404
+    assert httpx.get(f"{url}/runs/{run_id}/events", headers=ADA).status_code == 404
+
+
 def test_another_users_thread_is_not_there(url: str) -> None:
     """Nobody deletes somebody else's thread, or learns that there is one."""
     say(url, "Hello", "t-1")
@@ -89,7 +103,8 @@ def test_a_thread_that_answers_is_not_deleted(url: str) -> None:
     """While a turn is under way its thread stays, and can be deleted afterwards."""
     asked = {"message": "Tell me a story of 5000 words", "thread_id": "t-1"}
     with httpx.stream("POST", f"{url}/stream", json=asked, headers=ADA) as answer:
-        next(answer.iter_raw())
+        pieces = answer.iter_raw()
+        next(pieces)
         refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
 
     assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
