@@ -181,3 +181,20 @@ def own_process(env: dict[str, str]) -> Iterator[tuple[str, Process]]:
     url = f"http://127.0.0.1:{port}"
     with start([sys.executable, "-m", "app"], {**env, "PORT": str(port)}, f"{url}/health") as process:
         yield url, process
+
+
+def test_feedback_brings_a_dropped_turn_back(server: Langfuse, tmp_path: Path) -> None:
+    """An ordinary turn that was not kept is brought back by feedback within the hold time, whole and scored."""
+    env = {**server.env, "DATA_DIR": str(tmp_path), "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
+    with own_process({**env, "TELEMETRY_KEEP_RATE": "0"}) as (url, _):
+        said, other = (AgentClient(url, timeout=60).invoke("Hello") for _ in range(2))
+        answer = judge(url, said.run_id, 1).json()
+        until(lambda: {"turn", "DemoModel"} <= observations(server, said.trace_id))
+
+        assert answer["places"] == {"langfuse": "sent"}
+        assert observations(server, other.trace_id) == set()
+
+
+def observations(server: Langfuse, trace_id: str | None) -> set[str]:
+    found = server.get("/api/public/v2/observations", traceId=trace_id, fields="core,basic")
+    return {each["name"] for each in found["data"]}
