@@ -5,16 +5,17 @@ within one step of the engine, and begins again where its last checkpoint is.
 """
 
 import asyncio
+import json
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 from dbos import DBOS, DBOSConfig
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot, StreamMode
@@ -23,9 +24,10 @@ from sqlalchemy.exc import SQLAlchemyError
 import telemetry
 from app.fenced_saver import FencedSaver
 from app.ledger import ledger
+from app.messages import to_chat
 from app.records import Thread
 from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
-from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
+from app.schema import ChatMessage, EndEvent, ErrorEvent, MessageEvent, RunStatus, UserInput
 from app.turns import AgentTurn, Answering, Turns, _config, _run, run_event
 from telemetry import Resumed
 from telemetry.context import Scope
@@ -379,9 +381,10 @@ class Running(Answering):
 
     async def _answer(self, turn: AgentTurn) -> None:
         begun = (self.state.metadata or {}).get("run_id") == self.run.run_id
+        if begun:
+            await self._catch_up(turn)
         # A task may be left whose writes are saved while the next checkpoint is not: `next` does not tell.
         if begun and not self.state.tasks:
-            turn.answer = self.state.values["messages"][-1].text
             return
         modes: list[StreamMode] = ["messages", "updates", "custom"]
         given = None if begun else self._input()
@@ -390,6 +393,16 @@ class Running(Answering):
             async for _, mode, chunk in chunks:
                 for item in self._seen_by_clients(turn, mode, chunk):
                     await turn.emit(item)
+
+    async def _catch_up(self, turn: AgentTurn) -> None:
+        """Tell what the dead attempt had done and not told."""
+        told = [json.loads(body) for _, body in await self.records.events(self.run.run_id, 0)]
+        known = {_key(ChatMessage.model_validate(e["content"])) for e in told if e["type"] == "message"}
+        for message in _of_this_run(self.state.values["messages"]):
+            turn.answer = message.text if isinstance(message, AIMessage) and message.text else turn.answer
+            shown = to_chat(message, self.run.run_id, turn.trace.trace_id if turn.trace else None)
+            if shown and _key(shown) not in known:
+                await turn.emit(MessageEvent(content=shown))
 
     async def _beat(self, turn: AgentTurn, signs: Heartbeat) -> None:
         while True:
@@ -402,6 +415,15 @@ class Running(Answering):
                 return
             except SQLAlchemyError as error:
                 logger.warning("run %s cannot note that it lives: %s", self.run.run_id, one_line(error))
+
+
+def _of_this_run(messages: Sequence[AnyMessage]) -> Sequence[AnyMessage]:
+    asked = max((at for at, each in enumerate(messages) if isinstance(each, HumanMessage)), default=-1)
+    return messages[asked + 1 :]
+
+
+def _key(message: ChatMessage) -> tuple[Any, ...]:
+    return message.type, message.content, message.tool_call_id, tuple(call.id for call in message.tool_calls)
 
 
 def _thread(run: BackgroundRun) -> Thread:

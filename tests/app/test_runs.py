@@ -1,6 +1,7 @@
 """Runs outlive their request, their failures and their process."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,26 @@ def test_a_run_goes_on_after_a_kill(tmp_path: Path, receiver: Receiver) -> None:
     assert [link.trace_id for link in again.links] == [lost.trace_id]
     assert lost.attributes["session.id"] == again.attributes["session.id"] == run["thread_id"]
     assert "^" not in span_tree([span for span in receiver.spans if span.trace_id == again.trace_id])
+
+
+def test_what_was_not_told_is_told(tmp_path: Path, receiver: Receiver) -> None:
+    """A process that dies between the last checkpoint and its events leaves nothing out: the next one tells it."""
+    with api(tmp_path, receiver) as first:
+        run = first.submit(SUMS)
+        first.over(run["run_id"])
+    with sqlite3.connect(tmp_path / "service.db") as connection:
+        connection.execute("delete from background_events where number > 3")
+        connection.execute("update background_runs set status = 'queued', ended = null")
+    for file in tmp_path.glob("engine.db*"):
+        file.unlink()
+    with api(tmp_path, receiver) as second:
+        assert second.over(run["run_id"])["status"] == "completed"
+        events = [json.loads(body) for _, body in second.events(run["run_id"])]
+
+    said = [event["content"] for event in events if event["type"] == "message"]
+    assert [message["type"] for message in said] == ["ai", "tool", "tool", "tool", "ai"]
+    assert said[-1]["content"] == RIGHT
+    assert len(called(tmp_path)) == 3
 
 
 def test_a_stopped_service_goes_on_later(tmp_path: Path, receiver: Receiver) -> None:
