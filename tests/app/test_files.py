@@ -325,12 +325,6 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     stream_through(tmp_path, 64 * MEGABYTE)
 
 
-@pytest.mark.chaos
-def test_a_gigabyte_takes_little_memory(tmp_path: Path) -> None:
-    """A gigabyte streams in and out in flat memory."""
-    stream_through(tmp_path, 1024 * MEGABYTE)
-
-
 def stream_through(folder: Path, size: int) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
