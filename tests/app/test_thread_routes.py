@@ -99,16 +99,17 @@ def test_another_users_thread_is_not_there(url: str) -> None:
     assert len(threads(url)) == 1
 
 
-def test_a_thread_that_answers_is_not_deleted(url: str) -> None:
+def test_a_thread_that_answers_is_not_deleted(tmp_path: Path) -> None:
     """While a turn is under way its thread stays, and can be deleted afterwards."""
-    asked = {"message": "Tell me a story of 5000 words", "thread_id": "t-1"}
-    with httpx.stream("POST", f"{url}/stream", json=asked, headers=ADA) as answer:
-        pieces = answer.iter_raw()
-        next(pieces)
-        refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
+    asked = {"message": "Tell me a long story", "thread_id": "t-1"}
+    with service(tmp_path, DEMO_PACE_S=0.2) as url:
+        with httpx.stream("POST", f"{url}/stream", json=asked, headers=ADA) as answer:
+            pieces = answer.iter_raw()
+            next(pieces)
+            refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
+        until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
 
     assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
-    until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "before=yesterday"])
