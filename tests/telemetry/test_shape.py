@@ -133,7 +133,8 @@ def test_tool_calls_are_recognised(talk: Talk) -> None:
     asking, answering = trace.of("generation")
     (call,) = asking.tool_calls
     assert call["function"] == {"name": "calculator", "arguments": '{"expression":"12*34"}'}
-    assert [tool["function"]["name"] for tool in asking.input["tools"]] == ["calculator", "current_time", "list_files", "read_file"]
+    offered = [tool["function"]["name"] for tool in asking.input["tools"]]
+    assert offered == ["calculator", "current_time", "list_files", "read_file"]
     assert answering.input["messages"][-1]["tool_call_id"] == call["id"]
     (tool,) = trace.of("tool")
     assert (tool.input, tool.output) == ("12*34", 408)
