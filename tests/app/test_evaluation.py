@@ -37,7 +37,7 @@ def test_a_finished_turn_is_scored(client: AgentClient, server: Langfuse, messag
         trace_id = client.invoke(message).trace_id or ""
     except AgentError as error:
         trace_id = error.trace_id or ""
-    until(lambda: server.scores(trace_id))
+    until(lambda: server.scores(trace_id), 60)
 
     [score] = server.scores(trace_id)
     assert (score["name"], score["value"], score["dataType"]) == ("answered", value, "BOOLEAN")
@@ -47,7 +47,7 @@ def test_a_person_has_a_score_of_their_own(client: AgentClient, server: Langfuse
     """What a user says does not replace what the evaluator says."""
     answer = client.invoke("What is 12*34?")
     client.feedback(answer.run_id or "", "answered", 0)
-    until(lambda: len(server.scores(answer.trace_id or "")) == 2)
+    until(lambda: len(server.scores(answer.trace_id or "")) == 2, 60)
 
 
 def test_a_turn_without_an_answer_yet_is_not_scored(server: Langfuse, tmp_path: Path) -> None:
@@ -55,6 +55,6 @@ def test_a_turn_without_an_answer_yet_is_not_scored(server: Langfuse, tmp_path: 
     with recording(load_settings()), service(tmp_path, SCORE_TURNS=True) as url:
         AgentClient(url, "interrupt", timeout=30).invoke("Book a table for 4 at 20:00")
         trace_id = AgentClient(url, "chatbot", timeout=30).invoke("Hello").trace_id or ""
-        until(lambda: server.scores(trace_id))
+        until(lambda: server.scores(trace_id), 60)
 
     assert len(server.asked) == 1
