@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SCOPE = otel.create_key("telemetry-scope")
+_STAMPS = ("session.id", "user.id", "langfuse.trace.")
 # The trace that a caller who is not trusted wanted continued: a new one is only linked to it.
 REFUSED = otel.create_key("telemetry-refused")
 
@@ -134,17 +135,24 @@ def traceparent(trace_id: str) -> str:
 
 
 class Stamper(SpanProcessor):
-    """Gives each span, whoever starts it, the stamps of the scope it starts in."""
+    """Gives each span, whoever starts it, the stamps of its parent and of the scope it starts in."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Stamp the span."""
-        span.set_attributes(stamps(parent_context))
+        span.set_attributes({**_inherited(parent_context), **stamps(parent_context)})
         refused = otel.get_value(REFUSED, parent_context)
         if span.parent is None and isinstance(refused, SpanContext):
             span.add_link(refused)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Leave the span as it is."""
+
+
+def _inherited(context: Context | None) -> dict[str, AttributeValue]:
+    # The scope of a graph that nobody runs in a turn is known to its first span only.
+    parent = trace.get_current_span(context)
+    said = parent.attributes if isinstance(parent, ReadableSpan) else None
+    return {name: value for name, value in (said or {}).items() if name.startswith(_STAMPS)}
 
 
 def carry(fn: Callable[P, R]) -> Callable[P, R]:

@@ -23,6 +23,7 @@ from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 from opentelemetry import context as otel
 from opentelemetry.trace import Span, StatusCode, TracerProvider, get_current_span, set_span_in_context
 
+from telemetry import graph_turn
 from telemetry.failures import contained
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.span import fail, one_line
@@ -107,7 +108,8 @@ class RunTracer(OpenInferenceTracer):
         if turn and turn.stopping:
             # Nobody would end its span: the turn has ended those that were open.
             return
-        super()._start_trace(run)
+        with graph_turn.began(run):
+            super()._start_trace(run)
         run.extra["thread"] = get_ident()
         if turn:
             turn.open_runs.add(run.id)
@@ -125,7 +127,12 @@ class RunTracer(OpenInferenceTracer):
         if span and run.run_type == "tool":
             with contained("measure a tool call"):
                 span.set_attributes(measured(run, current_turn()))
+        if begun := graph_turn.of(run):
+            # Of a graph that was cancelled LangChain ends some runs, not all.
+            self.end_runs(self._below(run), cancelled=True, abandoned=False)
         super()._end_trace(run)
+        if begun:
+            begun.end(run.outputs)
 
     def _first_token(self, run_id: UUID) -> None:
         now = datetime.now(UTC)
@@ -136,6 +143,7 @@ class RunTracer(OpenInferenceTracer):
     def _tell(self, error: BaseException, run_id: UUID) -> bool:
         """Give the run's span what this error means; returns whether it is a failure."""
         span = self.get_span(run_id)
+        self._tell_graph(error, run_id)
         if not isinstance(error, Exception):
             if span:
                 _end_early(span, cancelled=True, abandoned=_waited_for_thread(error))
@@ -147,6 +155,21 @@ class RunTracer(OpenInferenceTracer):
         if span:
             fail(span, error)
         return True
+
+    def _tell_graph(self, error: BaseException, run_id: UUID) -> None:
+        run = self.run_map.get(str(run_id))
+        begun = graph_turn.of(self._root(run)) if run else None
+        if begun and run:
+            begun.waits = begun.waits or "Interrupt" in type(error).__name__
+            begun.error = None if run.parent_run_id else error
+
+    def _root(self, run: Run) -> Run:
+        while above := self.run_map.get(str(run.parent_run_id)):
+            run = above
+        return run
+
+    def _below(self, root: Run) -> list[UUID]:
+        return [run.id for run in list(self.run_map.values()) if run is not root and self._root(run) is root]
 
     @staticmethod
     def _get_stacktrace(error: BaseException) -> str:
