@@ -25,22 +25,26 @@ def span_tree(spans: Iterable[ReadableSpan | otlp.Span], attributes: Sequence[st
     """Return the spans as an indented tree, one line a span.
 
     A line holds the name, the kinds that say something (neither INTERNAL nor CHAIN), ERROR where it failed, and those
-    of `attributes` that are set. `^` marks a span whose parent is not among the spans. Siblings stand in the order
-    of their start.
+    of `attributes` that are set. `^` marks a span that has a parent and does not stand below it: the parent is not
+    among the spans, or they are each other's parents. Siblings stand in the order of their start.
     """
     rows = sorted((_row(span) for span in spans), key=lambda row: row.start)
     known = {row.key for row in rows}
     children: dict[Any, list[_Row]] = defaultdict(list)
     for row in rows:
         children[row.parent if row.parent in known else None].append(row)
-    return "\n".join(_line(row, depth, attributes) for row, depth in _walk(children))
+    return "\n".join(_line(row, depth, attributes) for row, depth in _walk(rows, children))
 
 
-def _walk(children: dict[Any, list[_Row]]) -> Iterator[tuple[_Row, int]]:
-    # Without recursion: a trace may be deeper than Python's stack.
-    waiting = [(row, 0) for row in reversed(children[None])]
+def _walk(rows: Sequence[_Row], children: dict[Any, list[_Row]]) -> Iterator[tuple[_Row, int]]:
+    # Without recursion: a trace may be deeper than Python's stack. What hangs below no root follows the others.
+    waiting = [(row, 0) for row in reversed((*children[None], *rows))]
+    shown: set[int] = set()
     while waiting:
         row, depth = waiting.pop()
+        if id(row) in shown:
+            continue
+        shown.add(id(row))
         yield row, depth
         waiting += [(child, depth + 1) for child in reversed(children[row.key])]
 

@@ -29,3 +29,9 @@ def test_an_orphan_is_marked() -> None:
 def test_a_deep_tree() -> None:
     """A trace deeper than Python's stack is printed."""
     assert len(span_tree([span("s", n, n - 1 or None) for n in range(1, 3000)]).splitlines()) == 2999
+
+
+def test_a_circle_of_parents() -> None:
+    """Spans that are each other's parents, or their own, stand behind the others, each once."""
+    spans = [span("root", 9), span("a", 1, 2), span("b", 2, 1), span("c", 3, 2), span("self", 4, 4)]
+    assert span_tree(spans) == "root\n^a\n  b\n    c\n^self"
