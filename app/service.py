@@ -17,6 +17,7 @@ from app.errors import answer_errors
 from app.evaluation import answered
 from app.files import Files, open_files, open_store
 from app.models import load_models
+from app.outcomes import Outcomes
 from app.routes import events, feedback, files, health, history, info, intake, runs, threads, turns
 from app.settings import Settings
 from app.threads import Threads
@@ -66,13 +67,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.database = database
         app.state.files = await _files(settings, database.engine)
         app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table, app.state.files)
-        app.state.turns = Turns(database.records, database.claims, settings.turn_timeout_s)
+        app.state.turns = Turns(
+            database.records,
+            Outcomes(database.engine),
+            database.claims,
+            settings.turn_timeout_s,
+            lambda model: settings.model_prices.get(model or app.state.models.default),
+        )
         app.state.threads = Threads(database.engine, app.state.files, database.checkpoints)
         async with open_runs(settings, database, app.state.turns, app.state.agents) as app.state.runs:
             yield
-            await telemetry.drain()
-        telemetry.end_tasks()
-    telemetry.shutdown()
 
 
 async def _files(settings: Settings, engine: AsyncEngine) -> Files:

@@ -1,12 +1,12 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
+from telemetry.application import instrument
 from telemetry.context import Resumed, TraceRef, carry, continued, scope, traceparent
 from telemetry.keep import decide
-from telemetry.langfuse import trace_url
+from telemetry.langfuse import backend, trace_url
 from telemetry.logs import guard_logs
 from telemetry.propagator import trust
 from telemetry.provider import configure, shutdown
-from telemetry.provider import instrument_app as instrument
 from telemetry.scores.client import get_client, score
 from telemetry.scores.evaluator import FinishedTurn, evaluate
 from telemetry.settings import SettingsError
@@ -23,6 +23,7 @@ __all__ = [
     "Task",
     "TraceRef",
     "Turn",
+    "backend",
     "cancel_turns",
     "capture_exception",
     "carry",

@@ -98,11 +98,7 @@ def deactivate() -> None:
 def instrument_app(
     app: "FastAPI", *, quiet: Iterable[str] = (), honours: Callable[[str | None], bool] | None = None
 ) -> None:
-    """Trace the requests of this app; call it before the app serves.
-
-    Requests whose whole path matches one of the expressions in `quiet` make a trace only if they fail. `honours` says
-    of an `Authorization` header whether its sender may continue a trace; everybody may without it.
-    """
+    """Trace the requests of this app, where tracing is on."""
     if _pipeline is None:
         return
     _pipeline.quiet.hush(quiet)
