@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.trace import Span, TracerProvider
 
 from telemetry.propagator import note_call
+from telemetry.settings import Settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -31,7 +32,7 @@ def instrument_app(app: "FastAPI", provider: TracerProvider) -> None:
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["send", "receive"])
 
 
-def instrument_libraries(provider: TracerProvider) -> None:
+def instrument_libraries(provider: TracerProvider, settings: Settings) -> None:
     """Trace what is installed of httpx, httpx2 and LangChain."""
     # Read once, at the first instrumentation: the stable HTTP names.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
@@ -40,7 +41,7 @@ def instrument_libraries(provider: TracerProvider) -> None:
     if find_spec("langchain_core"):
         from telemetry import langgraph
 
-        langgraph.instrument(provider)
+        langgraph.instrument(provider, settings)
 
 
 def uninstrument_libraries() -> None:

@@ -178,7 +178,13 @@ def _any_value(value: Any) -> AnyValue:
 
 def _valid(text: str) -> str:
     """Half of a surrogate pair is a string in Python and cannot be UTF-8."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def decode(body: bytes, content_type: str, content_encoding: str | None = None, limit: int = LIMIT) -> list[Span]:

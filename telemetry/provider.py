@@ -81,7 +81,7 @@ def activate(pipeline: Pipeline, settings: Settings) -> None:
     langfuse.learn_links(settings)
     desk.start(settings, _environment(pipeline.provider))
     pipeline.logs = correlate()
-    instrumentors.instrument_libraries(pipeline.provider)
+    instrumentors.instrument_libraries(pipeline.provider, settings)
 
 
 def deactivate() -> None:

@@ -1,12 +1,12 @@
 """What each tool call records, whichever tool it is: how it went, how long it took, how much came out."""
 
 from collections import Counter
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from langchain_core.messages import ToolMessage
-from langchain_core.tracers.schemas import Run
 from opentelemetry.util.types import AttributeValue
 
 from telemetry.json_text import dump
@@ -15,28 +15,35 @@ from telemetry.turn import Turn
 _failed: "WeakKeyDictionary[Turn[Any], Counter[str]]" = WeakKeyDictionary()
 
 
-def measured(run: Run, turn: Turn[Any] | None) -> dict[str, AttributeValue]:
+def measured(
+    name: str,
+    turn: Turn[Any] | None,
+    *,
+    failed: bool,
+    outputs: Mapping[str, Any] | None,
+    seconds: float | None,
+) -> dict[str, AttributeValue]:
     """Return the attributes of a tool call that has ended; the turn learns of its failure.
 
     A retry is a call of a tool that has failed before in the same turn.
     """
-    refused = _was_refused(run)
-    success = run.error is None and not refused
+    refused = _was_refused(outputs)
+    success = not (failed or refused)
     if refused and turn:
         turn.counts["tool_errors"] += 1
     known: dict[str, AttributeValue] = {
         "tool.success": success,
-        "tool.retries": _retries(run.name, turn, success),
-        **_size(run),
+        "tool.retries": _retries(name, turn, success),
+        **_size(outputs),
     }
-    if run.end_time:
-        known["tool.duration_ms"] = round((run.end_time - run.start_time).total_seconds() * 1000, 1)
+    if seconds is not None:
+        known["tool.duration_ms"] = round(seconds * 1000, 1)
     return known
 
 
-def _was_refused(run: Run) -> bool:
+def _was_refused(outputs: Mapping[str, Any] | None) -> bool:
     """A tool may turn its own failure into words, which LangChain counts as success."""
-    answer = (run.outputs or {}).get("output")
+    answer = (outputs or {}).get("output")
     return isinstance(answer, ToolMessage) and answer.status == "error"
 
 
@@ -49,9 +56,9 @@ def _retries(name: str, turn: Turn[Any] | None, success: bool) -> int:
     return before
 
 
-def _size(run: Run) -> dict[str, AttributeValue]:
-    if not run.outputs or "output" not in run.outputs:
+def _size(outputs: Mapping[str, Any] | None) -> dict[str, AttributeValue]:
+    if not outputs or "output" not in outputs:
         return {}
-    answer = run.outputs["output"]
+    answer = outputs["output"]
     body = dump(answer.content if isinstance(answer, ToolMessage) else answer).encode("utf-8", "replace")
     return {"tool.output_bytes": len(body), "output.sha256": sha256(body).hexdigest()}

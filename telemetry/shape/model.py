@@ -5,8 +5,10 @@ from typing import Any
 
 from telemetry.json_text import dump, parse
 from telemetry.otlp import Attributes, Span
+from telemetry.said import Said
 from telemetry.shape.messages import Message, conversation, fields_of, message
 
+_TOOLS = "llm.tools."
 _TOOL = re.compile(r"llm\.tools\.\d+\.tool\.json_schema")
 _SAID = "llm.output_messages.0.message."
 _FLAT_CALL = re.compile(r"tool_calls\.(\d+)\.tool_call\.(id|function\.name|function\.arguments)")
@@ -29,16 +31,21 @@ def shaped(span: Span) -> Attributes:
 
 def _input(attributes: Attributes) -> str | None:
     given = attributes.get("input.value")
-    asked = parse(given)
+    asked = given if isinstance(given, Said) else parse(given)
     if isinstance(asked, dict):
         asked = conversation(asked.get("messages")) or asked.get("prompts") or asked
-    tools = [parse(value) or value for key, value in attributes.items() if _TOOL.fullmatch(key)]
+    tools = [value for key, value in attributes.items() if key.startswith(_TOOLS) and _TOOL.fullmatch(key)]
+    if isinstance(asked, Said):
+        return asked.beside(tools) if tools else asked.messages
     if asked is None:
         return None if given is None else dump(given)
+    tools = [parse(tool) or tool for tool in tools]
     return dump({"messages": asked, "tools": tools} if tools else asked)
 
 
 def _output(attributes: Attributes, answer: Any) -> str | None:
+    if isinstance(said := attributes.get("output.value"), Said):
+        return said
     said = [_generated(generation) for generation in _generations(answer)]
     if said:
         return dump(said[0] if len(said) == 1 else said)

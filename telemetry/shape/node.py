@@ -4,22 +4,30 @@ from typing import Any
 
 from telemetry.json_text import dump, parse
 from telemetry.otlp import Attributes, Span
+from telemetry.said import Said
 from telemetry.shape.messages import fields_of, listed, message, role_of
 
 # A command's and a task's fields that hold nothing new: no value, or the whole state once more.
 _EMPTY_OF_COMMAND = {"graph", "update", "resume", "goto"}
 _DEEPEST = 3
+# Who records a run knows how many messages it began with, of which the last one is shown.
+COUNT = "langfuse.observation.metadata.messages"
 
 
 def shaped(span: Span) -> Attributes:
     """Return what is to be shown of a node: its last message, what it adds, how many messages there are."""
     given, came = span.attributes.get("input.value"), span.attributes.get("output.value")
-    before, after = parse(given), parse(came)
+    before = None if isinstance(given, Said) else parse(given)
     return {
-        "input": _text(given, before, without_history(before)),
-        "output": _text(came, after, _news(before, after)),
-        "messages": _count(before),
+        "input": given.messages if isinstance(given, Said) else _text(given, before, without_history(before)),
+        "output": came.messages if isinstance(came, Said) else _after(before, came),
+        "messages": span.attributes.get(COUNT) or _count(before),
     }
+
+
+def _after(before: Any, came: Any) -> str | None:
+    after = parse(came)
+    return _text(came, after, _news(before, after))
 
 
 def without_history(value: Any, depth: int = 0) -> Any:

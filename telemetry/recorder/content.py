@@ -1,0 +1,207 @@
+"""What went in and what came out as JSON: each message serialised once, and of a history what is new."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.messages import BaseMessage, ToolMessage
+from pydantic import BaseModel
+
+from telemetry.json_text import written
+from telemetry.remembered import Remembered
+from telemetry.said import Said, under_messages
+from telemetry.shape.messages import message as in_openai_shape
+
+# Longer text than this is cut; what is shorter is cut behind the fence, where no secret can be cut in two.
+LONGEST = 1_000_000
+# Deeper than this nobody looks for conversations.
+_DEEPEST = 3
+# Messages of threads that are active, in bytes.
+_REMEMBERED = 32 * 1024 * 1024
+_FIELDS = ("content", "tool_calls", "invalid_tool_calls", "name", "tool_call_id")
+_ANSWER = ("content", "name", "tool_call_id", "status")
+_COMMAND = ("graph", "update", "resume", "goto")
+
+
+class Shown(NamedTuple):
+    """A message as it was when it was serialised, and its JSON."""
+
+    of: tuple[Any, ...]
+    text: str
+    size: int
+
+
+class Content:
+    """Turns what LangChain's callbacks hand over into text, at once: it may be edited in place right after."""
+
+    def __init__(self, budget: int = 0) -> None:
+        self._budget = budget
+        self._shown: Remembered[Any, Shown] = Remembered(_REMEMBERED)
+
+    def message(self, message: BaseMessage) -> Shown:
+        """Return a message in OpenAI's shape; it is serialised anew only if something in it was bound anew."""
+        known = message.__dict__
+        content = known.get("content")
+        if isinstance(content, list):
+            content = tuple(content)
+        of = (message.__class__, content, *map(known.get, _FIELDS[1:]))
+        key = known.get("id") or (content if content.__class__ is str else id(message))
+        shown = self._shown.get(key)
+        if shown is None or shown.of != of:
+            shown = _shown(message, of)
+            self._shown.put(key, shown, shown.size)
+        return shown
+
+    def conversation(self, messages: Sequence[BaseMessage], beside: int = 0) -> tuple[Said, int]:
+        """Return a conversation within the budget, and how many bytes were left out of it.
+
+        Above the budget: the first message, the last ones, and how many were between them.
+        """
+        shown = [self.message(each) for each in messages]
+        budget, total = self._budget - beside, sum(each.size + 1 for each in shown)
+        if not self._budget or total <= budget or len(shown) < 3:
+            return Said(_listed(shown)), 0
+        kept, room = 1, budget - shown[0].size - shown[-1].size - 100
+        while kept < len(shown) - 1 and (room := room - shown[-kept - 1].size - 1) >= 0:
+            kept += 1
+        left_out = len(shown) - 1 - kept
+        if not left_out:
+            return Said(_listed(shown)), 0
+        gap = written({"role": "system", "content": f"[… {left_out} messages left out …]"}).decode()
+        between = Shown((), gap, len(gap))
+        return Said(_listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
+
+    def given(self, value: Any) -> str | None:
+        """Return what went into a run: of each conversation in it the last message."""
+        return self._text(value, new=None)
+
+    def came(self, value: Any, known: "frozenset[str | None]") -> str | None:
+        """Return what came out of a run: of its messages those that are new."""
+        return self._text(value, new=known)
+
+    def _text(self, value: Any, new: "frozenset[str | None] | None") -> str | None:
+        value = _unwrapped(value)
+        if isinstance(value, str):
+            return bounded(value)
+        if isinstance(value, ToolMessage):
+            return _json({"type": "tool", **{key: getattr(value, key) for key in _ANSWER}})
+        if value.__class__ is dict and not value:
+            return None
+        messages = messages_of(value)
+        if messages and len(value) == 1:
+            return Said(under_messages(self._new(messages, new)))
+        told = {"messages": self._new(messages, new)} if messages else {}
+        return "".join(self._fields(value, 0, told) if messages else self._parts(value, 0))
+
+    def _new(self, messages: Sequence[BaseMessage], known: "frozenset[str | None] | None") -> list[str]:
+        chosen = messages[-1:] if known is None else _new(messages, known)
+        return _listed([self.message(each) for each in chosen])
+
+    def _parts(self, value: Any, depth: int) -> Iterator[str]:
+        if isinstance(value, BaseMessage):
+            yield self.message(value).text
+        elif depth > _DEEPEST:
+            yield _json(value)
+        elif isinstance(value, dict):
+            yield from self._fields(value, depth, {})
+        elif isinstance(value, (list, tuple)) and value:
+            yield from self._items(value, depth)
+        elif is_dataclass(value) and not isinstance(value, type):
+            held = {each.name: getattr(value, each.name) for each in fields(value)}
+            yield from self._fields({key: part for key, part in held.items() if part is not None}, depth, {})
+        elif type(value).__name__ == "Send":
+            yield from self._fields({"node": value.node, "arg": value.arg}, depth, {})  # pyright: ignore[reportAttributeAccessIssue] - LangGraph's, which is not always there
+        else:
+            yield _json(value)
+
+    def _fields(self, value: dict[Any, Any], depth: int, written_already: dict[str, list[str]]) -> Iterator[str]:
+        between, room = "{", LONGEST
+        for key, part in value.items():
+            if key in _COMMAND and (part is None or part in ([], ())):
+                continue
+            yield f"{between}{_json(str(key))}:"
+            for text in written_already.get(key) or self._parts(part, depth + 1):
+                room -= len(text)
+                yield text
+            between = ","
+            if room < 0:
+                yield ',"…":"[… further fields left out …]"'
+                break
+        yield "}" if between == "," else "{}"
+
+    def _items(self, value: Sequence[Any], depth: int) -> Iterator[str]:
+        if isinstance(value[0], BaseMessage) and isinstance(value[-1], BaseMessage):
+            yield from _listed([self.message(value[-1])])
+            return
+        between, room = "[", LONGEST
+        for item in value:
+            yield between
+            for text in self._parts(item, depth + 1):
+                room -= len(text)
+                yield text
+            between = ","
+            if room < 0:
+                yield f',"[… of {len(value)} items the others left out …]"'
+                break
+        yield "]"
+
+
+def messages_of(value: Any) -> Sequence[BaseMessage]:
+    """Return the messages of a state, none where it has none."""
+    found = value.get("messages") if isinstance(value, dict) else None
+    is_list = isinstance(found, list) and found and isinstance(found[0], BaseMessage)
+    return found if is_list and isinstance(found[-1], BaseMessage) else ()  # pyright: ignore[reportOptionalSubscript, reportReturnType] - it is a list of them
+
+
+def bounded(text: str) -> str:
+    """Return text, or the first lines of a very long one; a cut at the end of a line cuts no secret in two."""
+    if len(text) <= LONGEST:
+        return text
+    head = text[: LONGEST // 8]
+    head = head[: head.rfind("\n") + 1]
+    return f"{head}[… {len(text) - len(head)} characters left out …]"
+
+
+def _new(messages: Sequence[BaseMessage], known: "frozenset[str | None]") -> Sequence[BaseMessage]:
+    for at in range(len(messages) - 1, -1, -1):
+        if messages[at].type == "human" or messages[at].id in known:
+            return messages[at + 1 :] or messages[-1:]
+    return messages
+
+
+def _unwrapped(value: Any) -> Any:
+    """A run's single field that says no more than its place goes without its name."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, only),) = value.items()
+        value = only if isinstance(only, str) or name in ("input", "output") else value
+    return dict(value) if isinstance(value, BaseModel) and hasattr(value, "messages") else value
+
+
+def _listed(shown: Sequence[Shown]) -> list[str]:
+    parts = ["["]
+    for each in shown:
+        parts.append(each.text)
+        parts.append(",")
+    parts[-1] = "]"
+    return parts
+
+
+def _shown(message: BaseMessage, of: tuple[Any, ...]) -> Shown:
+    raw = {"type": message.type, **{key: message.__dict__.get(key) for key in _FIELDS}}
+    shaped = in_openai_shape(raw) or {"type": message.type, "id": message.id, "content": message.content}
+    if shaped["content"].__class__ is str:
+        shaped["content"] = bounded(shaped["content"])
+    body = _bytes(shaped)
+    return Shown(of, body.decode(), len(body))
+
+
+def _json(value: Any) -> str:
+    value = bounded(value) if isinstance(value, str) else value
+    return _bytes(value).decode()
+
+
+def _bytes(value: Any) -> bytes:
+    try:
+        return written(value)
+    except Exception:  # noqa: BLE001 - half of a surrogate pair, a circle, or what a value's own serialiser raises
+        return written(str(value).encode("utf-8", "replace").decode())
