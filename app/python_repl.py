@@ -1,9 +1,12 @@
 """The tool that runs Python for a model, outside of this process and shut in."""
 
-from asyncio import to_thread
+import os
+from asyncio import create_subprocess_exec, to_thread
 from base64 import b64encode
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from langchain.tools import ToolRuntime
@@ -17,11 +20,13 @@ MAX_IMAGES = 4
 MAX_IMAGE = 500_000
 # What one thread may keep from call to call.
 MAX_FOLDER = 100 * 2**20
+MAX_FILES = 10_000
 
 Artifact = dict[str, list[dict[str, str]]]
+Files = Mapping[Path, os.stat_result]
 
 
-def make_python_repl(folder: Path, limits: Limits | None = None) -> BaseTool:
+def make_python_repl(data_dir: Path, limits: Limits | None = None) -> BaseTool:
     """Return the tool `python_repl`, which keeps each thread's files in a folder of its own below this one."""
 
     @tool(response_format="content_and_artifact")
@@ -31,8 +36,8 @@ def make_python_repl(folder: Path, limits: Limits | None = None) -> BaseTool:
         Each call is a new process: only files in the current folder remain. There is the standard library and no
         network. A plot is shown if it is saved there as a .png file.
         """
-        place = folder / str(runtime.config.get("configurable", {}).get("thread_id", "unnamed"))
-        before = await to_thread(_state, place)
+        place = _place(data_dir, str(runtime.config.get("configurable", {}).get("thread_id", "unnamed")))
+        before = await to_thread(_files, place)
         _check(code, before)
         try:
             outcome = await run(code, place, limits)
@@ -42,17 +47,27 @@ def make_python_repl(folder: Path, limits: Limits | None = None) -> BaseTool:
         _tell(outcome)
         if outcome.killed or outcome.status:
             raise ToolException(_failure(outcome))
-        images = await to_thread(_images, place, before)
+        images = await to_thread(_images, before, await to_thread(_files, place))
         shown = [f"[image {image['name']}]" for image in images]
         return "\n".join([outcome.output.rstrip(), *shown]).strip() or "(no output)", {"images": images}
 
     return python_repl
 
 
-def _check(code: str, kept: Mapping[Path, tuple[int, int]]) -> None:
+async def forget(data_dir: Path, thread_id: str) -> None:
+    """Let nothing be left of the thread's files."""
+    # Folders may be nested deeper than Python's own way of removing them can follow.
+    await (await create_subprocess_exec("rm", "-rf", "--", str(_place(data_dir, thread_id)))).wait()
+
+
+def _place(data_dir: Path, thread_id: str) -> Path:
+    return data_dir / "python" / thread_id
+
+
+def _check(code: str, kept: Files) -> None:
     if len(code) > MAX_CODE:
         raise ToolException(f"The code is longer than {MAX_CODE:,} characters: run it in parts.")
-    if sum(size for size, _ in kept.values()) > MAX_FOLDER:
+    if sum(file.st_size for file in kept.values()) > MAX_FOLDER:
         raise ToolException(f"The thread's files are larger than {MAX_FOLDER:,} bytes: begin a new thread.")
 
 
@@ -71,23 +86,40 @@ def _failure(outcome: Outcome) -> str:
     return f"{why}\n{outcome.output[-4_000:]}".strip()
 
 
-def _state(folder: Path) -> dict[Path, tuple[int, int]]:
-    """The size and the time of each file; a link leads nowhere, so that nothing outside is ever read."""
-    if not folder.is_dir():
-        return {}
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+def _files(folder: Path) -> Files:
+    """All that lies in the folder; a link leads nowhere, so that nothing outside is ever read."""
+    found: dict[Path, os.stat_result] = {}
+    waiting = [folder] if folder.is_dir() else []
+    while waiting and len(found) <= MAX_FILES:
+        inside = _inside(waiting.pop())
+        found |= inside
+        waiting += [path for path, file in inside.items() if S_ISDIR(file.st_mode)]
+    if len(found) > MAX_FILES:
+        raise ToolException(f"The thread has more than {MAX_FILES:,} files: begin a new thread.")
+    return found
 
 
-def _images(folder: Path, before: Mapping[Path, tuple[int, int]]) -> list[dict[str, str]]:
-    made = [
-        path
-        for path, state in _state(folder).items()
-        if path.suffix == ".png" and before.get(path) != state and state[0] <= MAX_IMAGE
-    ]
+def _inside(folder: Path) -> Files:
+    try:
+        with os.scandir(folder) as entries:
+            return {Path(each.path): each.stat(follow_symlinks=False) for each in islice(entries, MAX_FILES + 1)}
+    except OSError:
+        raise ToolException("The thread's files cannot be read: begin a new thread.") from None
+
+
+def _images(before: Files, after: Files) -> list[dict[str, str]]:
+    made = [path for path, file in after.items() if _is_image(path, file) and not _is_same(before.get(path), file)]
     contents = {path: path.read_bytes() for path in sorted(made)[:MAX_IMAGES]}
     return [
         {"name": path.name, "type": "image/png", "base64": b64encode(content).decode()}
         for path, content in contents.items()
         if content.startswith(b"\x89PNG")
     ]
+
+
+def _is_image(path: Path, file: os.stat_result) -> bool:
+    return path.suffix == ".png" and S_ISREG(file.st_mode) and file.st_size <= MAX_IMAGE
+
+
+def _is_same(before: os.stat_result | None, after: os.stat_result) -> bool:
+    return before is not None and (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)

@@ -16,5 +16,5 @@ PROMPT = (
 
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """The coding agent's graph; its threads' files are in the service's folder."""
-    repl = make_python_repl(load_settings().data_dir / "python")
+    repl = make_python_repl(load_settings().data_dir)
     return react("coding", PROMPT, [repl], models, checkpointer)

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from app.caller import CallerDep
+from app.python_repl import forget
 from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved
 from app.turns import unknown_thread
 
@@ -35,5 +36,6 @@ async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> Th
             if await runs.records.unfinished(thread_id=thread_id):
                 raise HTTPException(409, f"Thread {thread_id} has a run: wait for its end, or cancel it.")
             await runs.records.forget_thread(thread_id)
+        await forget(request.app.state.settings.data_dir, thread_id)
         await request.app.state.threads.remove(thread)
     return ThreadRemoved(thread_id=thread_id)

@@ -1,7 +1,8 @@
 """A program that runs code from its standard input in namespaces of its own; it needs the standard library only.
 
 It is started with the limits as JSON. The code sees an empty environment, the interpreter's own files and one
-folder, has no network, no other processes and no privileges. What came of it goes to the descriptor `report`.
+folder, has no network, no other processes and no privileges, and not all system calls. What came of it goes to the
+descriptor `report`.
 """
 
 import ctypes
@@ -9,6 +10,7 @@ import json
 import os
 import resource
 import signal
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +21,8 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
 )
 RDONLY, NOSUID, NODEV, REMOUNT, BIND, REC, PRIVATE = 0x1, 0x2, 0x4, 0x20, 0x1000, 0x4000, 0x40000
 DETACH = 0x2
-PDEATHSIG, NO_NEW_PRIVS = 1, 38
+PDEATHSIG, SECCOMP, NO_NEW_PRIVS = 1, 22, 38
+BY_FILTER = 2
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 # The last expression's value is shown, as at a prompt.
 SHOW = """
@@ -81,6 +84,7 @@ def live(limits: dict, writer: int) -> None:
         furnish(limits)
         restrict(limits)
         renounce(limits)
+        forbid(bytes.fromhex(limits["calls"]))
         os.set_inheritable(writer, False)
         os.close(limits["report"])
         os.execve(limits["python"], ["python", "-I", "-S", "-B", "-c", SHOW], {})  # noqa: S606 - no shell is wanted
@@ -158,6 +162,13 @@ def renounce(limits: dict) -> None:
         os.setresgid(limits["user"], limits["user"], limits["user"])
         os.setresuid(limits["user"], limits["user"], limits["user"])
     must(libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def forbid(calls: bytes) -> None:
+    """Have the kernel look at each system call from here on, for good."""
+    steps = ctypes.create_string_buffer(calls, len(calls))
+    order = ctypes.create_string_buffer(struct.pack("HP", len(calls) // 8, ctypes.addressof(steps)))
+    must(libc.prctl(SECCOMP, BY_FILTER, ctypes.byref(order), 0, 0))
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, data: str = "") -> None:

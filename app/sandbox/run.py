@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
+from app.sandbox import calls
+
 JAIL = Path(__file__).parent / "jail.py"
 # A service that runs as root gives each folder's code a user of its own.
 FIRST_USER, USERS = 200_000, 60_000
@@ -51,6 +53,8 @@ async def run(code: str, folder: Path, limits: Limits | None = None) -> Outcome:
     Raises `Refused` where the system does not allow to shut it in.
     """
     limits = limits or Limits()
+    if not calls.is_known():
+        raise Refused("Python cannot be run here: the system calls of this machine are not known.")
     _make(folder)
     reader, writer = os.pipe()
     try:
@@ -100,6 +104,7 @@ def _order(folder: Path, limits: Limits, root: str, report: int) -> str:
         "python": os.path.realpath(sys.executable),
         "prefix": os.path.realpath(sys.base_prefix),
         "user": _user(folder),
+        "calls": calls.program().hex(),
         "report": report,
     }
     return json.dumps(order)

@@ -10,7 +10,7 @@ from langgraph.prebuilt import ToolNode
 
 import app.python_repl
 from app.agents.react import in_words
-from app.python_repl import make_python_repl
+from app.python_repl import forget, make_python_repl
 from app.sandbox import Limits
 from telemetry.testing import Recorded
 
@@ -89,10 +89,26 @@ async def test_a_plot_comes_back(tmp_path: Path) -> None:
     assert again.artifact == {"images": []}
 
 
-@pytest.mark.parametrize(("limit", "words"), [("MAX_CODE", "run it in parts"), ("MAX_FOLDER", "begin a new thread")])
+@pytest.mark.parametrize(("limit", "words"), [
+    ("MAX_CODE", "run it in parts"),
+    ("MAX_FOLDER", "begin a new thread"),
+    ("MAX_FILES", "begin a new thread"),
+])  # fmt: skip
 async def test_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, words: str) -> None:
     """Code or files without measure are refused in a sentence that says what to do."""
-    await ask(tmp_path, "open('note', 'w').write('xyz')")
+    await ask(tmp_path, "for n in range(3): open(f'note{n}', 'w').write('x')")
     monkeypatch.setattr(app.python_repl, limit, 2)
 
     assert words in str((await ask(tmp_path, "1+1")).content)
+
+
+async def test_files_that_cannot_be_measured(tmp_path: Path) -> None:
+    """Folders deeper than a path can be fail in words, without the service's own path; they can be removed."""
+    deep = "import os\nfor n in range(1100): os.mkdir('deep'); os.chdir('deep')"
+    answer = await ask(tmp_path, deep)
+    await ask(tmp_path, "1+1", thread_id="t-2")
+    await forget(tmp_path, "t-1")
+
+    said = "Error: The thread's files cannot be read: begin a new thread."
+    assert (answer.content, answer.status) == (said, "error")
+    assert [place.name for place in (tmp_path / "python").iterdir()] == ["t-2"]

@@ -65,13 +65,14 @@ def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
     """Its messages, its runs and its files are gone; its id is free, and remembers nothing."""
     said = say(url, "My name is Ada.", "t-1")
     sent = httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"hello")}, headers=ADA).json()
+    (tmp_path / "python" / "t-1").mkdir(parents=True)
     assert httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200
 
     assert threads(url) == []
     assert httpx.post(f"{url}/history", json={"thread_id": "t-1"}, headers=ADA).status_code == 404
     assert httpx.get(f"{url}/files/{sent['file_id']}", headers=ADA).status_code == 404
     assert httpx.post(f"{url}/runs/{said['run_id']}/cancel", headers=ADA).status_code == 404
-    assert list((tmp_path / "files").iterdir()) == []
+    assert [list((tmp_path / name).iterdir()) for name in ("files", "python")] == [[], []]
     assert "Ada" not in say(url, "What is my name?", "t-1", BOB)["content"]
 
 
