@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from langchain_core.messages import convert_to_messages
-from langchain_core.tracers.schemas import Run
 from opentelemetry import context as otel
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, get_current_span, set_span_in_context
@@ -18,20 +18,21 @@ from telemetry.json_text import dump
 from telemetry.span import fail
 from telemetry.turn import Outcome, current_turn
 
-_BEGUN = "graph_turn"
 # Where the caller's config says it: our own names, then those of Langfuse's callback handler.
 _SESSION = ("session_id", "thread_id", "langfuse_session_id")
 _USER = ("user_id", "langfuse_user_id")
 
 
-@dataclass
+@dataclass(eq=False)
 class GraphTurn:
     """The turn of one run of a graph; it has spans only in a request: its own, and the request's where that is a root.
 
     A backend takes a trace's input and output from its root.
     """
 
+    root: UUID
     spans: Sequence[Span] = ()
+    open_runs: set[UUID] = field(default_factory=set)
     waits: bool = False
     error: BaseException | None = None
 
@@ -59,21 +60,22 @@ class GraphTurn:
         return "waiting" if self.waits else "completed"
 
 
-def of(run: Run) -> GraphTurn | None:
-    """Return the turn that began with this run."""
-    return run.extra.get(_BEGUN)
+_of_run: dict[UUID, GraphTurn] = {}
 
 
 @contextmanager
-def began(run: Run) -> Iterator[None]:
-    """Let a run's span begin below its turn's and with what its config says, where a graph begins with this run."""
-    metadata = run.extra.get("metadata") or {}
-    if run.parent_run_id or metadata.get("ls_integration") != "langgraph" or current_turn():
+def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any], inputs: Any) -> Iterator[None]:
+    """Let a run's span begin inside; that of a graph's first run begins below its turn's, with what its config says."""
+    turn = _of_run.get(parent_id) if parent_id else None
+    if turn:
+        turn.open_runs.add(run_id)
+        _of_run[run_id] = turn
+    if parent_id or metadata.get("ls_integration") != "langgraph" or current_turn():
         yield
         return
-    begun, inside = _begin(run.name, metadata)
-    run.extra[_BEGUN] = begun
-    begun.tell("input.value", run.inputs)
+    turn, inside = _begin(run_id, name, metadata)
+    _of_run[run_id] = turn
+    turn.tell("input.value", inputs)
     token = otel.attach(inside)
     try:
         yield
@@ -81,14 +83,35 @@ def began(run: Run) -> Iterator[None]:
         otel.detach(token)
 
 
-def _begin(name: str, metadata: Mapping[str, Any]) -> tuple[GraphTurn, Context]:
+def failed(run_id: UUID, error: BaseException) -> None:
+    """Note what a run ended with: a graph's first run has failed with it, any may have asked a person."""
+    if turn := _of_run.get(run_id):
+        turn.waits = turn.waits or "Interrupt" in type(error).__name__
+        turn.error = error if turn.root == run_id else None
+
+
+def left_open(run_id: UUID) -> list[UUID]:
+    """Return the runs below a graph's first run that nobody has ended: LangChain forgets some that are cancelled."""
+    turn = _of_run.get(run_id)
+    return list(turn.open_runs) if turn and turn.root == run_id else []
+
+
+def ended(run_id: UUID, outputs: Any) -> None:
+    """End the turn, where this run began it."""
+    if turn := _of_run.pop(run_id, None):
+        turn.open_runs.discard(run_id)
+        if turn.root == run_id:
+            turn.end(outputs)
+
+
+def _begin(run_id: UUID, name: str, metadata: Mapping[str, Any]) -> tuple[GraphTurn, Context]:
     request = get_current_span()
     inside = _scope(name, metadata).enter()
     if getattr(request, "kind", None) is not SpanKind.SERVER or not request.is_recording():
-        return GraphTurn(), inside
+        return GraphTurn(run_id), inside
     span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
     is_root = getattr(request, "parent", None) is None
-    return GraphTurn((span, request) if is_root else (span,)), set_span_in_context(span, inside)
+    return GraphTurn(run_id, (span, request) if is_root else (span,)), set_span_in_context(span, inside)
 
 
 def _scope(name: str, metadata: Mapping[str, Any]) -> Scope:

@@ -16,6 +16,7 @@ from langchain_core.tracers.schemas import Run
 from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 from opentelemetry.trace import Span, get_current_span
 
+from telemetry import graph_turn
 from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.recorder.content import Content, messages_of
@@ -133,7 +134,9 @@ class RunTracer(OpenInferenceTracer):
         if turn and turn.stopping:
             # Nobody would end its span: the turn has ended those that were open.
             return
-        super()._start_trace(run)
+        about = run.extra.get("metadata") or {}
+        with graph_turn.began(run.id, run.parent_run_id, run.name, about, run.inputs):
+            super()._start_trace(run)
         run.extra["thread"] = get_ident()
         if turn:
             turn.open_runs.add(run.id)
@@ -152,6 +155,7 @@ class RunTracer(OpenInferenceTracer):
 
     def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
         model_call_ended(run.id)
+        self.end_runs(graph_turn.left_open(run.id), cancelled=True, abandoned=False)
         if turn := current_turn():
             turn.open_runs.discard(run.id)
         span, said = self.get_span(run.id), run.extra.pop("said", None)
@@ -163,9 +167,11 @@ class RunTracer(OpenInferenceTracer):
                 seconds = (run.end_time - run.start_time).total_seconds() if run.end_time else None
                 call = measured(run.name, turn, failed=bool(run.error), outputs=run.outputs, seconds=seconds)
                 span.set_attributes(call)
+        outputs = run.outputs
         if span and span.is_recording() and run.run_type not in _READ_WHOLE:
             self._give(run, span)
         super()._end_trace(run)
+        graph_turn.ended(run.id, outputs)
 
     def _give(self, run: Run, span: Span) -> None:
         if not isinstance(run.inputs.get("input"), str):  # a stream tells its input when it ends
@@ -174,6 +180,7 @@ class RunTracer(OpenInferenceTracer):
         run.outputs = _alone("output", self.content.came(run.outputs, known)) if run.outputs else None
 
     def _tell(self, error: BaseException, run_id: UUID) -> bool:
+        graph_turn.failed(run_id, error)
         span = self.get_span(run_id)
         return tell(span, error) if span else False
 
