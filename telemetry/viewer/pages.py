@@ -1,26 +1,27 @@
-"""The pages: the list of traces, one trace, and the same trace as plain text."""
+"""The pages: the list of traces, a session, one trace, and the same trace as plain text."""
 
-import json
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 
 from telemetry.tree import span_tree
 from telemetry.viewer.access import StrangersKeys
 from telemetry.viewer.messages import came_in, came_out
 from telemetry.viewer.observation import Observation, Trace
+from telemetry.viewer.plots import plots
+from telemetry.viewer.render import page
+from telemetry.viewer.session import Turn, later, turn
 from telemetry.viewer.settings import PROJECT
-from telemetry.viewer.store import BEFORE_ALL, Store
-from telemetry.viewer.timeline import WIDTH, rows
+from telemetry.viewer.store import Store
+from telemetry.viewer.summary import PLACE, Filters, Summary
+from telemetry.viewer.timeline import rows
 
-HERE = Path(__file__).parent
 PAGE = 50
-
-Before = Annotated[int, Query(ge=0, le=BEFORE_ALL)]
+TURNS = 20
+# How long a page waits until it looks for news, in milliseconds.
+SOON, NOW_AND_THEN = 1_000, 5_000
 
 router = APIRouter(dependencies=[StrangersKeys])
 
@@ -32,13 +33,54 @@ def go_to_traces() -> Response:
 
 
 @router.get(f"/project/{PROJECT}/traces")
-def show_traces(request: Request, before: Before = BEFORE_ALL) -> Response:
-    """Show the newest traces, or the newest before a time."""
+def show_traces(request: Request, filters: Annotated[Filters, Query()]) -> Response:
+    """Show the newest traces that the filters want."""
     store = _store(request)
-    found = store.latest(PAGE, before)
-    scores = store.scores_of([trace.trace_id for trace in found])
-    older = found[-1].start if len(found) == PAGE else None
-    return _page("traces.html", traces=found, scores=scores, older=older, newest=before == BEFORE_ALL)
+    found = store.latest(PAGE + 1, filters)
+    traces = found[:PAGE]
+    return page(
+        request,
+        "traces.html",
+        traces=traces,
+        filters=filters,
+        scores=store.scores_of([trace.trace_id for trace in traces]),
+        plots=plots(traces[::-1]),
+        older=traces[-1].place if len(found) > PAGE else "",
+        live=0 if filters.before else _pace(traces),
+    )
+
+
+@router.get(f"/project/{PROJECT}/session")
+def show_session(
+    request: Request,
+    id: Annotated[str, Query(min_length=1)],  # noqa: A002 - the name in the address
+    before: Annotated[str, Query(pattern=PLACE)] = "",
+) -> Response:
+    """Show a session as a conversation; its id may be anything, so that it stands in the query."""
+    store = _store(request)
+    found = store.latest(TURNS + 1, Filters(session=id, before=before))
+    turns = _turns(store, found[:TURNS][::-1])
+    return page(
+        request,
+        "session.html" if turns else "unknown.html",
+        200 if turns else 404,
+        what="session",
+        id=id,
+        session=store.session(id),
+        turns=turns,
+        later=later(turns),
+        scores=[score for score in store.scores(session_id=id) if score.trace_id is None],
+        plots=plots([each.summary for each in turns if each.talk]),
+        older=found[TURNS - 1].place if len(found) > TURNS else "",
+        before=before,
+        live=0 if before else _pace(found),
+    )
+
+
+@router.get(f"/project/{PROJECT}/sessions/{{session_id:path}}")
+def go_to_session(session_id: str) -> Response:
+    """Lead from where Langfuse has its page of a session to ours."""
+    return RedirectResponse(f"/project/{PROJECT}/session?" + urlencode({"id": session_id}))
 
 
 @router.get(f"/project/{PROJECT}/traces/{{trace_id}}.txt")
@@ -51,59 +93,44 @@ def show_text(request: Request, trace_id: str) -> Response:
 
 
 @router.get(f"/project/{PROJECT}/traces/{{trace_id}}")
-def show_trace(request: Request, trace_id: str, observation: str | None = None) -> Response:
+def show_trace(request: Request, trace_id: str, observation: str = "") -> Response:
     """Show a trace: its tree in time, and one of its observations in full."""
     store = _store(request)
-    if not (observations := store.observations(trace_id=trace_id)):
-        return _page("unknown.html", 404, trace_id=trace_id)
+    summary = store.trace(trace_id)
+    if not (summary and (observations := store.observations(trace_id=trace_id))):
+        return page(request, "unknown.html", 404, what="trace", id=trace_id, live=SOON)
     trace = Trace(trace_id, observations)
     shown = _shown(trace, observation)
-    return _page(
+    return page(
+        request,
         "trace.html",
         trace=trace,
+        summary=summary,
         rows=rows(trace),
         shown=shown,
         came_in=came_in(shown),
         came_out=came_out(shown),
         scores=store.scores(trace_id=trace_id),
+        live=SOON if summary.state == "running" else 0,
     )
 
 
-def _shown(trace: Trace, wanted: str | None) -> Observation:
+def _turns(store: Store, traces: list[Summary]) -> list[Turn]:
+    ids = [trace.trace_id for trace in traces]
+    tools, scores = store.tools_of(ids), store.scores_of(ids)
+    return [
+        turn(trace, store.telling(trace.trace_id), tools[trace.trace_id], scores[trace.trace_id]) for trace in traces
+    ]
+
+
+def _pace(traces: list[Summary]) -> int:
+    return SOON if any(trace.state == "running" for trace in traces) else NOW_AND_THEN
+
+
+def _shown(trace: Trace, wanted: str) -> Observation:
     chosen = next((each for each in trace.observations if each.id == wanted), None)
     return chosen or trace.root or trace.observations[0]
 
 
 def _store(request: Request) -> Store:
     return request.app.state.store
-
-
-def _page(template: str, status: int = 200, **values: Any) -> Response:
-    return HTMLResponse(_templates.get_template(template).render(project=PROJECT, **values), status)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    return f"{seconds:.2f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
-
-
-def _when(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _pretty(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
-
-
-_templates = Environment(
-    loader=FileSystemLoader(HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters |= {"duration": _duration, "when": _when, "pretty": _pretty}
-_templates.globals |= {"WIDTH": WIDTH}

@@ -10,47 +10,57 @@ WIDTH = 1000
 
 
 @dataclass(frozen=True)
-class Row:
-    """One observation: how deep it lies, and its bar out of `WIDTH`."""
+class Awaited:
+    """A span that others name as their parent and that has not come: nothing is known of it but that it began."""
 
-    observation: Observation
+    id: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One observation, None where it has not come: how deep it lies, and its bar out of `WIDTH`."""
+
+    observation: Observation | None
     depth: int
     x: float
     width: float
-    orphan: bool
 
 
 def rows(trace: Trace) -> list[Row]:
-    """Return every observation once, parents before children, siblings by start."""
-    span = max(trace.end - trace.start, 1)
-    known = {each.id for each in trace.observations}
-    return [
-        Row(
-            each,
-            depth,
-            (each.span.start - trace.start) / span * WIDTH,
-            max(each.span.end - each.span.start, 0) / span * WIDTH,
-            each.span.parent_id is not None and each.span.parent_id not in known,
-        )
-        for each, depth in _walk(trace.observations)
-    ]
+    """Return every observation and every awaited one once, parents before children, siblings by start."""
+    return [_row(trace, each, depth) for each, depth in _walk(trace.observations)]
 
 
-def _walk(observations: Sequence[Observation]) -> Iterator[tuple[Observation, int]]:
-    known = {each.id for each in observations}
+def _row(trace: Trace, each: Observation | Awaited, depth: int) -> Row:
+    scale = WIDTH / max(trace.end - trace.start, 1)
+    seen = each if isinstance(each, Observation) else None
+    end = seen.span.end if seen else trace.end
+    return Row(seen, depth, (_start(each) - trace.start) * scale, max(end - _start(each), 0) * scale)
+
+
+def _start(each: Observation | Awaited) -> int:
+    return each.start if isinstance(each, Awaited) else each.span.start
+
+
+def _walk(observations: Sequence[Observation]) -> Iterator[tuple[Observation | Awaited, int]]:
+    known: set[str | None] = {None, *(each.id for each in observations)}
     children: dict[str | None, list[Observation]] = defaultdict(list)
     for each in observations:
-        children[each.span.parent_id if each.span.parent_id in known else None].append(each)
+        children[each.span.parent_id].append(each)
+    awaited = [
+        Awaited(parent, below[0].span.start) for parent, below in children.items() if parent and parent not in known
+    ]
     seen: set[str] = set()
     # Spans that are each other's parents hang below no root: they follow the others.
-    for start in (*children[None], *observations):
+    for start in (*sorted([*children[None], *awaited], key=_start), *observations):
         yield from _below(start, children, seen)
 
 
 def _below(
-    start: Observation, children: dict[str | None, list[Observation]], seen: set[str]
-) -> Iterator[tuple[Observation, int]]:
-    waiting = [(start, 0)]
+    start: Observation | Awaited, children: dict[str | None, list[Observation]], seen: set[str]
+) -> Iterator[tuple[Observation | Awaited, int]]:
+    waiting: list[tuple[Observation | Awaited, int]] = [(start, 0)]
     while waiting:
         each, depth = waiting.pop()
         if each.id in seen:

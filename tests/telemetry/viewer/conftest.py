@@ -16,11 +16,14 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer, format_span_id, format_trace_id
+from playwright.sync_api import Browser, Page, expect
 
 from telemetry.viewer import Settings, create_app
 from tests.processes import serve
 
 TRACES = "/api/public/otel/v1/traces"
+
+expect.set_options(timeout=60_000)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class Viewer:
     def page(self, trace_id: str, **query: str) -> str:
         """Return the address of a trace's page."""
         return str(httpx.URL(f"{self.url}/project/local/traces/{trace_id}", params=query))
+
+    def session(self, session_id: str) -> str:
+        """Return the address of a session's page."""
+        return str(httpx.URL(f"{self.url}/project/local/session", params={"id": session_id}))
+
+    def traces(self, **filters: str) -> str:
+        """Return the address of the list of traces that these filters want."""
+        return str(httpx.URL(f"{self.url}/project/local/traces", params=filters))
 
 
 @contextmanager
@@ -95,6 +106,20 @@ def recorder() -> Iterator[Recorder]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield Recorder(provider.get_tracer("tests"), exporter)
     provider.shutdown()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A tab of a desk's size."""
+    with chromium.new_context(viewport={"width": 1280, "height": 800}) as context:
+        yield context.new_page()
+
+
+@pytest.fixture
+def phone(chromium: Browser) -> Iterator[Page]:
+    """A tab of a phone's size."""
+    with chromium.new_context(viewport={"width": 390, "height": 844}) as context:
+        yield context.new_page()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The pages in a real browser: what they show, and that nothing in a span comes alive."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +8,7 @@ import httpx
 import pytest
 from langfuse import Langfuse
 from opentelemetry.trace import Link, Status, StatusCode
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Dialog, Page, expect
 
 from tests.telemetry.viewer.conftest import TRACES, Recorder, Viewer
 
@@ -19,13 +18,8 @@ HOSTILE = (
     '<a href="javascript:alert(1)">me</a><style>@import "http://127.0.0.1:1/s";</style>'
     '<form action="http://127.0.0.1:1/f"><base href="http://127.0.0.1:1/">{{ 7 * 7 }}{% raw %}'
 )
+SCRIPT = "{}/static/viewer.js"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-
-
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    with chromium.new_context(viewport={"width": 1280, "height": 800}) as context:
-        yield context.new_page()
 
 
 CALL = {"id": "call_1", "type": "function", "function": {"name": "forecast", "arguments": '{"city": "Paris"}'}}
@@ -226,7 +220,10 @@ def test_nothing_in_a_span_comes_alive(viewer: Viewer, recorder: Recorder, page:
 
     page.on("dialog", dismiss)
     addresses = [
-        f"{viewer.url}/project/local/traces",
+        viewer.traces(),
+        viewer.traces(text=HOSTILE[:500], session=HOSTILE, user=HOSTILE, name=HOSTILE, score=HOSTILE),
+        viewer.session(HOSTILE),
+        viewer.session(HOSTILE + "?"),
         viewer.page(trace_id),
         viewer.page(trace_id, observation=child),
         viewer.page(trace_id, observation=HOSTILE),
@@ -235,7 +232,9 @@ def test_nothing_in_a_span_comes_alive(viewer: Viewer, recorder: Recorder, page:
     for address in addresses:
         page.goto(address, wait_until="networkidle")
         assert page.url.split("?")[0] == address.split("?")[0]
-        assert page.locator("script, meta[http-equiv], style, iframe, form, base, main img, svg[onload]").count() == 0
+        assert page.locator("meta[http-equiv], style, iframe, base, main img, svg[onload], main script").count() == 0
+        assert page.eval_on_selector_all("script", "all => all.map(each => each.src)") == [SCRIPT.format(viewer.url)]
+        assert page.eval_on_selector_all("form", "all => all.every(each => each.action.startsWith(location.origin))")
         assert page.evaluate("window.pwned") is None
         links = page.eval_on_selector_all("a", "links => links.map(link => new URL(link.href).origin)")
         assert set(links) == {viewer.url}
@@ -267,12 +266,17 @@ def test_another_name_for_this_machine_is_refused(viewer: Viewer) -> None:
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_page_is_wider_than_its_window(viewer: Viewer, recorder: Recorder, page: Page, width: int) -> None:
     """Neither long words nor deep trees make a page scroll sideways, on a phone or a desk."""
-    attributes = {"user.id": "u" * 300, "input.value": "v" * 3000, "langfuse.trace.name": "n" * 300}
+    attributes = {
+        "user.id": "u" * 300,
+        "session.id": "s" * 300,
+        "input.value": "v" * 3000,
+        "langfuse.trace.name": "n" * 300,
+    }
     root = recorder.tracer.start_span("r" * 300, attributes=attributes)
     root.end()
     trace_id = viewer.send(recorder.spans)
     page.set_viewport_size({"width": width, "height": 800})
-    for address in (viewer.url, viewer.page(trace_id)):
+    for address in (viewer.url, viewer.traces(user="u" * 300), viewer.page(trace_id), viewer.session("s" * 300)):
         page.goto(address)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
@@ -290,4 +294,5 @@ def test_odd_trees_are_shown_whole(viewer: Viewer) -> None:
     answer = viewer.client.get(viewer.page(TRACE))
     assert answer.status_code == 200
     assert answer.text.count('<a class="row') == len(spans)
+    assert answer.text.count('<div class="row awaited">') == 1
     assert "root span has not come yet" in answer.text

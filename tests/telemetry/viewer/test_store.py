@@ -1,14 +1,18 @@
 """What is kept, and what makes room."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from telemetry.otlp import Event, Link, Span
 from telemetry.viewer.score import Score
 from telemetry.viewer.store import Store
+from telemetry.viewer.summary import Filters
 
 CAP = 2 * 1024 * 1024
 
@@ -82,7 +86,9 @@ def test_a_trace_sent_later_in_parts_keeps_its_first_start(store: Store) -> None
     """A trace's place in the list is its earliest span's start, whichever span came first."""
     store.add_spans([span(5, 1, start=50, end=60, parent_id="f" * 16), span(6, 1, start=20)])
     store.add_spans([span(5, 2, start=10, end=70, name="root")])
-    assert [(trace.start, trace.name, trace.latency) for trace in store.latest(1, before=15)] == [(10, "root", 60e-9)]
+    assert [
+        (trace.start, trace.name, trace.latency) for trace in store.latest(1, Filters(before=f"15-{'0' * 32}"))
+    ] == [(10, "root", 60e-9)]
     assert [trace.start for trace in store.latest(9)] == [20, 10]
 
 
@@ -93,3 +99,47 @@ def test_it_opens_what_it_left(tmp_path: Path) -> None:
         store.add_spans([span(1)])
     with closing(Store(path, CAP)) as store:
         assert len(store.latest(9)) == 1
+
+
+OLD = """
+CREATE TABLE traces (trace_id TEXT PRIMARY KEY, start INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX traces_by_start ON traces (start);
+CREATE TABLE spans (trace_id TEXT NOT NULL, span_id TEXT NOT NULL, body BLOB NOT NULL);
+CREATE INDEX spans_by_session ON spans (trace_id);
+CREATE TABLE scores (id TEXT PRIMARY KEY, time INTEGER NOT NULL, body BLOB NOT NULL);
+CREATE INDEX scores_by_trace ON scores (id);
+"""
+
+
+def test_a_file_of_another_version_is_read_anew(tmp_path: Path) -> None:
+    """What an older viewer kept is listed, found and scored; a file that cannot be read is left as it was."""
+    path = tmp_path / "viewer.db"
+    old = span(1, name="early", attributes={"input.value": "How is Paris?", "session.id": "s"})
+    score = Score(trace_id=old.trace_id, name="stars", value=1)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD)
+        db.execute("INSERT INTO traces VALUES (?, 1)", (old.trace_id,))
+        db.execute("INSERT INTO spans VALUES (?, ?, ?)", (old.trace_id, old.span_id, to_json(old)))
+        db.execute("INSERT INTO scores VALUES (?, 1, ?)", (score.id, to_json(score)))
+        db.commit()
+    for _ in range(2):
+        with closing(Store(path, CAP)) as store:
+            [found] = store.latest(9, Filters(text="paris", session="s", score="stars"))
+            assert (found.name, store.scores(trace_id=old.trace_id)) == ("early", [score])
+
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 1")
+        db.execute("UPDATE spans SET body = '{}'")
+        db.commit()
+    with pytest.raises(ValidationError):
+        Store(path, CAP)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT count(*) FROM traces").fetchone() == (1,)
+
+
+def test_what_was_forgotten_is_not_found(store: Store) -> None:
+    """The words of a trace that made room are gone with it."""
+    store.add_spans([span(1, attributes={"input.value": "gone", "text": "x" * 1_000_000})])
+    assert store.latest(9, Filters(text="gone"))
+    store.add_spans([span(2, attributes={"text": "x" * 1_500_000})])
+    assert store.latest(9, Filters(text="gone")) == []

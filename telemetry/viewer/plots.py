@@ -1,0 +1,82 @@
+"""Small plots of many traces: bars for the eye, and the same in words."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from statistics import median, quantiles
+
+from telemetry.viewer.summary import Summary
+
+WIDTH, HEIGHT = 300, 40
+FEWEST = 12
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One trace's bar, in the units of the plot; heights go with the square root, so that one hides no others."""
+
+    x: float
+    width: float
+    height: float
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A plot: what it is of, its bars from the earliest trace to the latest, and what they come to."""
+
+    title: str
+    bars: Sequence[Bar]
+    words: str
+
+
+def plots(traces: Sequence[Summary]) -> list[Plot]:
+    """Return latency, first token, tokens and errors of traces that stand in the order of their time."""
+    return [
+        _plot("Latency", traces, [trace.latency for trace in traces], _times),
+        _plot("First token", traces, [trace.first_token for trace in traces], _times),
+        _plot("Tokens", traces, [trace.tokens or None for trace in traces], _counts),
+        _plot("Errors", traces, [trace.errors or None for trace in traces], partial(_share, of=len(traces))),
+    ]
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time as people say it."""
+    if seconds is None:
+        return ""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.2f} s" if seconds < 60 else f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+def _plot(
+    title: str, traces: Sequence[Summary], values: Sequence[float | None], say: Callable[[Sequence[float]], str]
+) -> Plot:
+    known = [value for value in values if value is not None]
+    slot = WIDTH / max(len(values), FEWEST)
+    most = max(known, default=0) or 1
+    bars = [
+        Bar(round(number * slot, 2), round(slot * 0.75, 2), _height(value / most), trace.errors > 0)
+        for number, (trace, value) in enumerate(zip(traces, values, strict=True))
+        if value is not None
+    ]
+    return Plot(title, bars, say(known))
+
+
+def _height(share: float) -> float:
+    return round(max(share**0.5 * HEIGHT, 1), 2)
+
+
+def _times(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return duration(values[0]) if values else "none"
+    slow = quantiles(values, n=20, method="inclusive")[-1]
+    return f"median {duration(median(values))}, p95 {duration(slow)}, most {duration(max(values))}"
+
+
+def _counts(values: Sequence[float]) -> str:
+    return f"median {median(values):,.0f}, most {max(values):,.0f}, {sum(values):,.0f} in all" if values else "none"
+
+
+def _share(values: Sequence[float], of: int) -> str:
+    return f"in {len(values)} of {of}"
