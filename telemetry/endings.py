@@ -1,7 +1,9 @@
 """How the span of a LangChain run ends, whoever recorded it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from traceback import walk_tb
+from typing import Any
 from uuid import UUID
 
 from opentelemetry.trace import Span, StatusCode
@@ -44,13 +46,20 @@ def first_token(span: Span | None, run_id: UUID) -> None:
         span.set_attribute("langfuse.observation.completion_start_time", now.isoformat())
 
 
-def partial(text: str) -> dict[str, str]:
-    """Return the attributes of an answer that broke off."""
+def partial(said: Sequence[Any]) -> dict[str, str]:
+    """Return the attributes of an answer that broke off, from the pieces that were said: text, or lists of parts."""
+    text = "".join(map(_words, said))
     return {
         "output.value": text,
         "llm.output_messages.0.message.role": "assistant",
         "llm.output_messages.0.message.content": text,
     }
+
+
+def _words(piece: Any) -> str:
+    if isinstance(piece, list):
+        return "".join(map(_words, piece))
+    return str(piece.get("text", "")) if isinstance(piece, dict) else str(piece)
 
 
 def _end_in_order(span: Span, *, interrupted: bool) -> None:

@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, TracerProvider, get_current_span, set_span
 
 from telemetry.failures import contained
 from telemetry.recorder.content import Content
+from telemetry.recorder.recorder import Recorder
 from telemetry.run_tracer import RunTracer
 from telemetry.settings import Settings
 
@@ -52,7 +53,7 @@ _attached = _Attached()
 
 def instrument(provider: TracerProvider, settings: Settings) -> None:
     """Trace every LangChain run of the process, and let what it does hang under it."""
-    _attached.handler = _openinference(provider, settings)
+    _attached.handler = _RECORDERS[settings.langchain](provider, settings)
     _register()
     for module in _ENTRANCES:
         _bridge(module)
@@ -87,6 +88,13 @@ def _openinference(provider: TracerProvider, settings: Settings) -> RunRecorder 
         tracer.__class__ = RunTracer
         tracer.content = Content(settings.max_value_bytes)
     return tracer
+
+
+def _recorder(provider: TracerProvider, settings: Settings) -> RunRecorder:
+    return Recorder(provider.get_tracer("telemetry.recorder"), Content(settings.max_value_bytes))
+
+
+_RECORDERS = {"openinference": _openinference, "recorder": _recorder}
 
 
 @cache

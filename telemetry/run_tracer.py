@@ -78,7 +78,7 @@ class RunTracer(OpenInferenceTracer):
                 span.set_attribute(SHORTENED, left_out)
         return run
 
-    def on_llm_new_token(self, token: str, *, run_id: UUID, **_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - the Run it returns is used by nobody, and keeping an event per token costs memory
+    def on_llm_new_token(self, token: Any, *, run_id: UUID, **_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - the Run it returns is used by nobody, and keeping an event per token costs memory
         """Time the first token and keep what was said, for the case that the run never ends."""
         run = self.run_map.get(str(run_id))
         if run is None:
@@ -161,7 +161,7 @@ class RunTracer(OpenInferenceTracer):
         span, said = self.get_span(run.id), run.extra.pop("said", None)
         if span and said and (run.error or not run.outputs):
             run.outputs = None  # of a failed call an empty result, which would hide what was said
-            span.set_attributes(partial("".join(said)))
+            span.set_attributes(partial(said))
         if span and run.run_type == "tool":
             with contained("measure a tool call"):
                 seconds = (run.end_time - run.start_time).total_seconds() if run.end_time else None

@@ -210,6 +210,11 @@ class Settings(BaseSettings):
         description="template of the link that people open, with {trace_id}; asked of Langfuse without it",
     )
 
+    langchain: Literal["openinference", "recorder"] = Field(
+        default="openinference",
+        alias="TELEMETRY_LANGCHAIN",
+        description="who records LangChain's runs: openinference, or recorder, which costs a fraction of it",
+    )
     shape: Literal["langfuse", "openinference"] = Field(
         default="langfuse",
         alias="TELEMETRY_SHAPE",

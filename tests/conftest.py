@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording
 from tests.parts import missing
 
@@ -63,7 +64,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def spans() -> Iterator[Recorded]:
-    """Everything is traced into memory."""
-    with recording() as exporter:
+def spans(request: pytest.FixtureRequest) -> Iterator[Recorded]:
+    """Everything is traced into memory; by the recorder where a module asks for both ways."""
+    langchain = request.getfixturevalue("langchain") if "langchain" in request.fixturenames else "openinference"
+    with recording(Settings.model_construct(langchain=langchain)) as exporter:
         yield exporter
+
+
+@pytest.fixture(params=["openinference", "recorder"])
+def langchain(request: pytest.FixtureRequest) -> str:
+    """Each way to record LangChain's runs."""
+    return request.param

@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import RunEvent, StreamEvent, TokenEvent
+from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording, span_tree
 from tests.flawed_agents import TABLE
 from tests.service import service
@@ -41,11 +42,12 @@ class Stage:
     hasty: str
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+@pytest.fixture(scope="module", params=["openinference", "recorder"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Both ways to record LangChain's runs give the same trees."""
     folder = tmp_path_factory.mktemp("golden")
     with (
-        recording() as spans,
+        recording(Settings.model_construct(langchain=request.param)) as spans,
         service(folder / "fast", TABLE) as fast,
         service(folder / "slow", TABLE, DEMO_PACE_S=0.03) as slow,
         service(folder / "hasty", TABLE, DEMO_PACE_S=0.03, TURN_TIMEOUT_S=0.8) as hasty,
@@ -89,10 +91,10 @@ def _third_token(events: Iterator[StreamEvent], then: Callable[[str], None]) -> 
     return run.trace_id
 
 
-def tree(spans: Recorded, trace_id: str | None) -> str:
+def tree(spans: Recorded, trace_id: str | None, shown: Sequence[str] = SHOWN) -> str:
     of_turn = [span for span in spans.settled(15) if span.context and f"{span.context.trace_id:032x}" == trace_id]
     assert not spans.ended_twice
-    return span_tree(of_turn, SHOWN)
+    return span_tree(of_turn, shown)
 
 
 def snapshots(agent: str) -> dict[str, str]:

@@ -87,6 +87,7 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER"),
         ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ({"TELEMETRY_LANGCHAIN": "langsmith"}, "TELEMETRY_LANGCHAIN input should be 'openinference' or 'recorder'"),
         ({"TRACE_URL": "https://traces.example/"}, "TRACE_URL is not a template"),
         ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
         ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
