@@ -7,7 +7,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from telemetry import doctor, spool, wire
+from telemetry import doctor, spool_folder, wire
 from telemetry.outbox import Outbox, destination
 from telemetry.settings import Settings, SettingsError, load_settings
 
@@ -51,13 +51,13 @@ def show(settings: Settings, _: dict[str, str]) -> int:
     folder = settings.spool_dir.absolute()
     ours = destination(settings)
     for path in sorted(folder.glob("*.db")):
-        waiting = spool.look(path)
+        waiting = spool_folder.look(path)
         whose = "" if path.name.startswith(ours) else "  (for another backend)"
         if waiting is None:
             print(f"{path.stem}  cannot be read now{whose}")
             continue
         print(f"{path.stem}  {waiting.rows} spans, {waiting.size} bytes, oldest {waiting.oldest_s:.0f} s{whose}")
-        for letter in spool.dead_letters(path):
+        for letter in spool_folder.dead_letters(path):
             print(f"  dead letter {letter.id}, {len(letter.body)} bytes: {letter.reason}")
     for path in sorted(folder.glob("*.corrupt")):
         print(f"{path.name}  could not be read and was set aside")
@@ -74,12 +74,12 @@ def retry(settings: Settings, _: dict[str, str]) -> int:
     if outbox.spools.file is None:
         return 1
     letters = [
-        (path, spool.dead_letters(path))
+        (path, spool_folder.dead_letters(path))
         for path in sorted(settings.spool_dir.absolute().glob(f"{destination(settings)}-*.db"))
     ]
     for path, some in letters:
         outbox.requeue(some)
-        spool.forget_dead(path, some)
+        spool_folder.forget_dead(path, some)
     outbox.close()
     print(f"{sum(len(some) for _, some in letters)} dead letters are on their way again")
     return 0
@@ -89,8 +89,8 @@ def purge(settings: Settings, _: dict[str, str]) -> int:
     """Forget the dead letters."""
     number = 0
     for path in settings.spool_dir.absolute().glob(f"{destination(settings)}-*.db"):
-        letters = spool.dead_letters(path)
-        spool.forget_dead(path, letters)
+        letters = spool_folder.dead_letters(path)
+        spool_folder.forget_dead(path, letters)
         number += len(letters)
     print(f"{number} dead letters are gone")
     return 0

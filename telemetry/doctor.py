@@ -16,7 +16,7 @@ from opentelemetry.trace import format_trace_id
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
-from telemetry import spool, wire
+from telemetry import spool_folder, wire
 from telemetry.langfuse import make_client
 from telemetry.post import Answer, Poster
 from telemetry.provider import build_provider
@@ -95,7 +95,7 @@ def _rivals() -> Iterator[Finding]:
 
 
 def _spooled(settings: Settings) -> Iterator[Finding]:
-    folder = spool.survey(settings.spool_dir.absolute(), ())
+    folder = spool_folder.survey(settings.spool_dir.absolute(), ())
     waiting = folder.waiting
     if not settings.spool:
         yield Finding("warning", "TELEMETRY_SPOOL is false: what the backend has not accepted ends with the process.")

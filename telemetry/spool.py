@@ -1,10 +1,7 @@
 """Finished spans on disk until the backend has them: one SQLite file per process, adopted when its owner is dead."""
 
-import logging
-import mmap
 import os
 import sqlite3
-import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-try:
-    import fcntl
-except ImportError:  # no file locks, no adoption: such a system spools to memory
-    fcntl = None
-
-logger = logging.getLogger(__name__)
+from telemetry.claim import Claim, NoClaim
 
 # The mark in the claim is about spans alone: the statements below say so in plain text.
 SPAN = "span"
@@ -37,7 +29,6 @@ CREATE TABLE held (
 CREATE INDEX held_trace ON held (trace, error);
 CREATE TABLE verdict (trace TEXT PRIMARY KEY, kept INTEGER NOT NULL, at REAL NOT NULL);
 """
-_MARKS = struct.Struct("<QQ")
 
 
 class Row(NamedTuple):
@@ -68,78 +59,6 @@ class Waiting(NamedTuple):
     dead: int = 0
 
 
-class Folder(NamedTuple):
-    """What waits in all the files of a folder, whoever owns them."""
-
-    files: int = 0
-    waiting: Waiting = Waiting()
-
-
-class TakenError(Exception):
-    """The owner of the file is alive."""
-
-
-class Claim:
-    """The right to one spool file, which ends with the process whatever ends it.
-
-    It holds two marks that outlive a SIGKILL without a write to the database: how many rows were committed, and up to
-    which row the backend has accepted them.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            self._lock()
-            # Written, not truncated to size: on a full disk a mapped hole would kill the process.
-            os.pwrite(self._fd, bytes(max(0, _MARKS.size - os.fstat(self._fd).st_size)), os.fstat(self._fd).st_size)
-            self._marks = mmap.mmap(self._fd, _MARKS.size)
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def _lock(self) -> None:
-        assert fcntl  # noqa: S101 - without it nobody gets here
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TakenError(self.path) from None
-        # Between opening and locking it, its last owner may have removed it.
-        if not self.path.exists() or not os.path.samestat(os.fstat(self._fd), self.path.stat()):
-            raise TakenError(self.path)
-
-    @property
-    def committed(self) -> int:
-        """How many rows were committed to the file."""
-        return _MARKS.unpack_from(self._marks)[0]
-
-    @committed.setter
-    def committed(self, count: int) -> None:
-        struct.pack_into("<Q", self._marks, 0, count)
-
-    @property
-    def accepted(self) -> int:
-        """The row up to which the backend has accepted all that waited."""
-        return _MARKS.unpack_from(self._marks)[1]
-
-    @accepted.setter
-    def accepted(self, seq: int) -> None:
-        struct.pack_into("<Q", self._marks, 8, seq)
-
-    def give_up(self) -> None:
-        """Let others have the file. In a forked child, whose copy it is, the parent's claim stays."""
-        self._marks.close()
-        os.close(self._fd)
-
-
-class NoClaim:
-    """The marks of a spool in memory, which nobody can adopt."""
-
-    def __init__(self) -> None:
-        self.committed = 0
-        self.accepted = 0
-
-
 class Spool:
     """The rows of one process, in the order in which they came.
 
@@ -165,8 +84,6 @@ class Spool:
     @classmethod
     def create(cls, directory: Path, destination: str, *, fsync: bool = False) -> Self:
         """Return a new file of this process for what goes to this destination."""
-        if fcntl is None:
-            raise OSError("there are no file locks on this system")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{destination}-{os.getpid()}-{os.urandom(4).hex()}.lock"
         claim = Claim(directory / name)
@@ -376,7 +293,7 @@ class Spool:
                 " (SELECT count(*) FROM dead)",
                 (self.claim.accepted,),
             ).fetchone()
-        return Waiting(self.rows, self.size, _age(oldest), dead)
+        return Waiting(self.rows, self.size, age(oldest), dead)
 
     @property
     def is_empty(self) -> bool:
@@ -390,7 +307,7 @@ class Spool:
             self._disconnect()
         if isinstance(self.claim, Claim):
             if empty:
-                remove(self.claim.path)
+                self.claim.remove()
             self.claim.give_up()
 
     def set_aside(self) -> None:
@@ -398,7 +315,7 @@ class Spool:
         with self._writing, self._reading:
             self._disconnect()
         if isinstance(self.claim, Claim):
-            set_aside(self.claim)
+            self.claim.set_aside()
 
     def before_fork(self) -> None:
         """Close the connections, which SQLite must not carry over a fork."""
@@ -436,15 +353,6 @@ class Spool:
             self.size += size
 
 
-def adoptable(directory: Path, destination: str) -> Iterator[Claim]:
-    """Yield the claims of files for this destination whose owners are dead; who takes one must let go of it."""
-    if fcntl is None:
-        return
-    for path in sorted(directory.glob(f"{destination}-*.lock")):
-        with suppress(TakenError, OSError):
-            yield Claim(path)
-
-
 def adopt(claim: Claim, *, fsync: bool = False) -> Spool | None:
     """Return the spool of this claim; None for one that cannot be read, which is set aside."""
     try:
@@ -452,73 +360,8 @@ def adopt(claim: Claim, *, fsync: bool = False) -> Spool | None:
     except sqlite3.OperationalError:
         claim.give_up()  # a full disk or a busy file: another time
     except sqlite3.DatabaseError:
-        set_aside(claim)
+        claim.set_aside()
     return None
-
-
-def set_aside(claim: Claim) -> None:
-    """Rename the file of this claim to .corrupt and let go of it; a person may look into it."""
-    database = claim.path.with_suffix(".db")
-    logger.error("the spool file %s cannot be read: it is set aside as %s.corrupt", database, database.stem)
-    for end in ("", "-wal"):
-        with suppress(FileNotFoundError):
-            Path(f"{database}{end}").rename(f"{database.with_suffix('.corrupt')}{end}")
-    remove(claim.path)
-    claim.give_up()
-
-
-def remove(lock: Path) -> None:
-    """Remove a spool file, its lock last, so that no file is without one."""
-    database = lock.with_suffix(".db")
-    for path in (f"{database}-wal", f"{database}-shm", database, lock):
-        Path(path).unlink(missing_ok=True)
-
-
-def look(database: Path) -> Waiting | None:
-    """Return what waits in the file of another process; None if it cannot be told now."""
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.2)) as connection:
-            accepted = _MARKS.unpack_from(database.with_suffix(".lock").read_bytes())[1]
-            rows, size, oldest, dead = connection.execute(
-                "SELECT count(*), ifnull(sum(length(body)), 0), min(at), (SELECT count(*) FROM dead) FROM waiting"
-                " WHERE (seq > ? OR kind <> 'span')",
-                (accepted,),
-            ).fetchone()
-    except (sqlite3.Error, OSError, struct.error):
-        return None
-    return Waiting(rows, size, _age(oldest), dead)
-
-
-def dead_letters(database: Path) -> list[DeadLetter]:
-    """Return the dead letters of a file, whoever owns it."""
-    try:
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=5)) as connection:
-            return [DeadLetter._make(row) for row in connection.execute("SELECT * FROM dead ORDER BY at")]
-    except sqlite3.Error:
-        return []
-
-
-def forget_dead(database: Path, letters: Iterable[DeadLetter]) -> None:
-    """Forget these dead letters of a file, whoever owns it."""
-    with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as connection:
-        connection.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
-
-
-def survey(folder: Path, ours: Iterable[Spool]) -> Folder:
-    """Return what waits in the folder; of our own files without a look at the disk."""
-    known = {spool.name: spool for spool in ours if spool.on_disk}
-    found = [_waiting(known.get(path.stem), path) for path in folder.glob("*.db")]
-    rows, sizes, ages, dead = zip(*found, strict=True) if found else ([0], [0], [0.0], [0])
-    return Folder(len(found), Waiting(sum(rows), sum(sizes), max(ages), sum(dead)))
-
-
-def _waiting(ours: Spool | None, database: Path) -> Waiting:
-    if ours is None:
-        return look(database) or Waiting()
-    try:
-        return ours.waiting()
-    except sqlite3.Error:  # broken, or replaced at this moment
-        return Waiting()
 
 
 def _fitting(rows: Iterable[Row], most_bytes: int) -> Iterator[Row]:
@@ -530,7 +373,8 @@ def _fitting(rows: Iterable[Row], most_bytes: int) -> Iterator[Row]:
         yield row
 
 
-def _age(oldest: float | None) -> float:
+def age(oldest: float | None) -> float:
+    """Return the seconds since then, 0 where there is nothing to be old."""
     return max(0.0, time.time() - oldest) if oldest is not None else 0.0
 
 

@@ -11,9 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from telemetry import failures, spool
+from telemetry import failures, spool_folder
+from telemetry.claim import adoptable
 from telemetry.settings import Settings
-from telemetry.spool import SPAN, DeadLetter, Folder, Spool
+from telemetry.spool import SPAN, DeadLetter, Spool, adopt
+from telemetry.spool_folder import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +105,7 @@ class Spools:
             self._let_go()
             if self._settings.spool and self._ticks % ADOPT_EVERY == 0:
                 self._adopt()
-                self.folder = spool.survey(self._place(), self.all())
+                self.folder = spool_folder.survey(self._place(), self.all())
         self._ticks += 1
 
     def broken(self, file: Spool | None) -> None:
@@ -216,8 +218,8 @@ class Spools:
                 self._verdicts = {trace: kept for trace, kept in self._verdicts.items() if trace in known}
 
     def _adopt(self) -> None:
-        for claim in spool.adoptable(self._place(), self._destination):
-            adopted = spool.adopt(claim)
+        for claim in adoptable(self._place(), self._destination):
+            adopted = adopt(claim)
             if adopted:
                 self._adopted.append(adopted)
                 self._judge(adopted)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from telemetry import spool
-from telemetry.spool import SPAN, Claim, DeadLetter, Spool, TakenError
+from telemetry.claim import Claim, TakenError, adoptable
+from telemetry.spool import SPAN, DeadLetter, Spool, adopt
+from telemetry.spool_folder import survey
 
 NOW = 1_700_000_000.0
 ALL = 10**9
@@ -74,8 +75,8 @@ def test_accepted_rows_are_gone_even_if_the_disk_is_full(file: Spool, tmp_path: 
     file.accept(file.take(SPAN, ALL, 2))
     assert bodies(file) == [b"cc"]
     file.close()
-    [claim] = spool.adoptable(tmp_path / "spool", "here")
-    adopted = spool.adopt(claim)
+    [claim] = adoptable(tmp_path / "spool", "here")
+    adopted = adopt(claim)
     assert adopted
     assert (bodies(adopted), adopted.rows) == ([b"cc"], 1)
 
@@ -100,7 +101,7 @@ def test_only_the_owner_may_read(file: Spool, tmp_path: Path) -> None:
 def test_the_file_of_a_living_owner_is_not_adopted(file: Spool, tmp_path: Path) -> None:
     """One row has one deliverer."""
     fill(file, b"mine")
-    assert list(spool.adoptable(tmp_path / "spool", "here")) == []
+    assert list(adoptable(tmp_path / "spool", "here")) == []
     with pytest.raises(TakenError):
         Claim(tmp_path / "spool" / f"{file.name}.lock")
 
@@ -108,9 +109,9 @@ def test_the_file_of_a_living_owner_is_not_adopted(file: Spool, tmp_path: Path) 
 def test_the_file_of_a_dead_owner_is_adopted_by_one(tmp_path: Path) -> None:
     """What a killed process had committed is found, once, with its watermark."""
     lock = orphan(tmp_path)
-    [claim] = spool.adoptable(tmp_path, "here")
-    assert list(spool.adoptable(tmp_path, "here")) == []
-    adopted = spool.adopt(claim)
+    [claim] = adoptable(tmp_path, "here")
+    assert list(adoptable(tmp_path, "here")) == []
+    adopted = adopt(claim)
     assert adopted
     assert (claim.path, claim.committed, bodies(adopted)) == (lock, 3, [b"0", b"1", b"2"])
 
@@ -118,7 +119,7 @@ def test_the_file_of_a_dead_owner_is_adopted_by_one(tmp_path: Path) -> None:
 def test_what_is_for_one_backend_is_not_adopted_for_another(tmp_path: Path) -> None:
     """Two services may share a folder though their backends differ."""
     orphan(tmp_path, destination="there")
-    assert list(spool.adoptable(tmp_path, "here")) == []
+    assert list(adoptable(tmp_path, "here")) == []
 
 
 def test_an_empty_file_goes_and_any_other_stays(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_an_empty_file_goes_and_any_other_stays(tmp_path: Path) -> None:
     empty.close()
     full.close()
     assert {path.stem for path in tmp_path.iterdir()} == {full.name}
-    assert len(list(spool.adoptable(tmp_path, "here"))) == 1
+    assert len(list(adoptable(tmp_path, "here"))) == 1
 
 
 def test_a_file_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
@@ -137,10 +138,10 @@ def test_a_file_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     database = lock.with_suffix(".db")
     Path(f"{database}-wal").unlink()
     database.write_bytes(b"this is not a database" * 1000)
-    [claim] = spool.adoptable(tmp_path, "here")
-    assert spool.adopt(claim) is None
+    [claim] = adoptable(tmp_path, "here")
+    assert adopt(claim) is None
     assert database.with_suffix(".corrupt").read_bytes().startswith(b"this is not")
-    assert not list(spool.adoptable(tmp_path, "here"))
+    assert not list(adoptable(tmp_path, "here"))
 
 
 def test_a_torn_tail_costs_what_was_not_committed(tmp_path: Path) -> None:
@@ -154,8 +155,8 @@ def test_a_torn_tail_costs_what_was_not_committed(tmp_path: Path) -> None:
         shutil.copytree(lock.parent, copy)
         os.truncate(copy / wal.name, size - cut)
         (copy / wal.name.replace("-wal", "-shm")).unlink()
-        [claim] = spool.adoptable(copy, "here")
-        adopted = spool.adopt(claim)
+        [claim] = adoptable(copy, "here")
+        adopted = adopt(claim)
         found = bodies(adopted) if adopted else []
         assert found == [b"%d" % n for n in range(len(found))]
         seen.add(len(found))
@@ -211,7 +212,7 @@ def test_a_folder_is_surveyed_whoever_owns_its_files(tmp_path: Path) -> None:
     orphan(tmp_path)
     ours = Spool.create(tmp_path, "here")
     fill(ours, b"abcd", at=time.time())
-    folder = spool.survey(tmp_path, [ours, Spool.memory()])
+    folder = survey(tmp_path, [ours, Spool.memory()])
     assert (folder.files, folder.waiting.rows, folder.waiting.size) == (2, 4, 7)
     assert folder.waiting.oldest_s > 1000
 
