@@ -9,10 +9,10 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --genera
 	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup demo test check fmt lock collector containers
+.PHONY: help python setup demo test chaos bench bench-short profile check fmt lock collector containers
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.locked ## make .venv from the lock (the other targets do so by themselves)
 
@@ -25,10 +25,14 @@ test: setup ## run the tests
 chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos
 
-bench: setup ## measure what tracing costs
-	$(BIN)/python -m bench.stages
-	$(BIN)/python -m bench.spool
-	$(BIN)/python -m bench.task
+bench: setup | $(UV) ## measure what tracing costs, beside others, and write docs/performance.md (an hour; BENCH="--rounds 1")
+	@UV=$(UV) $(BIN)/python -m bench $(BENCH)
+
+bench-short: setup | $(UV) ## the same of a few cells, beside OpenInference only; writes nothing
+	@UV=$(UV) $(BIN)/python -m bench --short $(BENCH)
+
+profile: setup ## where a turn's time goes (VARIANT=default CELL="mode=stream history=40")
+	@$(BIN)/python -m bench.profile $(or $(VARIANT),recorder) $(or $(CELL),mode=stream history=40 seconds=2)
 
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .

@@ -1,36 +1,102 @@
-"""A backend in a process of its own, so that its work is not counted: it takes all, or hangs."""
+"""A backend in a process of its own, so that its work is not counted: it takes all and counts it, or hangs."""
 
+import gzip
+import json
+import re
 import subprocess
 import sys
 import threading
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from zstandard import ZstdDecompressor
+
+# The parts that LangSmith's client sends of a run that begins.
+_LANGSMITH_RUN = re.compile(rb'name="post\.[0-9a-f-]{36}"')
+# What LangSmith's own service says of itself, so that its client compresses.
+_INFO = {"instance_flags": {"zstd_compression_enabled": True}}
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    received: list[tuple[str, str, bytes]] = []  # noqa: RUF012 - of all connections
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        body = b"".join(self._chunks()) if self._is_chunked() else self.rfile.read(int(self.headers["content-length"]))
         if self.path.startswith("/hang"):
             threading.Event().wait()
+        self.received.append((self.path, self.headers.get("content-encoding", ""), body))
+        self._answer(b"" if self.path.endswith("/v1/traces") else b"{}")
+
+    do_PUT = do_PATCH = do_POST  # noqa: N815 - the base class looks for these names
+
+    def do_GET(self) -> None:
+        answer = self._count() if self.path == "/counted" else _INFO if self.path == "/info" else {}
+        self._answer(json.dumps(answer).encode())
+
+    def _answer(self, body: bytes) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
+
+    def _is_chunked(self) -> bool:
+        return "chunked" in self.headers.get("transfer-encoding", "")
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _count(self) -> Counter[str]:
+        total = Counter(bytes=0, sent=0, spans=0)
+        for path, encoding, body in self.received:
+            plain = _plain(body, encoding)
+            total.update(bytes=len(plain), sent=len(body), spans=_spans(path, plain))
+        self.received.clear()
+        return total
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Say nothing."""
 
 
+def _plain(body: bytes, encoding: str) -> bytes:
+    match encoding:
+        case "gzip":
+            return gzip.decompress(body)
+        case "deflate":
+            return zlib.decompress(body)
+        case "zstd":
+            return ZstdDecompressor().decompressobj().decompress(body)
+        case _:
+            return body
+
+
+def _spans(path: str, body: bytes) -> int:
+    if path.endswith("/v1/traces"):
+        request = ExportTraceServiceRequest.FromString(body)
+        return sum(len(scope.spans) for of in request.resource_spans for scope in of.scope_spans)
+    if path.endswith("/spans/batch"):
+        return len(json.loads(body)["spans"])
+    return len(set(_LANGSMITH_RUN.findall(body)))
+
+
 @contextmanager
 def sink() -> Iterator[str]:
-    """The address of a backend; below /hang it never answers."""
+    """The address of a backend; below /hang it never answers, /counted tells what came since it was last asked."""
     command = [sys.executable, "-m", "bench.sink"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ourselves
         assert process.stdout  # noqa: S101 - it was asked for
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
-        process.kill()
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

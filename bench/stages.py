@@ -29,11 +29,13 @@ class Row:
 
     stage: str
     seconds: Sequence[float]
+    rounds: int
 
     def __str__(self) -> str:
         cut = quantiles(self.seconds, n=100)
         p50, p99 = cut[49] * 1e6, cut[98] * 1e6
-        return f"{self.stage:<10}{1 / mean(self.seconds):>12,.0f}{p50:>12,.0f}{p99:>12,.0f}"
+        turn = sum(self.seconds) / self.rounds * 1e3
+        return f"{self.stage:<10}{1 / mean(self.seconds):>12,.0f}{p50:>12,.0f}{p99:>12,.0f}{turn:>12.2f}"
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
         sent = sum(len(wire.prepare(span, wire.stages(Settings()))) for span in spans)
         plain = sum(len(wire.prepare(span, ())) for span in spans)
         print(f"\n{len(spans)} spans of a turn with a tool on {messages} messages: {plain:,} -> {sent:,} bytes")
-        print(f"{'stage':<10}{'spans/s':>12}{'p50 us':>12}{'p99 us':>12}")
+        print(f"{'stage':<10}{'spans/s':>12}{'p50 us':>12}{'p99 us':>12}{'ms a turn':>12}")
         for row in rows(spans, rounds):
             print(row)
 
@@ -76,7 +78,7 @@ def rows(spans: Sequence[ReadableSpan], rounds: int) -> list[Row]:
             taken[name].append(seconds)
         taken["stages"].append(sum(taken[name][-1] for name in STAGES))
         taken["prepare"].append(timed(lambda each: wire.prepare(each, stages), span)[1])
-    return [Row(name, seconds) for name, seconds in taken.items()]
+    return [Row(name, seconds, rounds) for name, seconds in taken.items()]
 
 
 def timed(step: Callable[[Any], Any], value: Any) -> tuple[Any, float]:

@@ -1,0 +1,70 @@
+"""`make bench` and `make bench-short`: measure, print, and write down."""
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from bench.cells import LOADS, MODES, OTHERS, PEERS, PLAIN, SHORT, WEB, Cell
+from bench.document import ROOT, write_document, write_results
+from bench.figures import results
+from bench.measure import Plan, measure
+from bench.sink import sink
+from bench.table import tables
+from bench.tracing import OURS
+
+TEXTS = {
+    "What each stage costs, redaction among them": "bench.stages",
+    "The spool": "bench.spool",
+    "Tasks and heartbeats": "bench.task",
+}
+
+
+def main() -> None:
+    """Print the tables; a whole run also writes the documents."""
+    asked = _arguments()
+    plan = _plan(asked)
+    with sink() as endpoint:
+        found = results(plan, measure(plan, endpoint))
+    if not asked.short:
+        found["texts"] = {title: _said_by(module) for title, module in TEXTS.items()}
+    print(tables(found))
+    for text in found.get("texts", {}).values():
+        print(f"\n{text}")
+    if asked.results:
+        write_results(found, asked.results)
+    elif not asked.short:
+        write_results(found)
+        write_document(found)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="few cells, ours and OpenInference only")
+    parser.add_argument("--rounds", type=int, help="how often each cell is run (5; short: 3)")
+    parser.add_argument("--peer-rounds", type=int, help="how often by the peers (3)")
+    parser.add_argument("--variants", help="only these, by comma")
+    parser.add_argument("--cells", type=int, help="only so many of the cells")
+    parser.add_argument("--seconds", type=float, help="CPU time that each turn's cell takes at least (1; short: 0.6)")
+    parser.add_argument("--results", type=Path, help="write results.json here, and no document")
+    return parser.parse_args()
+
+
+def _plan(asked: argparse.Namespace) -> Plan:
+    cells = SHORT if asked.short else [*PLAIN, *OTHERS, *(Cell(mode) for mode in WEB), *LOADS]
+    variants = [*OURS, *(PEERS[:1] if asked.short else PEERS)]
+    if asked.variants:
+        variants = [name for name in variants if name in asked.variants.split(",")]
+    if asked.seconds:
+        cells = [replace(cell, seconds=asked.seconds) if cell.mode in MODES else cell for cell in cells]
+    return Plan(cells[: asked.cells], variants, asked.rounds or (3 if asked.short else 5), asked.peer_rounds or 3)
+
+
+def _said_by(module: str) -> str:
+    done = subprocess.run([sys.executable, "-m", module], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

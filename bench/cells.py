@@ -1,0 +1,63 @@
+"""What is measured: the cells, and who takes part in each."""
+
+from dataclasses import dataclass
+from itertools import product
+
+from bench.tracing import OURS
+
+HISTORIES = (2, 40, 200)
+MODES = ("invoke", "stream")
+PEERS = (
+    "openinference",
+    "langfuse",
+    "langsmith",
+    "logfire",
+    "traceloop",
+    "openlit",
+    "phoenix",
+    "mlflow",
+    "opik",
+)
+WEB = ("sse", "httpx")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing that every variant does, in a process of its own."""
+
+    mode: str
+    history: int = 0
+    concurrency: int = 1
+    checkpointer: bool = False
+    seconds: float = 1.0
+    """How much CPU time the measured part takes at least, or how long it runs where it is paced."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one of those that all variants are compared by."""
+        return self.mode in MODES and self.concurrency == 1 and not self.checkpointer
+
+    @property
+    def name(self) -> str:
+        """How a person calls it."""
+        if self.mode not in MODES:
+            return self.mode
+        how = f"{self.mode} {self.history}"
+        return how + f", {self.concurrency} at once" * (self.concurrency > 1) + ", saved" * self.checkpointer
+
+
+PLAIN = [Cell(mode, history) for mode, history in product(MODES, HISTORIES)]
+OTHERS = [
+    Cell(mode, history, concurrency, checkpointer)
+    for mode, history, concurrency, checkpointer in product(MODES, HISTORIES, (1, 32), (False, True))
+    if concurrency > 1 or checkpointer
+]
+LOADS = [Cell("paced", 2, 32, seconds=8), Cell("saturated", 2, 32, seconds=6)]
+SHORT = [Cell("stream", 40, seconds=0.6), Cell("invoke", 200, seconds=0.6)]
+
+
+def takes_part(variant: str, cell: Cell) -> bool:
+    """Return whether the variant is measured there."""
+    if variant in ("untraced", *OURS):
+        return cell.mode not in ("paced", "saturated") or variant in ("untraced", "default", "recorder")
+    return cell.is_plain or (cell.mode in WEB and variant == "openinference")

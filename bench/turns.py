@@ -1,0 +1,83 @@
+"""The cost of a turn: CPU of the whole process and of the event loop's thread, bytes and spans."""
+
+import asyncio
+import gc
+import time
+from typing import Any
+
+from bench.backend import Backend
+from bench.cells import Cell
+from bench.tracing import Tracing
+from bench.workload import GREETING, QUESTION, Conversation, agent, history
+
+TURNS = 3
+# Of each kind: enough for a mean, and not for ever where little happens.
+FEWEST, MOST = 2, 60
+
+
+def measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
+    """Return the figures of a turn in this cell."""
+    return asyncio.run(_measure(cell, tracing, backend))
+
+
+async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
+    graph = agent(checkpointer=cell.checkpointer)
+
+    def conversations(batch: int) -> list[Conversation]:
+        threads = [f"{batch}-{number}" for number in range(cell.concurrency)]
+        streamed = cell.mode == "stream"
+        return [Conversation(graph, name, history(cell.history - 2), streamed, tracing.callbacks) for name in threads]
+
+    await _talk(conversations(0), tracing, 2)
+    tracing.flush()
+    totals = {"cpu": 0.0, "loop": 0.0, "bytes": 0, "sent": 0, "spans": 0, "turns": 0}
+    batch = 0
+    while batch < FEWEST or (totals["cpu"] < cell.seconds and batch < MOST):
+        batch += 1
+        began = conversations(batch)
+        for each in began:  # the turn before, which saw the history first
+            await turn(each, tracing, GREETING)
+        await asyncio.to_thread(tracing.flush)
+        backend.counted()
+        gc.collect()
+        for key, value in (await _measured(began, tracing)).items():
+            totals[key] += value
+        for key, value in backend.counted().items():
+            totals[key] += value
+    return _per_turn(totals)
+
+
+async def _measured(conversations: list[Conversation], tracing: Tracing) -> dict[str, float]:
+    cpu, loop = time.process_time(), time.thread_time()
+    await _talk(conversations, tracing, TURNS)
+    loop = time.thread_time() - loop
+    await asyncio.to_thread(tracing.flush)
+    cpu = time.process_time() - cpu
+    return {"cpu": cpu, "loop": loop, "turns": TURNS * len(conversations)}
+
+
+async def _talk(conversations: list[Conversation], tracing: Tracing, turns: int) -> None:
+    async def talk(conversation: Conversation) -> None:
+        for _ in range(turns):
+            await turn(conversation, tracing, QUESTION)
+
+    await asyncio.gather(*map(talk, conversations))
+
+
+async def turn(conversation: Conversation, tracing: Tracing, words: str) -> None:
+    """Say this, and hear the answer to its end."""
+    with tracing.around(conversation.thread):
+        async for _ in conversation.say(words):
+            pass
+
+
+def _per_turn(totals: dict[str, float]) -> dict[str, Any]:
+    turns = totals["turns"]
+    return {
+        "cpu_ms": totals["cpu"] / turns * 1e3,
+        "loop_ms": totals["loop"] / turns * 1e3,
+        "kb": totals["bytes"] / turns / 1e3,
+        "kb_sent": totals["sent"] / turns / 1e3,
+        "spans": totals["spans"] / turns,
+        "turns": turns,
+    }
