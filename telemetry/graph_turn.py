@@ -43,10 +43,8 @@ class GraphTurn:
                 for span in self.spans:
                     span.set_attribute(key, text)
 
-    def end(self, outputs: Any) -> None:
-        """Tell the answer and how it went, and end the turn's own span."""
-        if not self.waits:
-            self.tell("output.value", outputs)
+    def end(self) -> None:
+        """Tell how it went, and end the turn's own span."""
         for span in self.spans[:1]:
             if self.error:
                 fail(span, self.error)
@@ -64,7 +62,7 @@ _of_run: dict[UUID, GraphTurn] = {}
 
 
 @contextmanager
-def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any], inputs: Any) -> Iterator[None]:
+def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any]) -> Iterator[None]:
     """Let a run's span begin inside; that of a graph's first run begins below its turn's, with what its config says."""
     turn = _of_run.get(parent_id) if parent_id else None
     if turn:
@@ -75,12 +73,23 @@ def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str
         return
     turn, inside = _begin(run_id, name, metadata)
     _of_run[run_id] = turn
-    turn.tell("input.value", inputs)
     token = otel.attach(inside)
     try:
         yield
     finally:
         otel.detach(token)
+
+
+def asked(run_id: UUID, inputs: Any) -> None:
+    """Tell the question, where this run begins a turn."""
+    if turn := _begun_by(run_id):
+        turn.tell("input.value", inputs)
+
+
+def answered(run_id: UUID, outputs: Any) -> None:
+    """Tell the answer, where this run began a turn and has one."""
+    if (turn := _begun_by(run_id)) and not turn.waits:
+        turn.tell("output.value", outputs)
 
 
 def failed(run_id: UUID, error: BaseException) -> None:
@@ -92,16 +101,21 @@ def failed(run_id: UUID, error: BaseException) -> None:
 
 def left_open(run_id: UUID) -> list[UUID]:
     """Return the runs below a graph's first run that nobody has ended: LangChain forgets some that are cancelled."""
-    turn = _of_run.get(run_id)
-    return list(turn.open_runs) if turn and turn.root == run_id else []
+    turn = _begun_by(run_id)
+    return list(turn.open_runs) if turn else []
 
 
-def ended(run_id: UUID, outputs: Any) -> None:
+def ended(run_id: UUID) -> None:
     """End the turn, where this run began it."""
     if turn := _of_run.pop(run_id, None):
         turn.open_runs.discard(run_id)
         if turn.root == run_id:
-            turn.end(outputs)
+            turn.end()
+
+
+def _begun_by(run_id: UUID) -> GraphTurn | None:
+    turn = _of_run.get(run_id)
+    return turn if turn and turn.root == run_id else None
 
 
 def _begin(run_id: UUID, name: str, metadata: Mapping[str, Any]) -> tuple[GraphTurn, Context]:

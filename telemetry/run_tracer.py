@@ -97,7 +97,7 @@ class RunTracer(OpenInferenceTracer):
 
     def on_tool_error(self, error: BaseException, *args: Any, run_id: UUID, **kwargs: Any) -> Run:
         """End the run; a tool's failure counts on the turn even where the graph handles it."""
-        if (turn := current_turn()) and self._tell(error, run_id):
+        if self._tell(error, run_id) and (turn := current_turn()):
             turn.counts["tool_errors"] += 1
         return BaseTracer.on_tool_error(self, error, *args, run_id=run_id, **kwargs)
 
@@ -135,8 +135,9 @@ class RunTracer(OpenInferenceTracer):
             # Nobody would end its span: the turn has ended those that were open.
             return
         about = run.extra.get("metadata") or {}
-        with graph_turn.began(run.id, run.parent_run_id, run.name, about, run.inputs):
+        with graph_turn.began(run.id, run.parent_run_id, run.name, about):
             super()._start_trace(run)
+        graph_turn.asked(run.id, run.inputs)
         run.extra["thread"] = get_ident()
         if turn:
             turn.open_runs.add(run.id)
@@ -167,11 +168,11 @@ class RunTracer(OpenInferenceTracer):
                 seconds = (run.end_time - run.start_time).total_seconds() if run.end_time else None
                 call = measured(run.name, turn, failed=bool(run.error), outputs=run.outputs, seconds=seconds)
                 span.set_attributes(call)
-        outputs = run.outputs
+        graph_turn.answered(run.id, run.outputs)
         if span and span.is_recording() and run.run_type not in _READ_WHOLE:
             self._give(run, span)
         super()._end_trace(run)
-        graph_turn.ended(run.id, outputs)
+        graph_turn.ended(run.id)
 
     def _give(self, run: Run, span: Span) -> None:
         if not isinstance(run.inputs.get("input"), str):  # a stream tells its input when it ends

@@ -135,7 +135,9 @@ def test_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def strange(model: OpenAIServer, spans: Recorded, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+def strange(
+    model: OpenAIServer, langchain: str, spans: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[httpx.Client]:
     """A stranger's service, with one line more; the other two are the recording."""
     monkeypatch.setenv("OPENAI_BASE_URL", model.url)
     monkeypatch.setenv("OPENAI_API_KEY", model.key)

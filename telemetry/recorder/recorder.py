@@ -17,6 +17,7 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
+from telemetry import graph_turn
 from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.json_text import dump
@@ -72,6 +73,9 @@ class Recorder(BaseCallbackHandler):
         """Begin a node, a graph, an edge, a prompt, a parser."""
         if run := self._begin(run_type or "chain", serialized, run_id, about):
             self._take(run, inputs)
+            if run_type == "prompt":
+                run.attributes.update(conventions._parse_prompt_template(inputs, serialized))  # noqa: SLF001 - its words for them
+            graph_turn.asked(run_id, inputs)
 
     def on_tool_start(self, serialized: Any, input_str: str, *, run_id: UUID, inputs: Any = None, **about: Any) -> None:
         """Begin a tool call."""
@@ -121,6 +125,8 @@ class Recorder(BaseCallbackHandler):
         if run := self._open(run_id):
             if inputs is not None:
                 self._take(run, inputs)
+                graph_turn.asked(run_id, inputs)
+            graph_turn.answered(run_id, outputs)
             self._tell(
                 run, self._content.came(outputs if isinstance(outputs, dict) else {"output": outputs}, run.known)
             )
@@ -151,6 +157,7 @@ class Recorder(BaseCallbackHandler):
             if inputs is not None:
                 self._take(run, inputs)
             run.failed = tell(run.span, error)
+            graph_turn.failed(run_id, error)
             self._end(run_id, run)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
@@ -213,8 +220,9 @@ class Recorder(BaseCallbackHandler):
         above = self._runs.get(about["parent_run_id"]) if about.get("parent_run_id") else None
         name, began = _name(about.get("name"), serialized), time.time_ns()
         context = set_span_in_context(above.span) if above else None
-        span = self._tracer.start_span(name, context, start_time=began)
         metadata = about.get("metadata") or {}
+        with graph_turn.began(run_id, about.get("parent_run_id"), name, metadata):
+            span = self._tracer.start_span(name, context, start_time=began)
         run = self._runs[run_id] = Run(span, name, began, {}, {"metadata": metadata})
         if turn:
             turn.open_runs.add(run_id)
@@ -252,6 +260,7 @@ class Recorder(BaseCallbackHandler):
     def _end(self, run_id: UUID, run: Run, more: Mapping[str, AttributeValue] | None = None) -> None:
         if self._runs.pop(run_id, None) is None:
             return
+        self.end_runs(graph_turn.left_open(run_id), cancelled=True, abandoned=False)
         if run.is_model:
             model_call_ended(run_id)
         if turn := current_turn():
@@ -262,6 +271,7 @@ class Recorder(BaseCallbackHandler):
         if not run.failed:
             run.span.set_status(StatusCode.OK)
         run.span.end()
+        graph_turn.ended(run_id)
 
     def _shown(self, attributes: dict[str, AttributeValue]) -> Mapping[str, AttributeValue]:
         if not self._hides:
