@@ -334,6 +334,7 @@ class Runs:
         if status == "failed" and turn.status == "failed" and failures < MAX_FAILURES:
             raise AgentFailedError(one_line(turn.error or Exception()))
         await running.settle(turn)
+        await self.turns.note(turn, running.asked.model)
         await self._conclude(run, status, one_line(turn.error) if turn.error else None)
 
     async def _conclude(self, run: BackgroundRun, status: Any, error: str | None = None) -> None:
@@ -390,8 +391,8 @@ class Running(Answering):
         given = None if begun else self._input()
         chunks = self.graph.astream(given, self.config, stream_mode=modes, subgraphs=True, durability="sync")
         async with aclosing(cast("Any", chunks)):
-            async for _, mode, chunk in chunks:
-                for item in self._seen_by_clients(turn, mode, chunk):
+            async for path, mode, chunk in chunks:
+                for item in self._seen_by_clients(turn, mode, chunk, path):
                     await turn.emit(item)
 
     async def _catch_up(self, turn: AgentTurn) -> None:

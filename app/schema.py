@@ -63,11 +63,53 @@ class ChatMessage(BaseModel):
     custom_data: dict[str, Any] = Field(default_factory=dict)
 
 
+class Figures(BaseModel):
+    """What a turn took; what is not known is left out."""
+
+    duration_ms: int | None = None
+    first_token_ms: int | None = None
+    input_tokens: int | None = Field(default=None, description="of all its model calls that said so")
+    output_tokens: int | None = None
+    cost: float | None = Field(default=None, description="in dollars, where the model has a price in MODEL_PRICES")
+
+
+class Vote(BaseModel):
+    """What its user thinks of a run, under one key."""
+
+    key: str
+    score: bool | float | str
+    comment: str | None = None
+
+
+class TurnInfo(BaseModel):
+    """One run of a thread: how it ended, where its trace is shown, what was thought of it."""
+
+    run_id: str
+    trace_id: str | None = None
+    trace_url: str | None = Field(None, description="none where the trace was not kept")
+    status: str
+    error: str | None = None
+    began: Moment
+    figures: Figures = Figures()
+    votes: list[Vote] = Field(default_factory=list)
+
+
+class InterruptEvent(BaseModel):
+    """The agent waits for a person; the next message on the thread is the answer."""
+
+    type: Literal["interrupt"] = "interrupt"
+    id: str
+    value: Any
+
+
 class ChatHistory(BaseModel):
-    """The messages of one thread, oldest first, with the page of each turn's trace where it is known."""
+    """The messages of one thread, oldest first, its turns, and what it waits for."""
 
     messages: list[ChatMessage]
     trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
+    turns: list[TurnInfo] = Field(default_factory=list, description="oldest first")
+    waiting: list[InterruptEvent] = Field(default_factory=list, description="the next message answers all of them")
+    files: list["FileInfo"] = Field(default_factory=list, description="oldest first")
 
 
 class Feedback(BaseModel):
@@ -179,6 +221,8 @@ class RunInfo(BaseModel):
     trace_ids: list[str] = Field(default_factory=list, description="one for each attempt")
     trace_url: str | None = None
     error: str | None = None
+    message: str = Field("", description="what was asked")
+    created: Moment | None = None
 
 
 class RunList(BaseModel):
@@ -202,6 +246,12 @@ class ServiceInfo(BaseModel):
     models: list[str]
     default_agent: str
     default_model: str
+    backend: str | None = Field(None, description="who shows the traces, where that is known: Langfuse")
+
+
+SUB_AGENT: str | None = Field(
+    None, description="the sub-agent that it comes from, as name:id; none for the agent itself"
+)
 
 
 class RunEvent(BaseModel):
@@ -220,6 +270,7 @@ class TokenEvent(BaseModel):
 
     type: Literal["token"] = "token"
     content: str
+    agent: str | None = SUB_AGENT
 
 
 class MessageEvent(BaseModel):
@@ -227,14 +278,7 @@ class MessageEvent(BaseModel):
 
     type: Literal["message"] = "message"
     content: ChatMessage
-
-
-class InterruptEvent(BaseModel):
-    """The agent waits for a person; the next message on the thread is the answer."""
-
-    type: Literal["interrupt"] = "interrupt"
-    id: str
-    value: Any
+    agent: str | None = SUB_AGENT
 
 
 class TaskEvent(BaseModel):
@@ -264,6 +308,7 @@ class EndEvent(BaseModel):
     status: Literal["completed", "failed", "cancelled", "waiting"]
     kept: bool = True
     trace_url: str | None = None
+    figures: Figures | None = None
 
 
 StreamEvent = Annotated[

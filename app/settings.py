@@ -1,5 +1,6 @@
 """What the environment says about the service, checked before it starts."""
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
@@ -7,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.prices import Price, prices
 from telemetry.settings import SettingsError, sentence
 
 
@@ -28,6 +30,11 @@ class Settings(BaseSettings):
     model: str = Field(default="demo", alias="MODEL", description="default model, as provider:name; demo needs no key")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), alias="MODELS", description="further models that a caller may choose, by comma"
+    )
+    model_prices: Annotated[Mapping[str, Price], NoDecode] = Field(
+        default_factory=dict,
+        alias="MODEL_PRICES",
+        description="dollars a million tokens cost, as model=input/output by comma; without it no cost is shown",
     )
     demo_pace_s: float = Field(
         default=0.03, alias="DEMO_PACE_S", ge=0, le=10, description="seconds between two words of the demo model"
@@ -97,6 +104,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("model_prices", mode="before")
+    @classmethod
+    def _priced(cls, value: object) -> object:
+        return prices(value) if isinstance(value, str) else value
 
     @field_validator("auth_secret")
     @classmethod

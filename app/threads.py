@@ -10,6 +10,7 @@ from sqlalchemy import and_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.files import Files
+from app.outcomes import forget
 from app.records import Thread, runs, threads
 
 MAX_TITLE = 60
@@ -44,7 +45,14 @@ class Threads:
         opening = runs.alias()
         updated = func.coalesce(spans.c.last, threads.c.created)
         query = (
-            select(threads.c.thread_id, threads.c.agent, threads.c.created, opening.c.message, updated.label("updated"))
+            select(
+                threads.c.thread_id,
+                # A file that came first has made the thread the default agent's.
+                func.coalesce(opening.c.agent, threads.c.agent).label("agent"),
+                threads.c.created,
+                opening.c.message,
+                updated.label("updated"),
+            )
             .outerjoin(spans, spans.c.thread_id == threads.c.thread_id)
             .outerjoin(opening, and_(opening.c.thread_id == threads.c.thread_id, opening.c.created == spans.c.first))
             .where(threads.c.user_id == user_id, updated < before if before else threads.c.user_id == user_id)
@@ -64,6 +72,7 @@ class Threads:
             await self.files.remove(file)
         await self.checkpoints.adelete_thread(thread.thread_id)
         async with self.engine.begin() as connection:
+            await forget(connection, thread.thread_id)
             await connection.execute(delete(runs).where(runs.c.thread_id == thread.thread_id))
             await connection.execute(delete(threads).where(threads.c.thread_id == thread.thread_id))
 

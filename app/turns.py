@@ -1,6 +1,8 @@
 """Running an agent for one user message: what goes in, what comes out, what is kept."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,15 +16,23 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StreamMode
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.claims import Claims
 from app.messages import closed, in_custom, in_update, last_turn, stopped, to_chat
+from app.outcomes import Outcome, Outcomes
+from app.prices import INPUT, OUTPUT, Price, cost
 from app.records import Records, Run, Thread
-from app.schema import InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
+from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
+from app.usage import Usage
 from telemetry import Resumed, Turn, untraced
 from telemetry.gate import Gate
+from telemetry.span import one_line
+
+logger = logging.getLogger(__name__)
 
 AgentTurn = Turn[StreamEvent]
+PriceOf = Callable[[str | None], Price | None]
 # LangGraph itself would stop an agent that goes round in circles after ten thousand steps.
 MAX_STEPS = 50
 
@@ -32,9 +42,12 @@ class Turns:
     """The turns of this service: at most one at a time on a thread."""
 
     records: Records
+    outcomes: Outcomes
     claims: Claims
     timeout_s: float
+    price_of: PriceOf
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
+    _following: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
         """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for a busy one."""
@@ -52,6 +65,22 @@ class Turns:
             await self._free(thread_id)
             raise
         return turn
+
+    async def note(self, turn: AgentTurn, model: str | None) -> None:
+        """Keep what the turn came to, so that its thread shows it ever after."""
+        error = one_line(turn.error) if turn.error else None
+        figures = self.figures(turn, model)
+        await self.outcomes.keep(Outcome(str(turn.run_id), turn.session_id, turn.kept, error, figures))
+
+    def figures(self, turn: AgentTurn, model: str | None) -> Figures:
+        """Return what the turn took, at the price of this model."""
+        return Figures(
+            duration_ms=turn.duration_ms,
+            first_token_ms=turn.first_token_ms,
+            input_tokens=turn.counts.get(INPUT),
+            output_tokens=turn.counts.get(OUTPUT),
+            cost=cost(turn.counts, self.price_of(model)),
+        )
 
     def running(self, run_id: str) -> AgentTurn | None:
         """Return the turn of this run, None where it is not under way here."""
@@ -95,8 +124,20 @@ class Turns:
             turn.refuse(error)
             raise
         streamed = isinstance(asked, StreamInput)
-        turn.start(answering.work, lambda turn: self._settle(turn, thread, answering), streamed=streamed)
+        turn.start(answering.work, lambda _: self._settle(turn, thread, answering), streamed=streamed)
+        if turn.sampled == "pending":
+            following = asyncio.create_task(self._follow_verdict(turn))
+            self._following.add(following)
+            following.add_done_callback(self._following.discard)
         return turn
+
+    async def _follow_verdict(self, turn: AgentTurn) -> None:
+        await turn.ended()
+        try:
+            if not turn.kept:
+                await self.outcomes.set_kept(str(turn.run_id), kept=False)
+        except SQLAlchemyError as error:
+            logger.warning("run %s keeps a link to a trace that was dropped: %s", turn.run_id, one_line(error))
 
     async def _resumed(self, state: StateSnapshot) -> Resumed | None:
         if not state.interrupts or not state.metadata or not state.created_at:
@@ -109,6 +150,7 @@ class Turns:
         try:
             await answering.settle(turn)
             await self.records.end(str(turn.run_id), turn.status or "failed")
+            await self.note(turn, answering.asked.model)
         finally:
             await self._free(thread.thread_id)
 
@@ -132,8 +174,8 @@ class Answering:
         modes: list[StreamMode] = ["messages", "updates", "custom"]
         chunks = self.graph.astream(self._input(), self.config, stream_mode=modes, subgraphs=True)
         async with aclosing(cast("AsyncGenerator[Any]", chunks)):
-            async for _, mode, chunk in chunks:
-                for item in self._seen_by_clients(turn, mode, chunk):
+            async for path, mode, chunk in chunks:
+                for item in self._seen_by_clients(turn, mode, chunk, path):
                     await turn.emit(item)
 
     async def settle(self, turn: AgentTurn) -> None:
@@ -164,9 +206,10 @@ class Answering:
         was_heard = bool(self.state.interrupts) or self._question.id in {message.id for message in messages}
         return closed(messages) or last_turn(messages) if was_heard else [*closed(messages), self._question]
 
-    def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any) -> Iterator[StreamEvent]:
+    def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any, path: Sequence[str]) -> Iterator[StreamEvent]:
+        agent = path[-1] if path else None
         if mode == "messages":
-            yield from self._tokens(chunk[0])
+            yield from self._tokens(chunk[0], agent)
         elif mode == "custom":
             yield from in_custom(chunk)
         elif "__interrupt__" in chunk:
@@ -175,16 +218,16 @@ class Answering:
                 yield InterruptEvent(id=waiting.id, value=waiting.value)
         else:
             for update in chunk.values():
-                yield from self._messages(turn, update)
+                yield from self._messages(turn, update, agent)
 
-    def _tokens(self, message: BaseMessage) -> Iterator[StreamEvent]:
+    def _tokens(self, message: BaseMessage, agent: str | None) -> Iterator[StreamEvent]:
         if not isinstance(message, AIMessageChunk) or not message.text:
             return
         self.partial += message.text
         if isinstance(self.asked, StreamInput) and self.asked.stream_tokens:
-            yield TokenEvent(content=message.text)
+            yield TokenEvent(content=message.text, agent=agent)
 
-    def _messages(self, turn: AgentTurn, update: object) -> Iterator[StreamEvent]:
+    def _messages(self, turn: AgentTurn, update: object, agent: str | None) -> Iterator[StreamEvent]:
         for message in in_update(update):
             if message.id in self.seen or isinstance(message, HumanMessage):
                 continue
@@ -193,7 +236,7 @@ class Answering:
                 self.partial, turn.answer = "", message.text or turn.answer
             trace_id = turn.trace.trace_id if turn.trace else None
             if shown := to_chat(message, str(turn.run_id), trace_id):
-                yield MessageEvent(content=shown)
+                yield MessageEvent(content=shown, agent=agent)
 
 
 def run_event(turn: AgentTurn) -> RunEvent:
@@ -242,5 +285,8 @@ def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> Runn
     ids |= {"run_id": str(turn.run_id), "session_id": thread.thread_id, "agent_name": key}
     configurable = {**asked.agent_config, "thread_id": thread.thread_id, "model": asked.model, **ids}
     return RunnableConfig(
-        run_id=turn.run_id, recursion_limit=MAX_STEPS, configurable=configurable, callbacks=[Gate(turn)]
+        run_id=turn.run_id,
+        recursion_limit=MAX_STEPS,
+        configurable=configurable,
+        callbacks=[Gate(turn), Usage(turn.counts)],
     )

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 15.0
 _NO_TRACE = "0" * 32
+# The one project of the local viewer, which speaks as Langfuse does.
+_VIEWER = "/project/local/"
 
 
 class Links:
@@ -38,6 +40,12 @@ class Links:
         if self._template is None:
             self.ask()
         return self._template.replace("{trace_id}", trace_id) if self._template else None
+
+    @property
+    def backend(self) -> str | None:
+        """Langfuse, where it is known that the page is one of Langfuse's own."""
+        known = self._template and self._settings.langfuse_url and _VIEWER not in self._template
+        return "Langfuse" if known else None
 
     def ask(self) -> None:
         """Ask for the project in a thread of its own, not more often than every few seconds."""
@@ -70,6 +78,11 @@ def learn_links(settings: Settings) -> None:
 def trace_url(trace_id: str) -> str | None:
     """Return the page that shows this trace, None until it is known."""
     return _links.url(trace_id) if _links else None
+
+
+def backend() -> str | None:
+    """Return the name of who shows the traces, None until it is known, or for one that has none."""
+    return _links.backend if _links else None
 
 
 class Scores:

@@ -77,7 +77,8 @@ class Turn(Generic[T]):
         self.open_runs: set[UUID] = set()
         self.counts: Counter[str] = Counter()
         self._began = time.monotonic()
-        self._first_token_ms: int | None = None
+        self.first_token_ms: int | None = None
+        self.duration_ms: int | None = None
         self._timeout_s = timeout_s
         self._work: asyncio.Task[None] | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -149,8 +150,8 @@ class Turn(Generic[T]):
 
     def token(self) -> None:
         """Count a piece of the answer, and time the first."""
-        if self._first_token_ms is None:
-            self._first_token_ms = round((time.monotonic() - self._began) * 1000)
+        if self.first_token_ms is None:
+            self.first_token_ms = self._elapsed_ms()
         self.counts["tokens"] += 1
 
     def cancel(self, cause: str) -> None:
@@ -206,7 +207,11 @@ class Turn(Generic[T]):
         finally:
             await self._close(left_behind=not work.done())
 
+    def _elapsed_ms(self) -> int:
+        return round((time.monotonic() - self._began) * 1000)
+
     def _conclude(self, work: "asyncio.Task[None]") -> None:
+        self.duration_ms = self._elapsed_ms()
         failed = None if not work.done() or work.cancelled() else work.exception()
         if self._cause == "timeout":
             self.error = TimeoutError(f"the turn took longer than {self._timeout_s:g} s")
@@ -259,7 +264,7 @@ class Turn(Generic[T]):
             self._stream.end()
 
     def _figures(self) -> dict[str, AttributeValue]:
-        first = {} if self._first_token_ms is None else {"first_token_ms": self._first_token_ms}
+        first = {} if self.first_token_ms is None else {"first_token_ms": self.first_token_ms}
         return {"status": self.status or "running", **first, **self.counts}
 
     def _tell(self, key: str, text: str) -> None:

@@ -113,7 +113,8 @@ def test_sigterm_loses_no_span(tmp_path: Path) -> None:
 
     for events in told:
         assert isinstance(events[0], RunEvent)
-        assert events[-1] == EndEvent(status="cancelled", trace_url=events[-1].trace_url)
+        assert isinstance(events[-1], EndEvent)
+        assert events[-1].status == "cancelled"
         tree = span_tree(span for span in spans if span.trace_id == events[0].trace_id)
         assert (
             tree.replace("^", "")

@@ -5,8 +5,9 @@ from fastapi.concurrency import run_in_threadpool
 
 import telemetry
 from app.caller import CallerDep
+from app.outcomes import Outcomes
 from app.records import Run
-from app.schema import Feedback, FeedbackAnswer
+from app.schema import Feedback, FeedbackAnswer, Vote
 
 router = APIRouter()
 # How long an answer waits to say that the backend has the score; on disk it is before.
@@ -24,7 +25,18 @@ async def feedback(given: Feedback, request: Request, caller: CallerDep) -> Feed
         telemetry.scope(session_id=run.thread_id, user_id=user or None),
         telemetry.span("feedback", kind="EVALUATOR", **{"feedback.run_id": run.run_id, "feedback.key": given.key}),
     ):
-        return await run_in_threadpool(_score, given, run, user)
+        answer = await run_in_threadpool(_score, given, run, user)
+        await _remember(request.app.state.turns.outcomes, given, run)
+        return answer
+
+
+async def _remember(outcomes: Outcomes, given: Feedback, run: Run) -> None:
+    if given.score is None:
+        await outcomes.take_back(run.run_id, given.key)
+        return
+    comment = given.comment or str(given.kwargs.get("comment", "")) or None
+    await outcomes.vote(run.run_id, run.thread_id, Vote(key=given.key, score=given.score, comment=comment))
+    await outcomes.set_kept(run.run_id, kept=True)
 
 
 def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:

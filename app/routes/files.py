@@ -36,7 +36,7 @@ async def upload(request: Request, caller: CallerDep, thread_id: ThreadQuery) ->
         incoming = await Upload.begin(request.headers.get("content-type", ""), _body(request))
         file = await _files(request).keep(incoming, thread_id, user)
         span.set_attributes(_about(request, file))
-        return FileInfo(**_known(file), **await _ids(request, thread_id))
+        return FileInfo(**known(file), **await _ids(request, thread_id))
 
 
 @router.get("")
@@ -50,7 +50,7 @@ async def list_files(request: Request, caller: CallerDep, thread_id: ThreadQuery
         found = await _files(request).of_thread(thread_id, user)
         span.set_attributes({"file.count": len(found), "file.size": sum(file.size for file in found)})
         ids = await _ids(request, thread_id)
-        return FileList(files=[FileInfo(**_known(file), **ids) for file in found], **ids)
+        return FileList(files=[FileInfo(**known(file), **ids) for file in found], **ids)
 
 
 @router.get("/{file_id}", response_class=Response)
@@ -131,7 +131,8 @@ async def _ids(request: Request, thread_id: str) -> dict[str, Any]:
     }
 
 
-def _known(file: File) -> dict[str, Any]:
+def known(file: File) -> dict[str, Any]:
+    """Return what clients are told of the file."""
     return {name: getattr(file, name) for name in ("file_id", "thread_id", "name", "size", "type", "sha256", "created")}
 
 

@@ -8,8 +8,10 @@ from langchain_core.messages import BaseMessage
 import telemetry
 from app.caller import CallerDep
 from app.messages import to_chat
+from app.outcomes import Outcome, Outcomes
 from app.records import Run
-from app.schema import ChatHistory, ChatMessage, HistoryInput
+from app.routes.files import known
+from app.schema import ChatHistory, ChatMessage, Figures, FileInfo, HistoryInput, InterruptEvent, TurnInfo, Vote
 from app.turns import unknown_thread
 
 router = APIRouter()
@@ -18,7 +20,7 @@ router = APIRouter()
 @router.post("/history")
 @router.post("/{agent_id}/history")
 async def history(asked: HistoryInput, request: Request, caller: CallerDep, agent_id: str | None = None) -> ChatHistory:
-    """Return the thread's messages, each with its run and trace."""
+    """Return the thread's messages, each with its run and trace, its turns, and what it waits for."""
     turns, agents = request.app.state.turns, request.app.state.agents
     thread = await turns.records.thread(asked.thread_id)
     if thread is None or thread.user_id != caller.acting_for(asked.user_id):
@@ -28,8 +30,36 @@ async def history(asked: HistoryInput, request: Request, caller: CallerDep, agen
         raise unknown_thread(asked.thread_id)
     state = await graph.aget_state({"configurable": {"thread_id": asked.thread_id}})
     runs = await turns.records.of_thread(asked.thread_id)
-    messages = list(_told(state.values.get("messages", []), runs))
-    return ChatHistory(messages=messages, trace_urls=_urls(runs))
+    shown = await _shown(turns.outcomes, runs, asked.thread_id)
+    return ChatHistory(
+        messages=list(_told(state.values.get("messages", []), runs)),
+        trace_urls={turn.trace_id: turn.trace_url for turn in shown if turn.trace_id and turn.trace_url},
+        turns=shown,
+        waiting=[InterruptEvent(id=each.id, value=each.value) for each in state.interrupts],
+        files=[
+            FileInfo(**known(file))
+            for file in await request.app.state.files.of_thread(thread.thread_id, thread.user_id)
+        ],
+    )
+
+
+async def _shown(outcomes: Outcomes, runs: Sequence[Run], thread_id: str) -> list[TurnInfo]:
+    known, votes = await outcomes.of_thread(thread_id), await outcomes.votes_of(thread_id)
+    return [_turn(run, known.get(run.run_id), votes.get(run.run_id, [])) for run in runs]
+
+
+def _turn(run: Run, outcome: Outcome | None, votes: list[Vote]) -> TurnInfo:
+    kept = run.sampled and (outcome is None or outcome.kept)
+    return TurnInfo(
+        run_id=run.run_id,
+        trace_id=run.trace_id,
+        trace_url=telemetry.trace_url(run.trace_id) if kept and run.trace_id else None,
+        status=run.status,
+        error=outcome.error if outcome else None,
+        began=run.created,
+        figures=outcome.figures if outcome else Figures(),
+        votes=votes,
+    )
 
 
 def _told(messages: Sequence[BaseMessage], runs: Sequence[Run]) -> Iterator[ChatMessage]:
@@ -48,8 +78,3 @@ def _told(messages: Sequence[BaseMessage], runs: Sequence[Run]) -> Iterator[Chat
 
 def _human(run: Run) -> ChatMessage:
     return ChatMessage(type="human", content=run.message, run_id=run.run_id, trace_id=run.trace_id)
-
-
-def _urls(runs: Sequence[Run]) -> dict[str, str]:
-    sampled = [run.trace_id for run in runs if run.sampled and run.trace_id]
-    return {trace_id: url for trace_id in sampled if (url := telemetry.trace_url(trace_id))}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
@@ -107,6 +108,8 @@ async def _shown(runs: "Runs", run: BackgroundRun) -> RunInfo:
         trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and run.sampled else None,
         status=await runs.status(run),
         error=run.error,
+        message=UserInput.model_validate_json(run.asked).message,
+        created=datetime.fromtimestamp(run.created, UTC),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Path, Request
@@ -15,7 +16,7 @@ from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
 from app.errors import answer, first_complaint
 from app.models import UnknownModelError
-from app.schema import ChatMessage, EndEvent, ErrorEvent, InterruptEvent, MessageEvent, StreamInput, UserInput
+from app.schema import ChatMessage, EndEvent, ErrorEvent, Figures, InterruptEvent, MessageEvent, StreamInput, UserInput
 from app.turns import AgentTurn, run_event
 from telemetry.span import one_line
 
@@ -28,8 +29,8 @@ class TurnResponse(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, turn: AgentTurn, keepalive_s: float) -> None:
-        super().__init__(_events(turn, keepalive_s), headers={"Cache-Control": "no-store"})
+    def __init__(self, turn: AgentTurn, keepalive_s: float, figures: Callable[[], Figures]) -> None:
+        super().__init__(_events(turn, keepalive_s, figures), headers={"Cache-Control": "no-store"})
         self._turn = turn
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +65,8 @@ async def stream(
 ) -> StreamingResponse:
     """Stream the agent's answer as server-sent events."""
     turn = await _begin(request, agent_id, caller.acting_for(asked.user_id), asked)
-    return TurnResponse(turn, request.app.state.settings.keepalive_s)
+    figures = partial(request.app.state.turns.figures, turn, asked.model)
+    return TurnResponse(turn, request.app.state.settings.keepalive_s, figures)
 
 
 @router.post("/runs/{run_id}/cancel")
@@ -130,7 +132,7 @@ async def _when_gone(receive: Callable[[], Awaitable[Any]], turn: AgentTurn) -> 
     turn.cancel("disconnect")
 
 
-async def _events(turn: AgentTurn, keepalive_s: float) -> AsyncIterator[str]:
+async def _events(turn: AgentTurn, keepalive_s: float, figures: Callable[[], Figures]) -> AsyncIterator[str]:
     yield _sse(run_event(turn))
     async for item in turn.listen(keepalive_s):
         yield _sse(item) if item else ": alive\n\n"
@@ -139,7 +141,7 @@ async def _events(turn: AgentTurn, keepalive_s: float) -> AsyncIterator[str]:
         kind, message = type(turn.error).__name__, one_line(turn.error)
         yield _sse(ErrorEvent(error=kind, message=message, trace_id=trace_id))
     url = turn.trace.url if turn.trace and turn.kept else None
-    yield _sse(EndEvent(status=turn.status or "failed", kept=turn.kept, trace_url=url))
+    yield _sse(EndEvent(status=turn.status or "failed", kept=turn.kept, trace_url=url, figures=figures()))
     yield "data: [DONE]\n\n"
 
 

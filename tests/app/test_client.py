@@ -98,7 +98,8 @@ async def test_reads_the_events(client: Callable[..., AgentClient], way: str, wi
     run, text, end = await collected(client(wire), way)
     assert isinstance(run, RunEvent)
     assert text == TokenEvent(content="Hello")
-    assert end == EndEvent(status="completed")
+    assert isinstance(end, EndEvent)
+    assert end.status == "completed"
 
 
 @both_ways

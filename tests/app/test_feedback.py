@@ -184,11 +184,14 @@ def own_process(env: dict[str, str]) -> Iterator[tuple[str, Process]]:
 
 
 def test_feedback_brings_a_dropped_turn_back(server: Langfuse, tmp_path: Path) -> None:
-    """An ordinary turn that was not kept is brought back by feedback within the hold time, whole and scored."""
+    """An ordinary turn that was not kept is brought back by feedback within the hold time, whole, scored, linked."""
     env = {**server.env, "DATA_DIR": str(tmp_path), "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
     with own_process({**env, "TELEMETRY_KEEP_RATE": "0"}) as (url, _):
-        said, other = (AgentClient(url, timeout=60).invoke("Hello") for _ in range(2))
+        client = AgentClient(url, timeout=60)
+        said, other = (client.invoke("Hello", thread_id="t-1") for _ in range(2))
+        until(lambda: client.get_history("t-1").trace_urls == {}, 60)
         answer = judge(url, said.run_id, 1).json()
+        assert set(client.get_history("t-1").trace_urls) == {said.trace_id}
         until(lambda: {"turn", "DemoModel"} <= observations(server, said.trace_id))
 
         assert answer["places"] == {"langfuse": "sent"}
