@@ -4,14 +4,16 @@ import atexit
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import BinaryIO
 
 import streamlit as st
 from opentelemetry.trace import Span
 
 import telemetry
-from app.client import AgentClient, AgentError, Failed
-from app.schema import RunEvent, StreamEvent
+from app.client import AgentClient, AgentError, Failed, Refused
+from app.schema import FileInfo, RunEvent, StreamEvent
 from telemetry import keep
 from ui.exchange import Exchange, from_events
 from ui.tracing import chat_turn
@@ -25,9 +27,18 @@ KEEP_TRIES_S = (1, 2, 4, 8, 16, 0)
 
 
 class Turn:
-    """One user message on its way through the service, whoever watches."""
+    """One user message, and the files that come with it, on the way through the service, whoever watches."""
 
-    def __init__(self, client: AgentClient, thread_id: str, message: str, model: str | None = None) -> None:
+    in_background = False
+
+    def __init__(
+        self,
+        client: AgentClient,
+        thread_id: str,
+        message: str,
+        model: str | None = None,
+        files: Sequence[BinaryIO] = (),
+    ) -> None:
         self.thread_id = thread_id
         self.user_id = client.user_id
         self.message = message
@@ -35,6 +46,9 @@ class Turn:
         self.stopping = False
         self._client = client
         self._model = model
+        self._files = files
+        self._given: list[FileInfo] = []
+        self._refused = False
         self._cancel = client.cancel
         self._events: list[StreamEvent] = []
         self._error: AgentError | None = None
@@ -58,8 +72,10 @@ class Turn:
     def exchange(self) -> Exchange:
         """Return what there is to see so far."""
         seen, own = from_events(self.message, self._events), self._trace
+        seen.given = list(self._given)
         if self._error:
             seen.error = str(self._error)
+            seen.refused = self._refused
         if own:
             seen.trace_id = seen.trace_id or own.trace_id
         if own and seen.kept and seen.trace_id == own.trace_id:
@@ -68,13 +84,7 @@ class Turn:
 
     def _run(self) -> None:
         try:
-            with self._span() as span:
-                self._trace = telemetry.current_trace()
-                self._cancel = telemetry.carry(self._client.cancel)
-                try:
-                    self._follow()
-                finally:
-                    span.set_attribute("output.value", self.exchange().answer)
+            self._work()
         except AgentError as error:
             self._error = error
         except Exception:
@@ -84,10 +94,34 @@ class Turn:
             self.done = True
             self._follow_verdict()
 
+    def _work(self) -> None:
+        with self._span() as span:
+            self._trace = telemetry.current_trace()
+            self._cancel = telemetry.carry(self._client.cancel)
+            try:
+                self._upload()
+                if self.message:
+                    self._ask()
+            finally:
+                span.set_attribute("output.value", self.exchange().answer)
+
+    def _upload(self) -> None:
+        """Send the files; a message whose file is refused is not sent."""
+        refused: list[Refused] = []
+        for file in self._files:
+            try:
+                self._given.append(self._client.upload(self.thread_id, file))
+            except Refused as error:
+                refused.append(Refused(f"{file.name}: {error}", error.status, error.trace_id))
+        self._files = ()
+        if refused:
+            self._refused = True
+            raise Refused("\n\n".join(map(str, refused)), refused[0].status, refused[0].trace_id)
+
     def _span(self) -> AbstractContextManager[Span]:
         return chat_turn(self.message, thread_id=self.thread_id, user_id=self.user_id, agent=self._client.agent)
 
-    def _follow(self) -> None:
+    def _ask(self) -> None:
         for event in self._client.stream(self.message, thread_id=self.thread_id, model=self._model):
             self._events.append(event)
             if isinstance(event, RunEvent) and self.stopping:
@@ -146,12 +180,17 @@ class Turns:
         return True
 
     def stop(self) -> None:
-        """Ask every turn to stop, and give it a moment to end its span."""
-        running = [turn for turn in self._latest.values() if not turn.done]
+        """Ask every turn to stop that nobody would read on, and give it a moment to end its span."""
+        running = [turn for turn in self._latest.values() if not turn.done and not turn.in_background]
         for turn in running:
             turn.stop()
         for turn in running:
             turn.wait(FAREWELL_SECONDS)
+
+    def forget(self, user_id: str | None, thread_id: str) -> None:
+        """Forget the turn of a thread that is no longer there."""
+        with self._lock:
+            self._latest.pop((user_id, thread_id), None)
 
     def _forget(self) -> None:
         over = [key for key, turn in self._latest.items() if turn.done]

@@ -65,7 +65,12 @@ def test_how_a_turn_ended_is_kept() -> None:
         EndEvent(status="failed", trace_url="http://traces/kept"),
     ]
     end = from_events("?", events)
-    assert (end.asked, end.error, end.status, end.trace_url) == ("Shall I?", "No luck", "failed", "http://traces/kept")
+    assert (end.asked, end.error, end.status, end.trace_url) == (
+        ["Shall I?"],
+        "No luck",
+        "failed",
+        "http://traces/kept",
+    )
 
 
 def test_a_trace_that_was_not_kept_has_no_link() -> None:

@@ -1,0 +1,77 @@
+"""What a page is open on, and what can be done there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+from uuid import uuid4
+
+import streamlit as st
+
+from app.client import AgentClient
+from app.schema import RunInfo
+from ui.actions import actions
+from ui.background import BackgroundRun
+from ui.turns import Turn, turns
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A thread, who answers there, and how: at once or in the background."""
+
+    client: AgentClient
+    thread_id: str
+    model: str
+    backend: str | None = None
+    in_background: bool = False
+
+    @property
+    def link(self) -> str:
+        """What a link to a trace is called."""
+        return f"View in {self.backend}" if self.backend else "View trace"
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that the thread had last in this process."""
+        return turns().latest(self.client.user_id, self.thread_id)
+
+    def send(self, message: str, files: Sequence[BinaryIO] = ()) -> None:
+        """Begin a turn, unless one is under way."""
+        kind = BackgroundRun if self.in_background else Turn
+        if not turns().begin(kind(self.client, self.thread_id, message, self.model, files)):
+            st.toast("This chat is still being answered elsewhere: wait for it, or stop it.")
+        elif files:
+            self.tell("file_upload", files=len(files))
+
+    def stop(self, turn: Turn) -> None:
+        """Ask the turn to stop."""
+        turn.stop()
+        self.tell("stop", run=turn.exchange().run_id or "")
+
+    def attach(self, run: RunInfo) -> Turn | None:
+        """Return the turn that follows a run which is under way, also one that another process began."""
+        known = self.turn
+        if known is None or known.done:
+            turns().begin(BackgroundRun(self.client, self.thread_id, run.message, run=run))
+        return self.turn
+
+    def tell(self, name: str, **about: bool | float | str) -> None:
+        """Have an action recorded."""
+        actions().tell(self.client, name, self.thread_id, **about)
+
+
+def open_thread() -> str:
+    """Return the thread of this page; it stands in the address, so that a reload finds it again."""
+    state, asked = st.session_state, st.query_params.get("thread_id")
+    # Somebody who went back and forth in the browser's history has changed it.
+    if asked and asked != state.get("address"):
+        state.thread_id = asked
+    thread_id = state.setdefault("thread_id", str(uuid4()))
+    state.address = st.query_params["thread_id"] = thread_id
+    return thread_id
+
+
+def go_to(thread_id: str | None = None, agent: str | None = None) -> None:
+    """Make the page open this thread next, or one of its own."""
+    st.session_state.thread_id = thread_id or str(uuid4())
+    if agent:
+        st.session_state.agent = agent

@@ -1,0 +1,150 @@
+"""The sidebar: who answers, the conversations, the background runs, the files, and who is there."""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+import telemetry
+from app.client import AgentClient, AgentError
+from app.schema import AgentInfo, FileInfo, RunInfo, ServiceInfo, ThreadInfo
+from ui.chat import go_to
+from ui.files import draw_download
+from ui.identity import Visitor
+from ui.turns import turns
+
+# Threads that are listed, and how many more are at a click.
+LISTED = 20
+MOST_LISTED = 200
+RUNS = 5
+LOOK_EVERY_S = 2
+ICONS = {
+    "queued": ":material/schedule:",
+    "running": ":material/progress_activity:",
+    "lost": ":material/progress_activity:",
+    "waiting": ":material/help:",
+    "completed": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+GOING = ("queued", "running", "lost")
+# Titles of a list begin at its edge.
+STYLE = """
+<style>
+.st-key-chats button > div, .st-key-runs button > div { justify-content: flex-start; }
+</style>
+"""
+
+
+def choose(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
+    """Draw the choice of the agent, of the model, and of whether anybody waits."""
+    agents = {agent.key: agent for agent in info.agents}
+    st.html(STYLE)
+    st.title("Agent chat", anchor=False)
+    st.button("New chat", icon=":material/edit_square:", on_click=go_to, width="stretch")
+    key = st.selectbox("Agent", agents, list(agents).index(info.default_agent), key="agent", bind="query-params")
+    if agents[key].error:
+        st.warning(f"This agent could not be loaded: {agents[key].error}")
+    at = info.models.index(info.default_model)
+    model = st.selectbox("Model", info.models, at, key="model", bind="query-params")
+    in_background = st.toggle(
+        "Answer in the background", key="background", help="The answer goes on without this page."
+    )
+    return agents[key], model, in_background
+
+
+def draw_threads(client: AgentClient, open_thread: str) -> None:
+    """Draw the visitor's conversations, the latest first; a click opens one, another one deletes it."""
+    listed = st.session_state.setdefault("listed", LISTED)
+    with telemetry.untraced():
+        threads = client.get_threads(limit=listed).threads
+    if not threads:
+        return
+    st.subheader("Chats", anchor=False)
+    with st.container(gap=None, key="chats"):
+        for thread in threads:
+            draw_thread(client, thread, is_open=thread.thread_id == open_thread)
+    if len(threads) == listed < MOST_LISTED:
+        st.button("Older ones", icon=":material/expand_more:", type="tertiary", on_click=list_more)
+
+
+def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
+    """Draw one conversation of the list."""
+    with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
+        st.button(
+            thread.title,
+            key=f"open-{thread.thread_id}",
+            help=thread.title,
+            type="secondary" if is_open else "tertiary",
+            width="stretch",
+            wrap=False,
+            on_click=go_to,
+            args=(thread.thread_id, thread.agent),
+        )
+        if st.button("", key=f"delete-{thread.thread_id}", help="Delete", icon=":material/delete:", type="tertiary"):
+            confirm(client, thread, is_open=is_open)
+
+
+def list_more() -> None:
+    """List older conversations, too."""
+    st.session_state.listed = min(MOST_LISTED, st.session_state.listed + LISTED)
+
+
+@st.dialog("Delete this chat?", icon=":material/delete:")
+def confirm(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
+    """Ask, and delete: nothing is left of the conversation then."""
+    st.write(f"**{thread.title}**")
+    st.caption("Its messages and files go; traces and scores stay where they are.")
+    if not st.button("Delete", type="primary", icon=":material/delete:"):
+        return
+    try:
+        client.delete_thread(thread.thread_id)
+    except AgentError as error:
+        st.error(str(error), icon=":material/error:")
+        return
+    turns().forget(client.user_id, thread.thread_id)
+    if is_open:
+        go_to()
+    st.rerun()
+
+
+def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
+    """Draw the latest background runs; while one is going they are looked at again and again."""
+    if runs:
+        st.subheader("Background runs", anchor=False)
+        every = LOOK_EVERY_S if any(run.status in GOING for run in runs[:RUNS]) else None
+        with st.container(gap=None, key="runs"):
+            st.fragment(_list_runs, run_every=every)(client, list(runs[:RUNS]))
+
+
+def _list_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
+    if any(run.status in GOING for run in runs):
+        with telemetry.untraced():
+            runs = client.get_runs(RUNS).runs
+    for run in runs:
+        st.button(
+            run.message or run.run_id,
+            key=f"run-{run.run_id}",
+            help=run.status,
+            icon=ICONS[run.status],
+            type="tertiary",
+            width="stretch",
+            wrap=False,
+            on_click=go_to,
+            args=(run.thread_id, run.agent),
+        )
+
+
+def draw_list_of(client: AgentClient, files: Sequence[FileInfo]) -> None:
+    """Draw the thread's files, to be downloaded."""
+    if files:
+        st.subheader("Files", anchor=False)
+        for file in files:
+            draw_download(client, file, "list")
+
+
+def draw_visitor(visitor: Visitor) -> None:
+    """Draw who is there, where somebody has said so."""
+    if visitor.name:
+        st.caption(f":material/account_circle: {visitor.name}")
+    if visitor.may_log_out:
+        st.button("Log out", icon=":material/logout:", type="tertiary", on_click=st.logout)
