@@ -19,8 +19,8 @@ setup: .venv/.locked ## make .venv from the lock (the other targets do so by the
 demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: then stop; COLLECTOR=1: through it)
 	@$(BIN)/python -m app.demo
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest
+test: setup ## run the tests, as many at once as there are cores
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos

@@ -7,7 +7,7 @@ import pytest
 from tests.chaos.fleet import Backend, Fleet, fleet
 
 Figures = dict[str, Any]
-_table: list[tuple[str, Figures]] = []
+_MEASURED = "figures"
 
 
 @pytest.fixture
@@ -20,11 +20,14 @@ def running(tmp_path: Path) -> Iterator[tuple[Fleet, Backend]]:
 def figures(request: pytest.FixtureRequest) -> Figures:
     """What a test measures; printed at the end of the session."""
     row: Figures = {}
-    _table.append((request.node.name, row))
+    request.node.user_properties.append((_MEASURED, row))
     return row
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for name, row in _table:
+    ended = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    for report in ended:
+        row = dict(report.user_properties).get(_MEASURED) if report.when == "call" else None
         if row:
-            terminalreporter.write_line(f"{name}: " + ", ".join(f"{what} {value}" for what, value in row.items()))
+            told = ", ".join(f"{what} {value}" for what, value in row.items())
+            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {told}")
