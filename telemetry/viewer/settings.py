@@ -15,12 +15,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIEWER_", env_ignore_empty=True, extra="ignore")
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=3000, ge=0, le=65535)
-    db: Path = Path(".data/viewer.db")
-    public_key: str = "pk-lf-local"
-    secret_key: SecretStr = SecretStr("sk-lf-local")
-    max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024 * 1024)
+    host: str = Field(default="127.0.0.1", description="address to listen on; another machine's needs own keys")
+    port: int = Field(default=3000, ge=0, le=65535, description="port to listen on")
+    db: Path = Field(default=Path(".data/viewer.db"), description="file that traces and scores are kept in")
+    public_key: str = Field(default="pk-lf-local", description="name that senders log in with")
+    secret_key: SecretStr = Field(default=SecretStr("sk-lf-local"), description="their password")
+    max_bytes: int = Field(
+        default=512 * 1024 * 1024, ge=1024 * 1024, description="size of the file beyond which the oldest traces go"
+    )
 
     @property
     def loopback(self) -> bool:

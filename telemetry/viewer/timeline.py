@@ -29,14 +29,15 @@ class Row:
 
 def rows(trace: Trace) -> list[Row]:
     """Return every observation and every awaited one once, parents before children, siblings by start."""
-    return [_row(trace, each, depth) for each, depth in _walk(trace.observations)]
+    start, end = trace.start, trace.end
+    return [_row(each, depth, start, end) for each, depth in _walk(trace.observations)]
 
 
-def _row(trace: Trace, each: Observation | Awaited, depth: int) -> Row:
-    scale = WIDTH / max(trace.end - trace.start, 1)
+def _row(each: Observation | Awaited, depth: int, start: int, end: int) -> Row:
+    scale = WIDTH / max(end - start, 1)
     seen = each if isinstance(each, Observation) else None
-    end = seen.span.end if seen else trace.end
-    return Row(seen, depth, (_start(each) - trace.start) * scale, max(end - _start(each), 0) * scale)
+    until = seen.span.end if seen else end
+    return Row(seen, depth, (_start(each) - start) * scale, max(until - _start(each), 0) * scale)
 
 
 def _start(each: Observation | Awaited) -> int:

@@ -89,5 +89,6 @@ watch();
 if (sessionStorage.getItem("keys")) document.querySelector('[data-row][aria-current="true"]')?.focus({ preventScroll: true });
 sessionStorage.removeItem("keys");
 if (new URLSearchParams(location.search).has("observation") && matchMedia("(max-width: 900px)").matches) {
-  document.getElementById("detail")?.scrollIntoView();
+  // Behind the browser's own going to the row that the address names.
+  addEventListener("load", () => setTimeout(() => document.getElementById("detail")?.scrollIntoView()));
 }

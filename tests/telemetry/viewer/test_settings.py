@@ -48,7 +48,8 @@ def test_pages_ask_strangers_for_the_keys(tmp_path: Path) -> None:
         host="0.0.0.0", public_key="pk-lf-mine", secret_key=SecretStr("sk-lf-mine"), db=tmp_path / "v.db"
     )
     with running(settings) as viewer:
-        for path in ("/", "/project/local/traces", "/project/local/traces/x", "/project/local/traces/x.txt"):
+        pages = ("traces", "traces/x", "traces/x.txt", "session?id=x", "sessions/x")
+        for path in ("/", *(f"/project/local/{page}" for page in pages)):
             assert httpx.get(viewer.url + path, trust_env=False).status_code == 401
         assert viewer.client.get("/project/local/traces").status_code == 200
 
