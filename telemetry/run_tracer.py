@@ -19,7 +19,8 @@ from opentelemetry.trace import Span, get_current_span
 from telemetry import graph_turn
 from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
-from telemetry.recorder.content import Content, messages_of
+from telemetry.json_text import written
+from telemetry.recorder.content import Content, Known, known_in
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
 from telemetry.shorten import SHORTENED
@@ -72,7 +73,9 @@ class RunTracer(OpenInferenceTracer):
         )
         self._start_trace(run)
         if (span := self.get_span(run_id)) and span.is_recording():
-            said, left_out = self.content.conversation(messages[0] if messages else [])
+            tools = (kwargs.get("invocation_params") or {}).get("tools")
+            beside = len(written(tools)) if tools else 0
+            said, left_out = self.content.conversation(messages[0] if messages else [], beside)
             run.inputs = {"input": said}
             if left_out:
                 span.set_attribute(SHORTENED, left_out)
@@ -149,9 +152,9 @@ class RunTracer(OpenInferenceTracer):
 
     def _take(self, run: Run, span: Span) -> None:
         """Have the run's input as text: it may be edited in place before the run ends."""
-        if messages := messages_of(run.inputs):
-            span.set_attribute(COUNT, len(messages))
-        run.extra["known"] = frozenset(message.id for message in messages)
+        known = run.extra["known"] = known_in(run.inputs)
+        if known.number:
+            span.set_attribute(COUNT, known.number)
         run.inputs = _alone("input", self.content.given(run.inputs))
 
     def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
@@ -177,7 +180,7 @@ class RunTracer(OpenInferenceTracer):
     def _give(self, run: Run, span: Span) -> None:
         if not isinstance(run.inputs.get("input"), str):  # a stream tells its input when it ends
             self._take(run, span)
-        known = run.extra.pop("known", frozenset())
+        known = run.extra.pop("known", Known())
         run.outputs = _alone("output", self.content.came(run.outputs, known)) if run.outputs else None
 
     def _tell(self, error: BaseException, run_id: UUID) -> bool:

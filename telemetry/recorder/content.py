@@ -1,5 +1,6 @@
 """What went in and what came out as JSON: each message serialised once, and of a history what is new."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from telemetry.shape.messages import message as in_openai_shape
 # Longer text than this is cut; what is shorter is cut behind the fence, where no secret can be cut in two.
 LONGEST = 1_000_000
 # Deeper than this nobody looks for conversations.
-_DEEPEST = 3
+_DEEPEST = 6
 # Messages of threads that are active, in bytes.
 _REMEMBERED = 32 * 1024 * 1024
 _FIELDS = ("content", "tool_calls", "invalid_tool_calls", "name", "tool_call_id")
@@ -29,6 +30,22 @@ class Shown(NamedTuple):
     of: tuple[Any, ...]
     text: str
     size: int
+
+
+class Known(NamedTuple):
+    """The messages that a run began with: their ids, and how many there were."""
+
+    ids: frozenset[str | None] = frozenset()
+    number: int = 0
+
+    def new_in(self, messages: Sequence[BaseMessage]) -> Sequence[BaseMessage]:
+        """Return what follows the last one that was there before or that a person said; the last where that is all."""
+        # Those without an id get theirs in place, later; a state holds them first.
+        first = self.number if None in self.ids and len(messages) > self.number else 0
+        for at in range(len(messages) - 1, first - 1, -1):
+            if messages[at].type == "human" or messages[at].id in self.ids:
+                return messages[at + 1 :] or messages[-1:]
+        return messages[first:]
 
 
 class Content:
@@ -75,11 +92,11 @@ class Content:
         """Return what went into a run: of each conversation in it the last message."""
         return self._text(value, new=None)
 
-    def came(self, value: Any, known: "frozenset[str | None]") -> str | None:
+    def came(self, value: Any, known: Known) -> str | None:
         """Return what came out of a run: of its messages those that are new."""
         return self._text(value, new=known)
 
-    def _text(self, value: Any, new: "frozenset[str | None] | None") -> str | None:
+    def _text(self, value: Any, new: Known | None) -> str | None:
         value = _unwrapped(value)
         if isinstance(value, str):
             return bounded(value)
@@ -93,8 +110,8 @@ class Content:
         told = {"messages": self._new(messages, new)} if messages else {}
         return "".join(self._fields(value, 0, told) if messages else self._parts(value, 0))
 
-    def _new(self, messages: Sequence[BaseMessage], known: "frozenset[str | None] | None") -> list[str]:
-        chosen = messages[-1:] if known is None else _new(messages, known)
+    def _new(self, messages: Sequence[BaseMessage], known: Known | None) -> list[str]:
+        chosen = messages[-1:] if known is None else known.new_in(messages)
         return _listed([self.message(each) for each in chosen])
 
     def _parts(self, value: Any, depth: int) -> Iterator[str]:
@@ -153,6 +170,12 @@ def messages_of(value: Any) -> Sequence[BaseMessage]:
     return found if is_list and isinstance(found[-1], BaseMessage) else ()  # pyright: ignore[reportOptionalSubscript, reportReturnType] - it is a list of them
 
 
+def known_in(value: Any) -> Known:
+    """Return what is known of the messages of a state."""
+    messages = messages_of(value)
+    return Known(frozenset([message.id for message in messages]), len(messages))
+
+
 def bounded(text: str) -> str:
     """Return text, or the first lines of a very long one; a cut at the end of a line cuts no secret in two."""
     if len(text) <= LONGEST:
@@ -160,13 +183,6 @@ def bounded(text: str) -> str:
     head = text[: LONGEST // 8]
     head = head[: head.rfind("\n") + 1]
     return f"{head}[… {len(text) - len(head)} characters left out …]"
-
-
-def _new(messages: Sequence[BaseMessage], known: "frozenset[str | None]") -> Sequence[BaseMessage]:
-    for at in range(len(messages) - 1, -1, -1):
-        if messages[at].type == "human" or messages[at].id in known:
-            return messages[at + 1 :] or messages[-1:]
-    return messages
 
 
 def _unwrapped(value: Any) -> Any:
@@ -204,4 +220,11 @@ def _bytes(value: Any) -> bytes:
     try:
         return written(value)
     except Exception:  # noqa: BLE001 - half of a surrogate pair, a circle, or what a value's own serialiser raises
-        return written(str(value).encode("utf-8", "replace").decode())
+        return _odd(value)
+
+
+def _odd(value: Any) -> bytes:
+    try:
+        return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
+    except Exception:  # noqa: BLE001 - see above
+        return written(f"[a {type(value).__name__} that is no JSON]")

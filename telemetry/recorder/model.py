@@ -22,7 +22,10 @@ def asked(extra: Mapping[str, Any]) -> Attributes:
     about: Attributes = {f"llm.tools.{at}.tool.json_schema": _json(tool) for at, tool in enumerate(tools)}
     if parameters:
         about["llm.invocation_parameters"] = _json(plain)
-    return {**about, **dict(conventions._llm_provider(extra)), **dict(conventions._llm_system(extra))}  # noqa: SLF001 - its words for providers, which we would only repeat
+    about.update(conventions._llm_provider(extra))  # noqa: SLF001 - its words for providers, which we would only repeat
+    about.update(conventions._llm_system(extra))  # noqa: SLF001 - see above
+    about.update(conventions._model_name(None, extra))  # noqa: SLF001 - see above
+    return about
 
 
 def answered(response: LLMResult, extra: Mapping[str, Any]) -> Attributes:

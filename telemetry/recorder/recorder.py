@@ -22,7 +22,7 @@ from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.json_text import dump
 from telemetry.recorder import model
-from telemetry.recorder.content import Content, messages_of
+from telemetry.recorder.content import Content, Known, known_in
 from telemetry.said import Said
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
@@ -46,7 +46,7 @@ class Run:
     is_model: bool = False
     failed: bool = False
     thread: int = field(default_factory=get_ident)
-    known: frozenset[str | None] = frozenset()
+    known: Known = field(default_factory=Known)
     said: list[Any] = field(default_factory=list)
 
 
@@ -233,9 +233,9 @@ class Recorder(BaseCallbackHandler):
 
     def _take(self, run: Run, inputs: Any) -> None:
         inputs = inputs if isinstance(inputs, dict) else {"input": inputs}
-        if messages := messages_of(inputs):
-            run.known = frozenset([message.id for message in messages])
-            run.attributes[COUNT] = len(messages)
+        run.known = known_in(inputs)
+        if run.known.number:
+            run.attributes[COUNT] = run.known.number
         _put(run, "input", self._content.given(inputs))
 
     def _tell(self, run: Run, text: str | None) -> None:

@@ -1,0 +1,205 @@
+"""The recorder takes what goes in when it goes in, each message once, and nothing of what is not sampled."""
+
+import json
+import threading
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolCall
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langgraph.graph import START, MessagesState, StateGraph
+from opentelemetry.trace import get_current_span
+
+import telemetry
+from telemetry import json_text, langgraph, shape
+from telemetry.otlp import from_sdk
+from telemetry.recorder import content as module
+from telemetry.recorder.content import Content
+from telemetry.said import Said
+from telemetry.settings import Settings
+from telemetry.shorten import SHORTENED
+from telemetry.testing import Recorded, recording
+
+pytestmark = pytest.mark.usefixtures("langchain")
+
+
+def model(*said: str) -> GenericFakeChatModel:
+    return GenericFakeChatModel(messages=iter(AIMessage(each) for each in said))
+
+
+def given(spans: Recorded, name: str) -> list[str]:
+    ordered = sorted((span for span in spans.settled() if span.name == name), key=lambda span: span.start_time or 0)
+    return [str((span.attributes or {}).get("input.value")) for span in ordered]
+
+
+class Keeping(BaseCallbackHandler):
+    """Keeps a reference to what a model is given, and looks at it later."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.kept: list[BaseMessage] = []
+
+    def on_chat_model_start(self, serialized: Any, messages: list[list[BaseMessage]], **_: Any) -> None:  # noqa: ARG002 - the base's signature
+        self.kept.extend(messages[0])
+
+
+async def test_references_kept_for_later_lie(spans: Recorded) -> None:
+    """A node edits a message in place after the model has seen it: the span says what the model was given."""
+    keeping = Keeping()
+
+    async def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        message = state["messages"][-1]
+        await model("first").ainvoke([message], config)
+        message.content = "edited"
+        await model("second").ainvoke([message], config)
+        return {"messages": []}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    await graph.compile(name="graph").ainvoke({"messages": [HumanMessage("as it was")]}, {"callbacks": [keeping]})
+
+    assert [message.content for message in keeping.kept] == ["edited", "edited"]
+    assert [json.loads(each)[0]["content"] for each in given(spans, "GenericFakeChatModel")] == ["as it was", "edited"]
+    assert "as it was" in given(spans, "node")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("content", "other"),
+        ("content", [{"type": "text", "text": "other"}]),
+        ("tool_calls", [ToolCall(name="other", args={}, id="c", type="tool_call")]),
+        ("name", "other"),
+    ],
+)
+def test_what_was_bound_anew_is_serialised_anew(name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same message costs nothing the second time, and is serialised again once a field was bound anew."""
+    written: list[Any] = []
+    monkeypatch.setattr(module, "written", lambda each: written.append(each) or json_text.written(each))
+    content, message = Content(), AIMessage("same", id="m-1")
+
+    first = content.message(message)
+    again = content.message(AIMessage("same", id="m-1"))
+    assert (first is again, len(written)) == (True, 1)
+
+    setattr(message, name, value)
+    assert "other" in content.message(message).text
+    assert len(written) == 2
+
+
+def test_a_part_put_into_a_list_is_seen() -> None:
+    """Content that is a list of parts may grow in place."""
+    content, message = Content(), HumanMessage(["one"], id="m-1")
+    assert "two" not in content.message(message).text
+    message.content.append("two")  # pyright: ignore[reportAttributeAccessIssue] - a list
+    assert "two" in content.message(message).text
+
+
+async def test_a_conversation_above_the_budget(langchain: str) -> None:
+    """The first message and the last ones stay whole, and how many are between them is said."""
+    history = [SystemMessage("Be brief."), *(HumanMessage(f"{at}: {'x' * 200}", id=str(at)) for at in range(100))]
+    settings = Settings.model_construct(langchain=langchain, max_value_bytes=5_000)
+    with recording(settings) as spans:
+        await model("fine").ainvoke(history)
+    (span,) = spans.settled()
+    said = json.loads(str((span.attributes or {})["input.value"]))
+
+    assert len(str((span.attributes or {})["input.value"])) <= 5_000
+    assert (said[0]["content"], said[-1]["content"][:3]) == ("Be brief.", "99:")
+    kept = [each for each in said if "left out" not in each["content"]]
+    assert said[1]["content"] == f"[… {101 - len(kept)} messages left out …]"
+    assert (span.attributes or {})[SHORTENED] > 15_000  # pyright: ignore[reportOperatorIssue] - a number
+
+
+async def test_levels_above_carry_what_is_new(spans: Recorded) -> None:
+    """However long the history, a graph's and a node's span hold its last message and how many there are."""
+
+    async def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        return {"messages": [await model("fine").ainvoke(state["messages"], config)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    history: list[Any] = [HumanMessage(f"number {at}") for at in range(50)]
+    await graph.compile(name="graph").ainvoke({"messages": history})
+
+    for span in (span for span in spans.settled() if span.name in ("graph", "node")):
+        shown = shape.langfuse(from_sdk(span)).attributes
+        assert json.loads(shown["langfuse.observation.input"]) == [{"role": "user", "content": "number 49"}]
+        assert json.loads(shown["langfuse.observation.output"]) == [{"role": "assistant", "content": "fine"}]
+        assert shown["langfuse.observation.metadata.messages"] == 50
+
+
+async def test_text_is_text_to_every_exporter(spans: Recorded) -> None:
+    """What a model was given is complete in the in-memory exporter, as one JSON string."""
+    await model("fine").ainvoke([HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Straße")])
+    (span,) = spans.settled()
+    text = (span.attributes or {})["input.value"]
+
+    assert isinstance(text, Said)
+    assert [each["content"] for each in json.loads(text)] == ["Hi", "Hello", "Straße"]
+    assert "".join(text.parts) == text
+
+
+@pytest.mark.parametrize("langchain", ["openinference", "recorder"])
+async def test_nothing_is_done_for_what_is_not_sampled(langchain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampled out, no handler is attached anywhere in the turn, nothing is serialised and no thread starts."""
+
+    def refuse(*_: Any) -> bytes:
+        raise AssertionError("something was serialised")
+
+    handlers: list[Any] = []
+
+    async def node(state: MessagesState, config: RunnableConfig) -> dict[str, Any]:
+        manager = config.get("callbacks")
+        handlers.extend(manager.handlers if isinstance(manager, CallbackManager) else getattr(manager, "handlers", []))
+        assert get_current_span().get_span_context().is_valid
+        return {"messages": [await model("fine").ainvoke(state["messages"], config)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("node", node)
+    graph.add_edge(START, "node")
+    compiled = graph.compile(name="graph")
+    settings = Settings.model_construct(langchain=langchain, sampling_rate=0.0)
+    with recording(settings) as spans:
+        monkeypatch.setattr(module, "written", refuse)
+        monkeypatch.setattr(json_text, "to_json", refuse)
+        with telemetry.span("turn"):
+            await compiled.ainvoke({"messages": [HumanMessage("Hi")]})
+        assert not [each.name for each in threading.enumerate() if each.name.startswith("telemetry")]
+    assert (handlers, list(spans.get_finished_spans())) == ([], [])
+
+
+async def test_nothing_is_attached_with_tracing_off() -> None:
+    """Without a pipeline LangChain finds nobody to tell, even after there was one."""
+    with recording():
+        pass
+    managers: list[Any] = []
+
+    def node(_: Any, config: RunnableConfig) -> None:
+        managers.append(config.get("callbacks"))
+
+    await RunnableLambda(node).ainvoke(1)
+    assert [each.handlers for each in managers] == [[]]
+    assert langgraph._attached.get() is None
+
+
+async def test_what_is_late_is_ignored(spans: Recorded) -> None:
+    """The end of a run that is over, told by a thread that nobody could stop, changes nothing."""
+    handler: Any = None
+
+    def node(_: Any, config: RunnableConfig) -> None:
+        nonlocal handler
+        manager: Any = config["callbacks"]  # pyright: ignore[reportTypedDictNotRequiredAccess] - there is one
+        handler, run_id = manager.handlers[0], manager.parent_run_id
+        handler.end_runs([run_id], cancelled=True, abandoned=True)
+        handler.on_chain_end({"late": 1}, run_id=run_id)
+        handler.on_chain_error(ValueError("late"), run_id=run_id)
+
+    await RunnableLambda(node, name="node").ainvoke(1)
+    assert spans.tree(["cancelled", "abandoned", "output.value"]) == "node cancelled=True abandoned=True"
+    assert not spans.ended_twice
