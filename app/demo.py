@@ -45,16 +45,16 @@ class Settings(BaseSettings):
     )
 
     port: Port = 8080
-    ui_port: Port = 8501
+    ui_port: Port = Field(default=8501, description="port of the chat")
     viewer_port: Port = 3000
     viewer_public_key: str = "pk-lf-local"
     viewer_secret_key: SecretStr = SecretStr("sk-lf-local")
     data_dir: Path = Path(".data")
     auth_secret: SecretStr | None = None
-    demo_once: bool = False
-    collector: bool = False
-    collector_port: Port = 4318
-    collector_health_port: Port = 13133
+    demo_once: bool = Field(default=False, description="true ends the demo after one turn")
+    collector: bool = Field(default=False, description="true sends spans through the collector")
+    collector_port: Port = Field(default=4318, description="port of the collector")
+    collector_health_port: Port = Field(default=13133, description="port of the collector's health check")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
 
 Budget = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Shape = Literal["langfuse", "openinference"]
 Sampler = Literal[
     "always_on",
     "always_off",
@@ -215,10 +216,11 @@ class Settings(BaseSettings):
         alias="TELEMETRY_LANGCHAIN",
         description="who records LangChain's runs: openinference, or recorder, which costs a fraction of it",
     )
-    shape: Literal["langfuse", "openinference"] = Field(
-        default="langfuse",
+    shape: Shape | None = Field(
+        default=None,
         alias="TELEMETRY_SHAPE",
-        description="langfuse makes spans that Langfuse shows well; openinference keeps the instrumentors' own keys",
+        description="langfuse makes spans that Langfuse shows well; openinference keeps the instrumentors' own keys; "
+        "without it langfuse, unless spans go to an address that is not Langfuse's and no LANGFUSE_* key is set",
     )
     content: Literal["full", "metadata-only"] = Field(
         default="full",
@@ -327,6 +329,12 @@ class Settings(BaseSettings):
     def active(self) -> bool:
         """Whether spans are made: tracing is on and they have somewhere to go."""
         return self.enabled and (self.exporter == "console" or bool(self.exporter == "otlp" and self.endpoint))
+
+    @property
+    def leaves_as(self) -> Shape:
+        """The shape that spans leave in: the one asked for, else what their backend reads."""
+        elsewhere = self.endpoint and not self.public_key and urlsplit(self.endpoint).path != LANGFUSE_TRACES
+        return self.shape or ("openinference" if elsewhere else "langfuse")
 
     @cached_property
     def endpoint(self) -> str | None:

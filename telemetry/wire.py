@@ -25,7 +25,7 @@ STUB = "telemetry.withheld"
 def stages(settings: Settings) -> tuple[Stage, ...]:
     """Return what each span goes through, in this order."""
     return (
-        shape.langfuse if settings.shape == "langfuse" else shape.openinference,
+        shape.langfuse if settings.leaves_as == "langfuse" else shape.openinference,
         redact(settings),
         previewed,
         shorten(settings.max_value_bytes, settings.max_span_bytes),

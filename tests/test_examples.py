@@ -41,7 +41,9 @@ def example(name: str, folder: Path, model: OpenAIServer, receiver: Receiver) ->
         "PYTHONPATH": str(folder),
         "OPENAI_BASE_URL": model.url,
         "OPENAI_API_KEY": model.key,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
+        "LANGFUSE_HOST": receiver.endpoint,
+        "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
+        "LANGFUSE_SECRET_KEY": "sk-lf-1",
         "TELEMETRY_SPOOL_DIR": str(folder / "spool"),
     }
     with start([sys.executable, "-P", *run], env, f"{url}/openapi.json"):
