@@ -9,7 +9,7 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --genera
 	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup demo test chaos bench bench-short profile check fmt lock collector containers
+.PHONY: help python setup demo test chaos bench bench-short profile check docs fmt lock collector containers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,9 @@ bench-short: setup | $(UV) ## the same of a few cells, beside OpenInference only
 
 profile: setup ## where a turn's time goes (VARIANT=default CELL="mode=stream history=40")
 	@$(BIN)/python -m bench.profile $(or $(VARIANT),recorder) $(or $(CELL),mode=stream history=40 seconds=2)
+
+docs: setup ## write the pages that are made from the source
+	@PYTHONPATH=. $(BIN)/python docs/settings.py
 
 check: setup ## format, lint, types, dependencies, spelling
 	$(BIN)/ruff format --check .
