@@ -20,8 +20,6 @@ from telemetry.viewer.timeline import rows
 
 PAGE = 50
 TURNS = 20
-# How long a page waits until it looks for news, in milliseconds.
-SOON, NOW_AND_THEN = 1_000, 5_000
 
 router = APIRouter(dependencies=[StrangersKeys])
 
@@ -38,6 +36,7 @@ def show_traces(request: Request, filters: Annotated[Filters, Query()]) -> Respo
     store = _store(request)
     found = store.latest(PAGE + 1, filters)
     traces = found[:PAGE]
+    running = any(trace.state == "running" for trace in traces)
     return page(
         request,
         "traces.html",
@@ -46,7 +45,7 @@ def show_traces(request: Request, filters: Annotated[Filters, Query()]) -> Respo
         scores=store.scores_of([trace.trace_id for trace in traces]),
         plots=plots(traces[::-1]),
         older=traces[-1].place if len(found) > PAGE else "",
-        live=0 if filters.before else _pace(traces),
+        live=0 if filters.before else _pace(running=running),
     )
 
 
@@ -59,6 +58,7 @@ def show_session(
     """Show a session as a conversation; its id may be anything, so that it stands in the query."""
     store = _store(request)
     found = store.latest(TURNS + 1, Filters(session=id, before=before))
+    running = any(trace.state == "running" for trace in found)
     turns = _turns(store, found[:TURNS][::-1])
     return page(
         request,
@@ -73,7 +73,8 @@ def show_session(
         plots=plots([each.summary for each in turns if each.talk]),
         older=found[TURNS - 1].place if len(found) > TURNS else "",
         before=before,
-        live=0 if before else _pace(found),
+        running=running,
+        live=0 if before else _pace(running=running),
     )
 
 
@@ -98,7 +99,7 @@ def show_trace(request: Request, trace_id: str, observation: str = "") -> Respon
     store = _store(request)
     summary = store.trace(trace_id)
     if not (summary and (observations := store.observations(trace_id=trace_id))):
-        return page(request, "unknown.html", 404, what="trace", id=trace_id, live=SOON)
+        return page(request, "unknown.html", 404, what="trace", id=trace_id, live=_pace(running=True))
     trace = Trace(trace_id, observations)
     shown = _shown(trace, observation)
     return page(
@@ -111,7 +112,7 @@ def show_trace(request: Request, trace_id: str, observation: str = "") -> Respon
         came_in=came_in(shown),
         came_out=came_out(shown),
         scores=store.scores(trace_id=trace_id),
-        live=SOON if summary.state == "running" else 0,
+        live=_pace(running=True) if summary.state == "running" else 0,
     )
 
 
@@ -123,8 +124,9 @@ def _turns(store: Store, traces: list[Summary]) -> list[Turn]:
     ]
 
 
-def _pace(traces: list[Summary]) -> int:
-    return SOON if any(trace.state == "running" for trace in traces) else NOW_AND_THEN
+def _pace(*, running: bool) -> int:
+    """Return how long a page waits until it looks for news, in milliseconds."""
+    return 1_000 if running else 5_000
 
 
 def _shown(trace: Trace, wanted: str) -> Observation:

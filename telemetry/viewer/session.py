@@ -11,6 +11,8 @@ from telemetry.viewer.summary import Summary, Tool
 
 STATUSES = {"completed", "failed", "cancelled", "waiting", "lost"}
 SHORT = 200
+# What is longer is read in the trace: a page shows many turns.
+LONG = 10_000
 METADATA = "langfuse.trace.metadata."
 
 Telling = Mapping[str, Observation]
@@ -94,8 +96,12 @@ def _latest(seen: Observation) -> str:
 def _words(side: Side, role: str) -> str:
     said = [message.content for message in side.messages if message.role == role and message.content]
     if said:
-        return said[-1]
-    return "" if side.messages or side.value is None else text(side.value)
+        return _cut(said[-1])
+    return "" if side.messages or side.value is None else _cut(text(side.value))
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= LONG else f"{words[:LONG]} …"
 
 
 def _earlier(trace_id: str, telling: Telling) -> list[Earlier]:

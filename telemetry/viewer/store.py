@@ -17,11 +17,13 @@ from telemetry.viewer.schema import SCORE, SPAN
 from telemetry.viewer.score import Score
 from telemetry.viewer.summary import SUMMARIES, Filters, Session, Summary, Tool
 
-SCORES_OF = "SELECT body FROM scores WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY time"
+SCORES_OF = """
+SELECT body FROM scores WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY time DESC LIMIT 2000
+"""
 TOOLS_OF = """
 SELECT trace_id, name, count(*), sum(failed) FROM spans
 WHERE trace_id IN (SELECT value FROM json_each(?)) AND type = 'TOOL'
-GROUP BY trace_id, name ORDER BY min(start)
+GROUP BY trace_id, name ORDER BY min(start) LIMIT 500
 """
 # The spans that tell what was asked and answered, from the best to the last resort.
 TELLING = {
@@ -99,10 +101,10 @@ class Store:
         return [SCORE.validate_json(body) for body in self._bodies("scores", "time", where)]
 
     def scores_of(self, trace_ids: Sequence[str]) -> dict[str, list[Score]]:
-        """Return the scores of several traces, by trace id."""
+        """Return the scores of several traces, by trace id; of very many the latest."""
         found: dict[str, list[Score]] = {trace_id: [] for trace_id in trace_ids}
         with self._reading() as db:
-            for (body,) in db.execute(SCORES_OF, (to_json(trace_ids).decode(),)):
+            for (body,) in reversed(db.execute(SCORES_OF, (to_json(trace_ids).decode(),)).fetchall()):
                 score = SCORE.validate_json(body)
                 found[score.trace_id or ""].append(score)
         return found

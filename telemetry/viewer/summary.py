@@ -87,7 +87,7 @@ def _unset(value: Any) -> Any:
     return None if value == "" else value
 
 
-PLACE = r"^(\d{1,19}-[0-9a-f]{32})?$"
+PLACE = r"^([0-9]{1,19}-[0-9a-f]{32})?$"
 Bound = Annotated[FiniteFloat | None, BeforeValidator(_unset)]
 
 

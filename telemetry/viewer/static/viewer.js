@@ -1,7 +1,7 @@
 // Pages that are still growing renew themselves, and the keys go through rows. Without this everything still reads.
 "use strict";
 
-// A page on which nothing new appears for so many looks in a row, at its quick pace, is left alone.
+// A page on which nothing new appears for so many looks in a row is left alone until somebody comes back to it.
 const PATIENCE = 600;
 const main = document.getElementById("main");
 let timer = 0;
@@ -36,11 +36,15 @@ function renew(fresh) {
   const parts = (from) => [...from.querySelectorAll("[data-part]")];
   const ids = (from) => parts(from).map((part) => part.id).join();
   const news = fresh.querySelector("[data-news]")?.textContent.trim() ?? "";
-  if (news !== (main.querySelector("[data-news]")?.textContent.trim() ?? "")) document.getElementById("news").textContent = news;
+  if (news !== (main.querySelector("[data-news]")?.textContent.trim() ?? "")) say(news || "nothing runs any more");
   main.dataset.live = fresh.dataset.live;
   if (ids(fresh) !== ids(main)) main.replaceChildren(...fresh.childNodes);
   else for (const part of parts(fresh)) replace(document.getElementById(part.id), part);
   if (focused && document.activeElement?.id !== focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+function say(news) {
+  document.getElementById("news").textContent = news;
 }
 
 function replace(old, fresh) {
@@ -83,7 +87,10 @@ function press(event) {
 }
 
 document.addEventListener("keydown", press);
-document.addEventListener("visibilitychange", watch);
+document.addEventListener("visibilitychange", () => {
+  looks = 0;
+  watch();
+});
 watch();
 // Whoever came by the keys goes on with them; on a narrow screen what was chosen comes into view.
 if (sessionStorage.getItem("keys")) document.querySelector('[data-row][aria-current="true"]')?.focus({ preventScroll: true });

@@ -82,7 +82,7 @@ def test_a_session_reads_as_a_conversation(viewer: Viewer, recorder: Recorder, p
 
 
 def test_attempts_and_resumes_are_linked(viewer: Viewer, recorder: Recorder, page: Page) -> None:
-    """An attempt names the one before it, an answer the question that it answers; both lead to and fro."""
+    """An attempt names the one before it, an answer the question that it answers; both ways are links."""
     with turn(recorder, input__value="Book", turn__status="waiting", **{f"{METADATA}run": "r1"}) as question:
         pass
     told = {f"{METADATA}run": "r2", f"{METADATA}resumes": "r1", f"{METADATA}resumes_trace": id_of(question)}
@@ -119,6 +119,14 @@ def test_turns_of_others_are_told_by_their_models(viewer: Viewer, recorder: Reco
     viewer.send(recorder.spans)
     html = viewer.client.get(viewer.session("theirs")).text
     assert re.findall('<p class="content">(.*?)</p>', html) == ["How is Paris?", "Rainy."]
+
+
+def test_a_very_long_answer_is_cut(viewer: Viewer, recorder: Recorder) -> None:
+    """A session shows the beginning of what is too long for a page of many turns."""
+    attributes = {"session.id": "long", "input.value": "Tell me all", "output.value": "y" * 500_000}
+    recorder.tracer.start_span("turn", attributes=attributes).end()
+    viewer.send(recorder.spans)
+    assert 10_000 < len(viewer.client.get(viewer.session("long")).text) < 30_000
 
 
 def test_a_long_session_has_pages(viewer: Viewer, recorder: Recorder, page: Page) -> None:
