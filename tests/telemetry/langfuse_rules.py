@@ -14,6 +14,9 @@ from typing import Any
 from telemetry.otlp import Span
 
 MISREAD = {"model", "input", "output", "prompt", "events"}
+# A trace's input and output are its root's: these say nothing to anybody.
+UNREAD = {"langfuse.trace.input", "langfuse.trace.output"}
+ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
 FILTERABLE = {
     "langfuse.trace.metadata.": {"agent", "thread", "run", "resumes", "resumes_trace"},
     "langfuse.observation.metadata.": {
@@ -130,6 +133,10 @@ def _of_trace(trace: Trace, answered: bool) -> Iterator[str]:
 def _of_span(each: Observation) -> Iterator[str]:
     name, attributes = each.span.name, each.span.attributes
     yield from (f"{name}: {key} is misread" for key in MISREAD & attributes.keys())
+    yield from (f"{name}: {key} is not read" for key in UNREAD & attributes.keys())
+    environment = str(each.span.resource.get("deployment.environment.name", "default"))
+    if not ENVIRONMENT.fullmatch(environment):
+        yield f"{name}: {environment} would be filed under default"
     yield from (f"{name}: {key} is no JSON" for key, value in attributes.items() if not _parses(value))
     for prefix, listed in FILTERABLE.items():
         unlisted = {key for key in attributes if key.startswith(prefix) and key.removeprefix(prefix) not in listed}
