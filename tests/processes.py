@@ -86,7 +86,7 @@ def free_port() -> int:
 
 
 def until(
-    look: Callable[[], Found], seconds: float = 20, complaint: Callable[[], str] = lambda: "waited in vain"
+    look: Callable[[], Found], seconds: float = 60, complaint: Callable[[], str] = lambda: "waited in vain"
 ) -> Found:
     """The first true answer of `look`; fails with the complaint when the time is over."""
     deadline = time.monotonic() + seconds
