@@ -106,6 +106,7 @@ class ChatHistory(BaseModel):
     """The messages of one thread, oldest first, its turns, and what it waits for."""
 
     messages: list[ChatMessage]
+    agent: str | None = Field(default=None, description="who answered last")
     trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
     turns: list[TurnInfo] = Field(default_factory=list, description="oldest first")
     waiting: list[InterruptEvent] = Field(default_factory=list, description="the next message answers all of them")

@@ -45,11 +45,12 @@ def show(settings: Settings, who: Visitor) -> None:
     thread_id, anybody = open_thread(), connect(settings, who.user_id)
     with telemetry.untraced():
         info, runs = anybody.info(), background_runs(anybody)
+    told = history(anybody, thread_id)
+    meet_again(told)
     with st.sidebar:
         agent, model, in_background = sidebar.choose(info)
         client = connect(settings, who.user_id, agent.key)
         chat = Chat(client, thread_id, model, info.backend, in_background)
-        told = history(client, thread_id)
         sidebar.draw_threads(client, thread_id)
         sidebar.draw_runs(client, runs)
         sidebar.draw_list_of(client, told.files)
@@ -83,6 +84,12 @@ def history(client: AgentClient, thread_id: str) -> ChatHistory:
         if error.status != 404:
             raise
         return ChatHistory(messages=[])
+
+
+def meet_again(told: ChatHistory) -> None:
+    """Have the thread's own agent chosen for somebody who comes with nothing but its address."""
+    if not st.session_state.get("arrived") and told.agent and "agent" not in st.query_params:
+        st.session_state.agent = told.agent
 
 
 def arrive(chat: Chat) -> None:

@@ -73,7 +73,6 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> No
         st.button(
             thread.title,
             key=f"open-{thread.thread_id}",
-            help=thread.title,
             type="secondary" if is_open else "tertiary",
             width="stretch",
             wrap=False,
@@ -144,7 +143,8 @@ def draw_list_of(client: AgentClient, files: Sequence[FileInfo]) -> None:
 
 def draw_visitor(visitor: Visitor) -> None:
     """Draw who is there, where somebody has said so."""
-    if visitor.name:
-        st.caption(f":material/account_circle: {visitor.name}")
-    if visitor.may_log_out:
-        st.button("Log out", icon=":material/logout:", type="tertiary", on_click=st.logout)
+    with st.container(key="visitor"):
+        if visitor.name:
+            st.text(visitor.name)
+        if visitor.may_log_out:
+            st.button("Log out", icon=":material/logout:", type="tertiary", on_click=st.logout)

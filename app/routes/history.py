@@ -25,14 +25,16 @@ async def history(asked: HistoryInput, request: Request, caller: CallerDep, agen
     thread = await turns.records.thread(asked.thread_id)
     if thread is None or thread.user_id != caller.acting_for(asked.user_id):
         raise unknown_thread(asked.thread_id)
-    graph = agents.graphs.get(agent_id or thread.agent)
+    runs = await turns.records.of_thread(asked.thread_id)
+    agent = runs[-1].agent if runs else thread.agent
+    graph = agents.graphs.get(agent_id or agent)
     if graph is None:
         raise unknown_thread(asked.thread_id)
     state = await graph.aget_state({"configurable": {"thread_id": asked.thread_id}})
-    runs = await turns.records.of_thread(asked.thread_id)
     shown = await _shown(turns.outcomes, runs, asked.thread_id)
     return ChatHistory(
         messages=list(_told(state.values.get("messages", []), runs)),
+        agent=agent,
         trace_urls={turn.trace_id: turn.trace_url for turn in shown if turn.trace_id and turn.trace_url},
         turns=shown,
         waiting=[InterruptEvent(id=each.id, value=each.value) for each in state.interrupts],

@@ -107,6 +107,7 @@ def test_files_stand_in_the_history(url: str) -> None:
     client.invoke("Hello", thread_id="t-1")
 
     assert [each.file_id for each in history(url).files] == [file.file_id]
+    assert history(url).agent == "coding"
     assert [each.agent for each in client.get_threads().threads] == ["coding"]
 
 

@@ -14,6 +14,8 @@ from playwright.sync_api import Locator, Page, expect
 from tests.processes import Process, start, until
 
 STORY, BEGINNING = "Tell me a long story", "Once there was a small river"
+# For who has to find it still being told.
+ENDLESS_STORY = "Tell me a story of 4000 words"
 KEYS = ("pk-lf-local", "sk-lf-local")
 PHONE = {"width": 390, "height": 844}
 
@@ -86,7 +88,8 @@ def say(chat: Page, message: str, *files: Path) -> None:
         for file in files:
             expect(chat.get_by_test_id("stChatInput").get_by_text(file.name)).to_be_visible()
     line.fill(message)
-    line.press("Enter")
+    # Not before every file is there.
+    chat.get_by_role("button", name="Send message").click()
 
 
 def button(chat: Page, name: str) -> Locator:

@@ -1,5 +1,6 @@
 """The page's script against the real service: what it keeps, what it links to, what it says when something is wrong."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,18 +10,18 @@ from streamlit.testing.v1 import AppTest
 
 from app.client import AgentClient
 from telemetry.settings import Settings
-from telemetry.testing import recording
+from telemetry.testing import Recorded, recording
 from tests.processes import ROOT, free_port, until
 from tests.service import service
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     """Neither a developer's `.env` nor an earlier test's turns are seen."""
     monkeypatch.setenv("PYTHON_DOTENV_DISABLED", "1")
     st.cache_resource.clear()
-    with recording(Settings.model_validate({"TRACE_URL": "http://traces.test/{trace_id}"})):
-        yield
+    with recording(Settings.model_validate({"TRACE_URL": "http://traces.test/{trace_id}"})) as recorded:
+        yield recorded
 
 
 @pytest.fixture
@@ -59,6 +60,11 @@ def test_an_answer_leaves_its_ids_and_its_link(url: str) -> None:
     assert links(test) == [f"http://traces.test/{one['trace_id']}" for one in (first, second)]
     assert test.query_params["thread_id"] == thread_id
 
+    again = page(thread_id=thread_id)
+    assert again.session_state.thread_id == thread_id
+    assert again.session_state.answers == [first, second]
+    assert again.session_state.trace_id == second["trace_id"]
+
 
 @pytest.mark.usefixtures("url")
 def test_a_tool_shows_its_input_and_output() -> None:
@@ -85,12 +91,18 @@ def test_a_new_chat_begins_empty() -> None:
 
 @pytest.mark.usefixtures("url")
 def test_an_agent_that_waits_shows_its_question() -> None:
-    """An interrupt is told in the agent's words and the next message answers it."""
+    """An interrupt is told in the agent's words, after a restart too, and a click on an option answers it."""
     test = ask(page(agent="interrupt"), "Book a table for 4 at 19:30")
     assert "Shall I book" in test.info[0].value
 
-    ask(test, "yes")
-    assert not test.info
+    st.cache_resource.clear()
+    again = page(thread_id=test.session_state.thread_id)
+    assert again.session_state.agent == "interrupt"
+    assert again.info[0].value == test.info[0].value
+    assert again.chat_input[0].placeholder == "Your answer"
+    next(button for button in again.button if button.label == "yes").click().run()
+    until(lambda: not again.run().chat_input[0].disabled)
+    assert not again.info
 
 
 @pytest.mark.usefixtures("url")
@@ -137,3 +149,96 @@ def test_a_thread_that_cannot_be() -> None:
 
     assert len(test.error) == 1
     assert not test.exception
+
+
+@pytest.mark.usefixtures("url")
+def test_thirty_reruns_are_one_load(spans: Recorded) -> None:
+    """However often the script runs, a load and a stop are one event each, in the thread's session."""
+    test = page()
+    test.chat_input[0].set_value("Tell me a long story").run()
+    for _ in range(15):
+        test.run()
+    if stop := [button for button in test.button if button.key == "stop"]:
+        stop[0].click()
+    until(lambda: not test.run().chat_input[0].disabled)
+    for _ in range(14):
+        test.run()
+
+    until(lambda: {"page_load"} <= {span.name for span in spans.settled()})
+    counts = Counter(span.name for span in spans.settled())
+    assert counts["page_load"] == 1
+    assert counts["stop"] == len(stop)
+    loads = [span.attributes or {} for span in spans.settled() if span.name == "page_load"]
+    assert [load["session.id"] for load in loads] == [test.session_state.thread_id]
+
+
+def test_the_client_is_told_what_was_chosen(url: str) -> None:
+    """Agent, model, thread and background reach the service as they stand on the page."""
+    test = page(agent="bg-task")
+    test.toggle[0].set_value(True).run()
+    ask(test, "work for 0 seconds")
+
+    client, thread_id = AgentClient(url), test.session_state.thread_id
+    [run] = client.get_runs().runs
+    assert (run.thread_id, run.agent, run.status) == (thread_id, "bg-task", "completed")
+    assert test.session_state.answers == [{"run_id": run.run_id, "trace_id": run.trace_id}]
+
+
+def test_thumbs_are_feedback(url: str) -> None:
+    """A vote goes to the run it stands at, is acknowledged, comes back in another session and can be taken back."""
+    test = ask(page(), "My name is Ada.")
+    thread_id = test.session_state.thread_id
+    test.feedback[0].set_value(0).run()
+    assert any("Thank you" in caption.value for caption in test.caption)
+    [turn] = AgentClient(url, "chatbot").get_history(thread_id).turns
+    assert [(vote.key, vote.score) for vote in turn.votes] == [("thumbs", False)]
+
+    again = page(thread_id=thread_id)
+    assert again.feedback[0].value == 0
+    again.feedback[0].set_value(None).run()
+    [turn] = AgentClient(url, "chatbot").get_history(thread_id).turns
+    assert turn.votes == []
+
+
+def test_links_are_named_after_their_backend(url: str) -> None:
+    """Where Langfuse shows the traces the link says so."""
+    langfuse = {"LANGFUSE_HOST": "http://127.0.0.1:9", "LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}
+    with recording(Settings.model_validate({**langfuse, "TRACE_URL": "http://langfuse.test/traces/{trace_id}"})):
+        test = ask(page(), "My name is Ada.")
+        assert AgentClient(url).info().backend == "Langfuse"
+    assert [link.proto.label for link in test.get("link_button")] == ["View in Langfuse"]
+
+
+@pytest.mark.usefixtures("url")
+def test_a_turn_that_was_not_sampled_has_no_link() -> None:
+    """There is nothing to be seen of it."""
+    with recording(
+        Settings.model_validate({"TRACE_URL": "http://traces.test/{trace_id}", "LANGFUSE_SAMPLING_RATE": 0})
+    ):
+        test = ask(page(), "My name is Ada.")
+        assert links(test) == links(page(thread_id=test.session_state.thread_id)) == []
+
+
+@pytest.mark.usefixtures("url")
+def test_who_has_to_log_in_sees_nothing_else() -> None:
+    """With a provider configured there is a way in, or what is missing for it, and no chat."""
+    test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=20)
+    test.user = {"is_logged_in": False}
+    test.secrets["auth"] = {"redirect_uri": "http://127.0.0.1/oauth2callback", "cookie_secret": "x", "client_id": "c"}
+    test.run()
+    assert not test.chat_input
+    assert not test.exception
+    assert test.error or test.button
+
+
+def test_who_logged_in_is_known_by_issuer_and_subject(url: str) -> None:
+    """The same subject of two issuers is two people, whatever the address says."""
+    for issuer in ("https://id.test/realm", "https://elsewhere.test"):
+        test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=20)
+        test.user = {"is_logged_in": True, "iss": issuer, "sub": "u-1", "name": "Ada"}
+        test.query_params["user_id"] = "grace"
+        ask(test.run(), f"I come from {issuer}")
+    for user in ("id.test|u-1", "elsewhere.test|u-1"):
+        [thread] = AgentClient(url, user_id=user).get_threads().threads
+        assert user.partition("|")[0] in thread.title
+    assert AgentClient(url, user_id="grace").get_threads().threads == []

@@ -1,6 +1,7 @@
 """A turn of the page: its thread, its span, its end, whatever happens to the service."""
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from app.client import AgentClient
 from telemetry.testing import Recorded
 from tests.processes import free_port, serve, until
 from tests.service import service
+from ui import turns as turns_module
 from ui.turns import Turn, Turns
 
 pytestmark = pytest.mark.usefixtures("spans")
@@ -132,3 +134,44 @@ def test_nobody_there_is_told_with_the_trace(spans: Recorded) -> None:
     assert (turn.exchange().error or "").startswith("No agent service answers at http://127.0.0.1:")
     assert turn.exchange().trace_id
     assert "chat turn ERROR" in spans.tree()
+
+
+def test_files_go_before_the_message_in_the_same_trace(client: AgentClient, spans: Recorded) -> None:
+    """The upload is part of the turn's trace, and the agent finds the file there."""
+    turn = run(Turn(client, "t-1", "Read the file notes.txt", files=[named("notes.txt", b"The river is long.")]))
+
+    assert "The river is long." in turn.exchange().answer
+    assert [file.name for file in turn.exchange().given] == ["notes.txt"]
+    tree = spans.tree()
+    assert tree.index("upload file") < tree.index("turn AGENT")
+    assert [line for line in tree.splitlines() if not line.startswith(" ")] == ["chat turn"]
+
+
+def test_a_message_waits_for_its_refused_file(client: AgentClient) -> None:
+    """Every refusal is told, what was taken is kept, and nothing is asked."""
+    files = [named("a.exe", b"MZ" + bytes(99)), named("b.txt", b"b"), named("../c.txt", b"c")]
+    seen = run(Turn(client, "t-1", "Read them", files=files)).exchange()
+
+    assert seen.refused
+    assert [line.partition(":")[0] for line in (seen.error or "").split("\n\n")] == ["a.exe", "../c.txt"]
+    assert (seen.run_id, [file.name for file in seen.given]) == (None, ["b.txt"])
+
+
+def test_memory_stays_flat(client: AgentClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the turns that are over only the latest are kept; one that is deleted is not."""
+    monkeypatch.setattr(turns_module, "KEPT", 3)
+    turns = Turns()
+    for number in range(6):
+        turns.begin(turn := Turn(client, f"t-{number}", "hi"))
+        until(lambda: turn.done)
+
+    kept = [number for number in range(6) if turns.latest("ada", f"t-{number}")]
+    assert kept == [2, 3, 4, 5]
+    turns.forget("ada", "t-5")
+    assert turns.latest("ada", "t-5") is None
+
+
+def named(name: str, content: bytes) -> BytesIO:
+    file = BytesIO(content)
+    file.name = name  # pyright: ignore[reportAttributeAccessIssue] - as an uploaded file has one
+    return file
