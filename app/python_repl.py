@@ -1,7 +1,7 @@
 """The tool that runs Python for a model, outside of this process and shut in."""
 
 import os
-from asyncio import create_subprocess_exec, to_thread
+from asyncio import CancelledError, create_subprocess_exec, to_thread
 from base64 import b64encode
 from collections.abc import Mapping
 from itertools import islice
@@ -44,6 +44,9 @@ def make_python_repl(data_dir: Path, limits: Limits | None = None) -> BaseTool:
         except Refused as error:
             telemetry.get_span().set_attribute("python.isolated", value=False)
             raise ToolException(str(error)) from error
+        except CancelledError:
+            telemetry.get_span().set_attribute("python.killed", "cancelled")
+            raise
         _tell(outcome)
         if outcome.killed or outcome.status:
             raise ToolException(_failure(outcome))

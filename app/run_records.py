@@ -190,14 +190,14 @@ class RunRecords:
 
     async def revoke(self, run: BackgroundRun) -> BackgroundRun:
         """Return the run, its attempt ended, whoever makes it; raises `Fenced` where that is over already."""
-        taken = replace(run, attempt=run.attempt + 1, owner="")
-        if not await self._change(update(runs).where(*_mine(run)).values(attempt=taken.attempt, owner="")):
+        taken = replace(run, attempt=run.attempt + 1)
+        if not await self._change(update(runs).where(*_mine(run)).values(attempt=taken.attempt)):
             raise Fenced(run.run_id)
         return taken
 
-    async def close(self, run: BackgroundRun, status: str) -> None:
-        """Keep how an attempt ended."""
-        which = (attempts.c.run_id == run.run_id) & (attempts.c.attempt == run.attempt)
+    async def close(self, attempt: BackgroundRun | AttemptRecord, status: str) -> None:
+        """Keep how an attempt ended, or the run's present one."""
+        which = (attempts.c.run_id == attempt.run_id) & (attempts.c.attempt == attempt.attempt)
         await self._change(update(attempts).where(which).values(status=status))
 
     async def end(self, run: BackgroundRun, status: str, error: str | None = None) -> None:

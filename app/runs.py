@@ -29,9 +29,9 @@ from app.records import Thread
 from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
 from app.schema import ChatMessage, EndEvent, ErrorEvent, MessageEvent, RunStatus, UserInput
 from app.turns import AgentTurn, Answering, Turns, _config, _run, run_event
-from telemetry import Resumed
+from telemetry import Resumed, TraceRef
 from telemetry.context import Scope
-from telemetry.heartbeat import Attempt, Heartbeat, close_as_lost, continued
+from telemetry.heartbeat import Attempt, Heartbeat, close_as_lost, continued, written
 from telemetry.span import one_line
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ class Runs:
             turn.cancel("cancel")
         elif run.status == "queued" or await self.status(run) == "lost":
             with suppress(Fenced):
-                await self._conclude(await self.records.revoke(run), "cancelled")
+                await self._conclude(await self._revoke(run), "cancelled")
 
     async def resume(self) -> None:
         """Start the engine, where runs wait for it."""
@@ -135,6 +135,7 @@ class Runs:
                 )
             for run in await self.records.unfinished(status="queued"):
                 await self._enqueue(run)
+                await self._end_where_stopped(run)
             if self.alone:
                 await self._take_over(time.time())
             self._watching = asyncio.create_task(self._watch())
@@ -173,7 +174,10 @@ class Runs:
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
         async def run(run_id: str) -> None:
-            await attempt(run_id)
+            try:
+                await attempt(run_id)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the run has its end
+                await self._give_up(run_id, error)
 
         DBOS.launch()
 
@@ -207,29 +211,42 @@ class Runs:
                 continue
             for run in await self.records.unfinished(owner=executor):
                 with suppress(Fenced):
-                    await self._close_lost(run)
+                    await self._end_where_stopped(await self._revoke(run))
             for left in await DBOS.list_workflows_async(status="PENDING", executor_id=executor, load_input=False):
                 await DBOS.resume_workflow_async(left.workflow_id, queue_name=left.queue_name)
             await self.records.forget(executor)
 
-    async def _close_lost(self, run: BackgroundRun) -> None:
-        await self.records.revoke(run)
-        (dead,) = [each for each in await self.records.attempts(run.run_id) if each.attempt == run.attempt] or [None]
-        if dead is None or dead.status != "running":
-            return
-        await self.records.close(run, "lost")
-        if dead.trace:
-            parent = run.trace if run.trace_id == dead.trace_id else None
-            close_as_lost(
-                Attempt(
-                    trace=dead.trace,
-                    parent=parent,
-                    scope=_scope(run),
-                    began=dead.began,
-                    last_beat=dead.beat,
-                    attempt=dead.attempt,
-                )
-            )
+    async def _revoke(self, run: BackgroundRun) -> BackgroundRun:
+        taken = await self.records.revoke(run)
+        await self._bury(taken, await self.records.attempts(run.run_id))
+        return taken
+
+    async def _end_where_stopped(self, run: BackgroundRun) -> None:
+        """End a run that was cancelled, or over its time, when nobody was there to say so."""
+        known = await DBOS.get_workflow_status_async(run.run_id)
+        if known and known.status == "CANCELLED":
+            with suppress(Fenced):
+                await self._conclude(run, *self._stopped(run))
+
+    def _stopped(self, run: BackgroundRun) -> tuple[RunStatus, str | None]:
+        if time.time() - run.created > self.timeout_s:
+            return "failed", f"TimeoutError: the run took longer than {self.timeout_s:g} s"
+        return "cancelled", None
+
+    async def _give_up(self, run_id: str, error: Exception) -> None:
+        """End a run whose attempts failed without being able to say so themselves."""
+        with suppress(Fenced):
+            run = await self.records.begin(run_id, self.executor)
+            await self._bury(run, await self.records.attempts(run_id))
+            await self._conclude(run, "failed", one_line(getattr(error, "errors", [error])[-1]))
+
+    async def _bury(self, run: BackgroundRun, earlier: Sequence[AttemptRecord]) -> None:
+        """Close the attempts whose processes died; whoever dies in the middle of it leaves the rest to the next."""
+        for number, dead in enumerate(earlier, 1):
+            if dead.status == "running" and dead.attempt < run.attempt:
+                if dead.trace:
+                    await asyncio.to_thread(close_as_lost, _lost(run, dead, dead.trace, number))
+                await self.records.close(dead, "lost")
 
     # --- one attempt ---
 
@@ -238,6 +255,7 @@ class Runs:
         try:
             run = await self.records.begin(run_id, self.executor)
             earlier = await self.records.attempts(run_id)
+            await self._bury(run, earlier)
             if len(earlier) >= MAX_ATTEMPTS:
                 await self._conclude(run, "failed", f"the run was begun {len(earlier)} times and never ended")
                 return
@@ -251,7 +269,7 @@ class Runs:
         run = await self.records.run(run_id)
         return run is None or run.is_over
 
-    async def _make(self, run: BackgroundRun, earlier: Any) -> None:
+    async def _make(self, run: BackgroundRun, earlier: Sequence[AttemptRecord]) -> None:
         asked = UserInput.model_validate_json(run.asked)
         graph = self.graphs[run.agent].copy({"checkpointer": FencedSaver(self.checkpoints, self._check(run))})
         state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
@@ -285,7 +303,7 @@ class Runs:
     def _check(self, run: BackgroundRun) -> Callable[[], Coroutine[Any, Any, None]]:
         return lambda: self.records.check(run)
 
-    def _turn(self, run: BackgroundRun, asked: UserInput, earlier: Any) -> AgentTurn:
+    def _turn(self, run: BackgroundRun, asked: UserInput, earlier: Sequence[AttemptRecord]) -> AgentTurn:
         before = earlier[-1] if earlier else None
         with continued(None if before else run.trace):
             turn = AgentTurn(
@@ -296,7 +314,7 @@ class Runs:
                 message=asked.message,
                 resumes=Resumed(run.run_id, before.trace, round(time.time() - before.beat, 1)) if before else None,
             )
-        turn.span.set_attribute("turn.attempt", run.attempt)
+        turn.span.set_attribute("turn.attempt", len(earlier) + 1)
         return turn
 
     async def _record(
@@ -321,21 +339,26 @@ class Runs:
             turn.cancel("fenced")
         await turn.ended()
 
-    async def _ended(self, run: BackgroundRun, turn: AgentTurn, running: "Running", earlier: Any) -> None:
+    async def _ended(
+        self, run: BackgroundRun, turn: AgentTurn, running: "Running", earlier: Sequence[AttemptRecord]
+    ) -> None:
         status = turn.status or "failed"
+        # Who is killed here has its attempt closed by another one, as long as nobody knows of its end.
+        await asyncio.to_thread(written)
         await self.records.check(run)
         await self.records.close(run, status)
         if status == "cancelled" and run.run_id not in self._cancelled:
             # The service stops: the run goes on with the next one.
             raise Fenced(run.run_id)
-        if status == "cancelled" and time.time() - run.created > self.timeout_s:
-            status, turn.error = "failed", TimeoutError(f"the run took longer than {self.timeout_s:g} s")
+        error = one_line(turn.error) if turn.error else None
+        if status == "cancelled":
+            status, error = self._stopped(run)
         failures = sum(each.status == "failed" for each in earlier) + 1
         if status == "failed" and turn.status == "failed" and failures < MAX_FAILURES:
-            raise AgentFailedError(one_line(turn.error or Exception()))
+            raise AgentFailedError(error)
         await running.settle(turn)
         await self.turns.note(turn, running.asked.model)
-        await self._conclude(run, status, one_line(turn.error) if turn.error else None)
+        await self._conclude(run, status, error)
 
     async def _conclude(self, run: BackgroundRun, status: Any, error: str | None = None) -> None:
         if error:
@@ -433,3 +456,14 @@ def _thread(run: BackgroundRun) -> Thread:
 
 def _scope(run: BackgroundRun) -> Scope:
     return Scope(session_id=run.thread_id, user_id=run.user_id or None, agent=run.agent, run_id=run.run_id)
+
+
+def _lost(run: BackgroundRun, dead: AttemptRecord, trace: TraceRef, number: int) -> Attempt:
+    return Attempt(
+        trace=trace,
+        parent=run.trace if run.trace_id == trace.trace_id else None,
+        scope=_scope(run),
+        began=dead.began,
+        last_beat=dead.beat,
+        attempt=number,
+    )

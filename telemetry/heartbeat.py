@@ -61,7 +61,7 @@ class Attempt:
 def close_as_lost(attempt: Attempt) -> None:
     """End the span that the dead process never ended, under its own id, at the attempt's last sign of life.
 
-    What it had sent already hangs below. Nothing is sent for an attempt that was not sampled.
+    What it had sent already hangs below. Nothing is sent for an attempt that was not sampled. It is on disk then.
     """
     running = provider.pipeline()
     if running is None or not attempt.trace.sampled:
@@ -78,6 +78,15 @@ def close_as_lost(attempt: Attempt) -> None:
             end_time=round(attempt.last_beat * 1e9),
         )
         running.provider._active_span_processor.on_end(ended)  # noqa: SLF001 - the SDK makes no span with a given id
+    written()
+
+
+def written() -> None:
+    """Return once the spans that have ended in this process are on disk, where there is a spool."""
+    running = provider.pipeline()
+    if running and running.spooling:
+        with contained("write spans"):
+            running.spooling.outbox.write()
 
 
 def _last_words(attempt: Attempt) -> Mapping[str, Any]:

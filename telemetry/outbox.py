@@ -121,6 +121,10 @@ class Outbox:
         self.spools.requeue(letters)
         self.deliverer.wake()
 
+    def write(self) -> None:
+        """Write what is pending; what had ended before is then on disk."""
+        self._commit_all()
+
     def flush(self, seconds: float) -> bool:
         """Write what is pending; return whether all that is this process's own was accepted in time."""
         if not self._started:

@@ -25,10 +25,11 @@ def measured(
 ) -> dict[str, AttributeValue]:
     """Return the attributes of a tool call that has ended; the turn learns of its failure.
 
-    A retry is a call of a tool that has failed before in the same turn.
+    A retry is a call of a tool that has not gone well before in the same turn.
     """
     refused = _was_refused(outputs)
-    success = not (failed or refused)
+    # One that was cut off has neither failed nor answered.
+    success = bool(outputs) and not (failed or refused)
     if refused and turn:
         turn.counts["tool_errors"] += 1
     known: dict[str, AttributeValue] = {
