@@ -1,5 +1,6 @@
 """What the documents say is true: commands run, links lead somewhere, every variable is listed."""
 
+import ast
 import os
 import re
 import shlex
@@ -7,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from dotenv import dotenv_values
 from pydantic import AliasChoices
 from pydantic_settings import BaseSettings
@@ -21,9 +24,13 @@ import app.settings
 import telemetry.settings
 import telemetry.viewer.settings
 import ui.settings
+from docs.settings import page as settings_page
 from tests.processes import ROOT, free_port, start
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+# Their code needs nothing around it; that of others is part of something larger.
+RUN = ["README.md", "docs/telemetry.md"]
+ROOMS = ("telemetry", "app", "ui", "tests", "docs", "bench", "otel-collector", "locks")
 ENV = {"PATH": os.environ["PATH"]}
 MODELS: list[type[BaseSettings]] = [
     app.demo.Settings,
@@ -97,12 +104,60 @@ def test_the_stream_of_the_readme_is_answered_to_its_end(service: str) -> None:
     assert answer.text.rstrip().endswith("data: [DONE]")
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
+@pytest.mark.parametrize("code", [code for document in RUN for code in blocks(document, "python")])
 def test_every_example_runs(code: str) -> None:
-    """Code of the README runs as it stands, with warnings as errors."""
+    """Code of the README and of the public face runs as it stands, with warnings as errors."""
     run = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(run, cwd=ROOT, env=ENV, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_piece_of_code_is_python(document: str) -> None:
+    """Code that needs something around it to run is at least code, and what it imports of us is there."""
+    for code in blocks(document, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("telemetry", "app"):
+                module = import_module(node.module or "")
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_and_target_exists(document: str) -> None:
+    """Files, modules and make targets that are named in passing are there."""
+    named = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text(document), flags=re.MULTILINE | re.DOTALL))
+    files = [name for name in named if re.match(rf"({'|'.join(ROOMS)})/[\w./-]+$", name)]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    modules = [match[1] for name in named if (match := re.match(r"(?:\S*python )?-m ((?:telemetry|app)[\w.]*)", name))]
+    assert [module for module in modules if not find_spec(module)] == []
+    targets = {match[1] for name in named if (match := re.match(r"(?:[A-Z_]+=\S+ )?make ([a-z-]+)", name))}
+    assert targets - set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE)) == set()
+
+
+def test_every_document_can_be_found() -> None:
+    """The README leads to each page of docs, by a link."""
+    pages = {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")}
+    assert pages - set(re.findall(r"\]\(([^)#\s]+)", text("README.md"))) == set()
+
+
+def test_the_settings_page_is_current() -> None:
+    """`make docs` would change nothing."""
+    assert text("docs/settings.md") == settings_page()
+
+
+@pytest.mark.parametrize("name", ["workflows/ci.yml", "dependabot.yml", "release.yml"])
+def test_the_forges_files_can_be_read(name: str) -> None:
+    """They are YAML, and what they run is there."""
+    said = yaml.safe_load(text(f".github/{name}"))
+    assert isinstance(said, dict)
+    runs = [step["run"] for job in said.get("jobs", {}).values() for step in job["steps"] if "run" in step]
+    assert [run for run in runs if run.startswith((".ci/", "make ")) and not _exists(run)] == []
+    assert name != "workflows/ci.yml" or ".ci/run" in runs
+
+
+def _exists(run: str) -> bool:
+    program, *words = run.split()
+    return f"\n{words[0]}:" in text("Makefile") if program == "make" else os.access(ROOT / program, os.X_OK)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
