@@ -1,18 +1,19 @@
 """`make bench` and `make bench-short`: measure, print, and write down."""
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench.cells import LOADS, MODES, OTHERS, PEERS, PLAIN, SHORT, WEB, Cell
-from bench.document import ROOT, write_document, write_results
-from bench.figures import results
+from bench.cells import GROUPS, MODES, PEERS, SHORT
+from bench.document import RESULTS, ROOT, write_document, write_results
+from bench.figures import replaced, results
 from bench.measure import Plan, measure
 from bench.sink import sink
 from bench.table import tables
-from bench.tracing import OURS
+from bench.tracing import SETTINGS
 
 TEXTS = {
     "What each stage costs, redaction among them": "bench.stages",
@@ -27,7 +28,9 @@ def main() -> None:
     plan = _plan(asked)
     with sink() as endpoint:
         found = results(plan, measure(plan, endpoint))
-    if not asked.short:
+    if asked.only:
+        found = replaced(json.loads(RESULTS.read_text()), found)
+    elif not asked.short:
         found["texts"] = {title: _said_by(module) for title, module in TEXTS.items()}
     print(tables(found))
     for text in found.get("texts", {}).values():
@@ -46,14 +49,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--peer-rounds", type=int, help="how often by the peers (3)")
     parser.add_argument("--variants", help="only these, by comma")
     parser.add_argument("--cells", type=int, help="only so many of the cells")
+    parser.add_argument("--only", choices=GROUPS, help="only these cells; the figures of all others stay as they are")
     parser.add_argument("--seconds", type=float, help="CPU time that each turn's cell takes at least (1; short: 0.6)")
     parser.add_argument("--results", type=Path, help="write results.json here, and no document")
     return parser.parse_args()
 
 
 def _plan(asked: argparse.Namespace) -> Plan:
-    cells = SHORT if asked.short else [*PLAIN, *OTHERS, *(Cell(mode) for mode in WEB), *LOADS]
-    variants = [*OURS, *(PEERS[:1] if asked.short else PEERS)]
+    chosen = [asked.only] if asked.only else GROUPS
+    cells = SHORT if asked.short else [cell for group in chosen for cell in GROUPS[group]]
+    variants = [*SETTINGS, *(PEERS[:1] if asked.short else PEERS)]
     if asked.variants:
         variants = [name for name in variants if name in asked.variants.split(",")]
     if asked.seconds:

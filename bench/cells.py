@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
-from bench.tracing import OURS
+from bench.tracing import OURS, WHOLE
 
 HISTORIES = (2, 40, 200)
 MODES = ("invoke", "stream")
@@ -53,11 +53,14 @@ OTHERS = [
     if concurrency > 1 or checkpointer
 ]
 LOADS = [Cell("paced", 2, 32, seconds=8), Cell("saturated", 2, 32, seconds=6)]
+GROUPS = {"turns": PLAIN, "web": [Cell(mode) for mode in WEB], "load": LOADS, "others": OTHERS}
 SHORT = [Cell("stream", 40, seconds=0.6), Cell("invoke", 200, seconds=0.6)]
 
 
 def takes_part(variant: str, cell: Cell) -> bool:
     """Return whether the variant is measured there."""
+    if variant == WHOLE:
+        return cell.is_plain and cell.history == max(HISTORIES)
     if variant in ("untraced", *OURS):
         return cell.mode not in ("paced", "saturated") or variant in ("untraced", "default", "recorder")
     return cell.is_plain or (cell.mode in WEB and variant == "openinference")

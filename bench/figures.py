@@ -35,6 +35,16 @@ def results(plan: Plan, measured: Measured) -> dict[str, Any]:
     }
 
 
+def replaced(before: Row, found: Row) -> Row:
+    """Return earlier results with these in the place of theirs, of the cells that were measured now.
+
+    A ratio is taken within its cell, so that cells may come from different runs.
+    """
+    joined = {name: found[name] or before[name] for name in ("rows", "cells", "web", "load")}
+    versions = before["header"]["versions"] | found["header"]["versions"]
+    return before | joined | {"header": found["header"] | {"versions": versions}, "missing": before["missing"]}
+
+
 def turn_row(cell: Cell, variant: str, measured: Measured) -> Row:
     """Return the figures of a turn, beside those of the untraced one of the same round."""
     samples, bases = measured.of(cell, variant), measured.of(cell, "untraced")

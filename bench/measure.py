@@ -36,16 +36,23 @@ class Measured:
 
 
 def measure(plan: Plan, endpoint: str) -> Measured:
-    """Return what all rounds gave; a variant that fails is left out from there on, with its reason."""
+    """Return what all rounds gave, or those until Ctrl-C; a variant that fails is left out, with its reason."""
     measured = Measured()
-    for number in range(plan.rounds):
-        for cell in plan.cells:
-            taking = [name for name in plan.variants if takes_part(name, cell) and _again(name, number, plan)]
-            print(f"round {number + 1} of {plan.rounds}: {cell.name}", file=sys.stderr, flush=True)
-            for name in ["untraced", *_rotated(taking, number)]:
-                if name not in measured.missing:
-                    _sample(measured, cell, name, endpoint)
+    try:
+        for number in range(plan.rounds):
+            for cell in plan.cells:
+                print(f"round {number + 1} of {plan.rounds}: {cell.name}", file=sys.stderr, flush=True)
+                _round(measured, plan, number, cell, endpoint)
+    except KeyboardInterrupt:
+        print("stopped: the figures are those of what was done", file=sys.stderr)
     return measured
+
+
+def _round(measured: Measured, plan: Plan, number: int, cell: Cell, endpoint: str) -> None:
+    taking = [name for name in plan.variants if takes_part(name, cell) and _again(name, number, plan)]
+    for name in ["untraced", *_rotated(taking, number)]:
+        if name not in measured.missing:
+            _sample(measured, cell, name, endpoint)
 
 
 def _sample(measured: Measured, cell: Cell, variant: str, endpoint: str) -> None:

@@ -13,7 +13,7 @@ import telemetry
 from bench.backend import Backend
 from bench.run import cell_of
 from bench.sink import sink
-from bench.tracing import OURS, start
+from bench.tracing import SETTINGS, start
 from bench.turns import measure
 
 LINES = 25
@@ -28,7 +28,7 @@ def main(variant: str, *fields: str) -> None:
         profiles[threading.current_thread().name] = profile = cProfile.Profile(time.thread_time)
         profile.enable()
 
-    os.environ |= OURS.get(variant, {})
+    os.environ |= SETTINGS.get(variant, {})
     with sink() as endpoint, tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         threading.setprofile(begin)

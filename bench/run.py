@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.cells import Cell
 from bench.environments import python_of
-from bench.tracing import OURS
+from bench.tracing import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 180
@@ -24,10 +24,10 @@ class CellError(RuntimeError):
 
 def run(variant: str, cell: Cell, endpoint: str) -> dict[str, Any]:
     """Return the figures of this variant in this cell."""
-    python = sys.executable if variant in ("untraced", *OURS) else str(python_of(variant))
+    python = sys.executable if variant in ("untraced", *SETTINGS) else str(python_of(variant))
     command = [python, "-m", "bench.child", variant, json.dumps(asdict(cell)), endpoint]
     with tempfile.TemporaryDirectory() as folder:
-        env = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHONPATH": str(ROOT), **OURS.get(variant, {})}
+        env = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHONPATH": str(ROOT), **SETTINGS.get(variant, {})}
         try:
             done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603 - ourselves
         except subprocess.TimeoutExpired:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+from bench.tracing import WHOLE
+
 Row = dict[str, Any]
 
 NAMES = {
@@ -11,6 +13,7 @@ NAMES = {
     "sampled_out": "ours, `sampled_out`",
     "default": "ours, `default`",
     "recorder": "ours, `recorder`",
+    WHOLE: "ours, `recorder`, no budgets",
     "openinference": "OpenInference, stock",
     "langfuse": "Langfuse's handler",
     "langsmith": "LangSmith",

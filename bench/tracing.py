@@ -13,6 +13,12 @@ OURS: Mapping[str, Mapping[str, str]] = {
     "recorder": {"TELEMETRY_LANGCHAIN": "recorder"},
 }
 """Our variants, by what the environment says for them."""
+WHOLE = "recorder_whole"
+SETTINGS = {
+    **OURS,
+    WHOLE: {**OURS["recorder"], "TELEMETRY_MAX_VALUE_BYTES": "0", "TELEMETRY_MAX_SPAN_BYTES": "0"},
+}
+"""These, and the recorder without its budgets, which matters where much was said."""
 
 
 @dataclass(frozen=True)
@@ -30,5 +36,5 @@ def start(variant: str, endpoint: str) -> Tracing:
     """Return the tracing of this variant, in force in this process and sending to the endpoint."""
     if variant == "untraced":
         return Tracing()
-    module = "bench.ours" if variant in OURS else f"bench.peers.{variant}"
+    module = "bench.ours" if variant in SETTINGS else f"bench.peers.{variant}"
     return import_module(module).start(endpoint)

@@ -11,8 +11,9 @@ from bench.tracing import Tracing
 from bench.workload import GREETING, QUESTION, Conversation, agent, history
 
 TURNS = 3
-# Of each kind: enough for a mean, and not for ever where little happens.
-FEWEST, MOST = 2, 60
+# So many conversations, at least, until what is still held is sent: it is not sent after every turn.
+TOGETHER = 4
+MOST = 40
 
 
 def measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
@@ -24,15 +25,15 @@ async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, 
     graph = agent(checkpointer=cell.checkpointer)
 
     def conversations(batch: int) -> list[Conversation]:
-        threads = [f"{batch}-{number}" for number in range(cell.concurrency)]
+        threads = [f"{batch}-{number}" for number in range(max(cell.concurrency, TOGETHER))]
         streamed = cell.mode == "stream"
         return [Conversation(graph, name, history(cell.history - 2), streamed, tracing.callbacks) for name in threads]
 
-    await _talk(conversations(0), tracing, 2)
+    await _talk(conversations(0)[:1], tracing, cell)
     tracing.flush()
     totals = {"cpu": 0.0, "loop": 0.0, "bytes": 0, "sent": 0, "spans": 0, "turns": 0}
     batch = 0
-    while batch < FEWEST or (totals["cpu"] < cell.seconds and batch < MOST):
+    while not batch or (totals["cpu"] < cell.seconds and batch < MOST):
         batch += 1
         began = conversations(batch)
         for each in began:  # the turn before, which saw the history first
@@ -40,28 +41,29 @@ async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, 
         await asyncio.to_thread(tracing.flush)
         backend.counted()
         gc.collect()
-        for key, value in (await _measured(began, tracing)).items():
+        for key, value in (await _measured(began, tracing, cell)).items():
             totals[key] += value
         for key, value in backend.counted().items():
             totals[key] += value
     return _per_turn(totals)
 
 
-async def _measured(conversations: list[Conversation], tracing: Tracing) -> dict[str, float]:
+async def _measured(conversations: list[Conversation], tracing: Tracing, cell: Cell) -> dict[str, float]:
     cpu, loop = time.process_time(), time.thread_time()
-    await _talk(conversations, tracing, TURNS)
+    await _talk(conversations, tracing, cell)
     loop = time.thread_time() - loop
     await asyncio.to_thread(tracing.flush)
     cpu = time.process_time() - cpu
     return {"cpu": cpu, "loop": loop, "turns": TURNS * len(conversations)}
 
 
-async def _talk(conversations: list[Conversation], tracing: Tracing, turns: int) -> None:
+async def _talk(conversations: list[Conversation], tracing: Tracing, cell: Cell) -> None:
     async def talk(conversation: Conversation) -> None:
-        for _ in range(turns):
+        for _ in range(TURNS):
             await turn(conversation, tracing, QUESTION)
 
-    await asyncio.gather(*map(talk, conversations))
+    for first in range(0, len(conversations), cell.concurrency):
+        await asyncio.gather(*map(talk, conversations[first : first + cell.concurrency]))
 
 
 async def turn(conversation: Conversation, tracing: Tracing, words: str) -> None:
