@@ -19,9 +19,10 @@ def shorten(value_bytes: int, span_bytes: int) -> Callable[[Span], Span]:
     """Return the stage that keeps each value, and all of a span's together, within so many bytes; 0 is no limit."""
 
     def stage(span: Span) -> Span:
+        if _is_small(span, value_bytes or _EVENT_VALUE):
+            return span
         attributes = _fit_attributes(span.attributes, value_bytes, span_bytes)
-        return replace(
-            span,
+        return span.but(
             name=span.name[:_NAME],
             message=fit_text(span.message, _MESSAGE),
             attributes=attributes,
@@ -29,6 +30,21 @@ def shorten(value_bytes: int, span_bytes: int) -> Callable[[Span], Span]:
         )
 
     return stage
+
+
+def _is_small(span: Span, room: int) -> bool:
+    """Whether nothing in a span can be too long: a sign takes six bytes at most."""
+    if span.events or len(span.name) > _NAME or len(span.message) * 6 > _MESSAGE:
+        return False
+    return sum(map(_length, span.attributes.values())) * 6 < room
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_length, (*value, *value.values()))) + 1
+    return sum(map(_length, value)) + 1 if isinstance(value, (list, tuple)) else 8
 
 
 def fit(value: Any, budget: int) -> Any:
@@ -130,7 +146,9 @@ def _fit_attributes(attributes: Attributes, value_bytes: int, span_bytes: int) -
         key: value if budgets[key] >= sizes[key] else _fit_value(value, budgets[key])
         for key, value in attributes.items()
     }
-    return {**short, SHORTENED: sum(sizes.values()) - sum(_wire_size(value) for value in short.values())}
+    before = attributes.get(SHORTENED, 0)  # what whoever recorded it had left out already
+    cut = sum(sizes.values()) - sum(_wire_size(value) for value in short.values())
+    return {**short, SHORTENED: cut + (before if isinstance(before, int) else 0)}
 
 
 def _fit_event(event: Event) -> Event:

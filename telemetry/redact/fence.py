@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from operator import ne
 from typing import Any
 
 import re2
@@ -9,6 +10,8 @@ import re2
 from telemetry.json_text import dump, parse
 from telemetry.redact import binary
 from telemetry.redact.patterns import CONTACTS, SECRETS, Rule, compiled, is_sensitive, own, says_nothing
+from telemetry.remembered import Remembered
+from telemetry.said import Said
 
 # JSON may write any letter as a number: then nothing is ruled out before it is parsed.
 _ESCAPED = r"\\u00[2-7][0-9a-fA-F]"
@@ -16,6 +19,10 @@ _LETTER = compiled(r"\\+u00([2-7][0-9a-fA-F])")
 # Protobuf reads a hundred levels, of which a value in a value takes three.
 _DEEPEST = 28
 _LONG_NUMBER = 10**12
+
+
+# Cleaned parts of conversations, in bytes; the turns of a thread have most of them in common.
+_REMEMBERED = 32 * 1024 * 1024
 
 
 @lru_cache(maxsize=4096)
@@ -26,6 +33,11 @@ def _is_sensitive_end(name: str) -> bool:
 def _sensitive(name: str) -> bool:
     # It is the end of a name that tells, and whoever makes names of a megabyte gets no megabyte remembered.
     return _is_sensitive_end(name[-100:])
+
+
+@lru_cache(maxsize=256)
+def _one_is_sensitive(names: tuple[str, ...]) -> bool:
+    return any(map(_sensitive, names))
 
 
 class Fence:
@@ -39,6 +51,7 @@ class Fence:
         self._compiled = [compiled(rule.pattern) for rule in self._rules]
         self.contacts = frozenset(at for at, rule in enumerate(self._rules) if rule in CONTACTS)
         self._all = frozenset(range(len(self._rules)))
+        self._clean: Remembered[str, str] = Remembered(_REMEMBERED)
         self._set = _searching([rule.pattern for rule in self._rules] + [_ESCAPED])
 
     def text(self, text: str) -> str:
@@ -52,13 +65,31 @@ class Fence:
 
     def passes(self, fields: dict[str, Any]) -> bool:
         """Whether these fields may go as they are, if no rule applies to any text in them."""
-        return not any(_sensitive(name) or _has_parts(each) for name, each in fields.items())
+        names = tuple(fields)
+        known = len(names) < 100 and max(map(len, names), default=0) < 200
+        named = _one_is_sensitive(names) if known else any(map(_sensitive, names))
+        return not named and not any(map(_has_parts, fields.values()))
+
+    def said(self, said: Said) -> Said:
+        """Return a conversation without its secrets; each of its parts is searched once."""
+        clean = [self._part(part) for part in said.parts]
+        return Said(clean) if any(map(ne, clean, said.parts)) else said
+
+    def _part(self, part: str) -> str:
+        clean = self._clean.get(part, len(part))
+        if clean is None:
+            clean = self.text(part)
+            clean = part if clean == part else clean
+            self._clean.put(part, clean, len(part))
+        return clean
 
     def value(self, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
         """Return a value of any shape without what these rules find in it, and without fields of sensitive names."""
         if depth > _DEEPEST:
             return "[withheld: nested too deeply]"
         match value:
+            case Said():
+                return self.said(value)
             case str():
                 return self._string(value, kinds, depth)
             case bytes():
@@ -105,6 +136,8 @@ class Fence:
 
 
 def _has_parts(value: Any) -> bool:
+    if isinstance(value, (str, int, float)):
+        return False
     if isinstance(value, list):
         return not all(isinstance(each, (str, int, float)) for each in value)
     return isinstance(value, (bytes, dict))

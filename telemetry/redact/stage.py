@@ -2,12 +2,13 @@
 
 import hashlib
 import hmac
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from telemetry.otlp import Attributes, Event, Link, Span
 from telemetry.redact.content import hide, metadata_only
 from telemetry.redact.fence import Fence
+from telemetry.said import Said
 
 _USER = ("user.id", "langfuse.user.id", "enduser.id")
 # Set on purpose, to find a conversation by: an address in them is no slip.
@@ -23,13 +24,14 @@ class Redact:
     hide_outputs: bool = False
     only_metadata: bool = False
     user_key: bytes = b""
+    _resources: dict[int, tuple[Attributes, Attributes]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, span: Span) -> Span:
         """Return the span without its secrets."""
         if self.only_metadata:
             span = metadata_only(span)
         attributes = self._pseudonymised(self._shown(span.attributes))
-        return self._fenced(span if attributes is span.attributes else replace(span, attributes=attributes))
+        return self._fenced(span if attributes is span.attributes else span.but(attributes=attributes))
 
     def _shown(self, attributes: Attributes) -> Attributes:
         return hide(attributes, inputs=self.hide_inputs, outputs=self.hide_outputs)
@@ -42,19 +44,30 @@ class Redact:
         }
 
     def _fenced(self, span: Span) -> Span:
-        kinds = self.fence.kinds_in(_texts(span))
-        if not (kinds or span.events or span.links) and all(map(self.fence.passes, (span.attributes, span.resource))):
-            return span
-        return replace(
-            span,
+        kinds, resource = self.fence.kinds_in(_texts(span)), self._resource(span.resource)
+        if not (kinds or span.events or span.links) and self.fence.passes(span.attributes):
+            clean = {key: self.fence.said(value) for key, value in span.attributes.items() if value.__class__ is Said}
+            return span.but(attributes={**span.attributes, **clean}, resource=resource)
+        return span.but(
             name=self.fence.value(span.name, kinds),
             message=self.fence.value(span.message, kinds),
             trace_state=self.fence.value(span.trace_state, kinds),
             attributes=self._attributes(span.attributes, kinds),
             events=[self._event(event, kinds) for event in span.events],
             links=[self._link(link, kinds) for link in span.links],
-            resource=self._attributes(span.resource, kinds),
+            resource=resource,
         )
+
+    def _resource(self, resource: Attributes) -> Attributes:
+        # All spans of a process have one, and it is the same object; the other is there so that its id is not reused.
+        given, clean = self._resources.get(id(resource), ({}, {}))
+        if given is not resource:
+            texts: list[str] = []
+            _gather(resource, texts)
+            clean = self._attributes(resource, self.fence.kinds_in(texts))
+            self._resources.clear()
+            self._resources[id(resource)] = (resource, clean)
+        return clean
 
     def _attributes(self, attributes: Attributes, kinds: frozenset[int]) -> Attributes:
         if not kinds and self.fence.passes(attributes):
@@ -80,13 +93,18 @@ def _pseudonym(key: bytes, user: str) -> str:
 
 def _texts(span: Span) -> list[str]:
     texts = [span.name, span.message, span.trace_state, *(event.name for event in span.events)]
-    for part in (span.attributes, span.resource, *(each.attributes for each in (*span.events, *span.links))):
+    for part in (span.attributes, *(each.attributes for each in (*span.events, *span.links))):
         _gather(part, texts)
     return texts
 
 
 def _gather(value: Any, texts: list[str]) -> None:
-    if isinstance(value, str):
+    if value.__class__ is str:
+        texts.append(value)
+    elif isinstance(value, Said):
+        # It is searched part by part.
+        return
+    elif isinstance(value, str):
         texts.append(value)
     elif isinstance(value, dict):
         texts.extend(value)

@@ -27,12 +27,12 @@ def readable(span: Span) -> Span:
         interrupted = {"interrupted": True} if kind in _INTERRUPTS else {}
         status = "UNSET" if span.status == "ERROR" else span.status
         attributes = {**span.attributes, **interrupted}
-        return replace(span, attributes=attributes, events=_others(span), status=status, message="")
+        return span.but(attributes=attributes, events=_others(span), status=status, message="")
     if span.status != "ERROR":
-        return replace(span, events=[_without_paths(event) for event in span.events]) if raised else span
+        return span.but(events=[_without_paths(event) for event in span.events]) if raised else span
     line = _line(span, raised)
     about = _about(raised[-1], line) if raised else {}
-    return replace(span, attributes={**span.attributes, **about}, events=_others(span), message=line)
+    return span.but(attributes={**span.attributes, **about}, events=_others(span), message=line)
 
 
 def without_paths(text: str) -> str:

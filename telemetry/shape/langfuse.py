@@ -1,7 +1,6 @@
 """The shape that Langfuse shows well; other backends read it too."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from telemetry.json_text import parse
 from telemetry.otlp import Attributes, Span
@@ -28,8 +27,8 @@ def langfuse(span: Span) -> Span:
     span = openinference(span)
     if KIND in span.attributes:
         shaped = _SHAPES.get(str(span.attributes[KIND]), node.shaped)(span)
-        span = replace(span, attributes={**_kept(span.attributes), **_place(span.attributes), **_filed(shaped)})
-    return replace(span, attributes=_unmistakable({**_verdict(span), **span.attributes}))
+        span = span.but(attributes={**_kept(span.attributes), **_place(span.attributes), **_filed(shaped)})
+    return span.but(attributes=_unmistakable({**_verdict(span), **span.attributes}))
 
 
 def _verdict(span: Span) -> Attributes:

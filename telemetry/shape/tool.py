@@ -1,7 +1,5 @@
 """A tool call: its arguments, its result, how large that is, whether it went well."""
 
-from dataclasses import replace
-
 from telemetry.json_text import dump, parse
 from telemetry.otlp import Attributes, Span
 from telemetry.shape.messages import fields_of
@@ -31,7 +29,7 @@ def previewed(span: Span) -> Span:
     if span.attributes.get("openinference.span.kind") != "TOOL":
         return span
     given = span.attributes.get("langfuse.observation.input", span.attributes.get("input.value"))
-    return span if given is None else replace(span, attributes={**span.attributes, "input.preview": _line(given)})
+    return span if given is None else span.but(attributes={**span.attributes, "input.preview": _line(given)})
 
 
 def _line(given: object) -> str:

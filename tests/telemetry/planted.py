@@ -10,6 +10,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from telemetry.said import Said
+
 LETTERS = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzAbCdEfGhIjKlMn"
 HEX = "0123456789abcdef" * 4
 
@@ -116,6 +118,18 @@ def _model(content: str) -> ReadableSpan:
     return finished("model", attributes={**kind, "input.value": asked, "output.value": said})
 
 
+def conversation(*contents: str) -> Said:
+    """Messages of a person as the recorder joins them."""
+    listed = [part for content in contents for part in (",", json.dumps({"role": "user", "content": content}))]
+    return Said(("[", *listed[1:], "]"))
+
+
+def _said(content: str) -> ReadableSpan:
+    """A conversation as the recorder has it: in parts, of which the others are in every span."""
+    asked = conversation("Be brief.", content)
+    return finished("model", attributes={"openinference.span.kind": "LLM", "input.value": asked, "output.value": asked})
+
+
 def _tool(content: str) -> ReadableSpan:
     result = json.dumps({"type": "tool", "data": {"content": content, "type": "tool", "tool_call_id": "c"}})
     kind = {"openinference.span.kind": "TOOL", "tool.name": "shell"}
@@ -139,6 +153,7 @@ def _nested(content: str) -> str:
 # Each makes a span that holds a text somewhere.
 PLACES: dict[str, Callable[[str], ReadableSpan]] = {
     "message": _model,
+    "part": _said,
     "tool": _tool,
     "state": _node,
     "exception": _raised,
@@ -172,6 +187,7 @@ NAMED_PLACES: dict[str, Callable[[str, Any], ReadableSpan]] = {
     "json": lambda name, secret: finished(attributes={"input.value": json.dumps({"user": "ada", name: secret})}),
     "deep json": lambda name, secret: finished(attributes={"output.value": json.dumps([{"a": {name: [secret]}}])}),
     "json in json": lambda name, secret: _tool(json.dumps({"body": json.dumps({name: secret})})),
+    "json in a part": lambda name, secret: _said("Use this: " + json.dumps({name: secret})),
     "json in text": lambda name, secret: _model("Use this: " + json.dumps({name: secret})),
     "broken json": lambda name, secret: finished(attributes={"input.value": json.dumps({"a": 1, name: secret})[:-1]}),
 }

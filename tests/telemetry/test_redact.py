@@ -20,7 +20,7 @@ from telemetry import otlp, viewer, wire
 from telemetry.redact import Fence, LogFilter
 from telemetry.settings import Settings, SettingsError, load_settings
 from tests.processes import serve
-from tests.telemetry.planted import LOOKS, NAMES, OPEN_SESAME, ORDINARY, Plant, finished, plants
+from tests.telemetry.planted import LOOKS, NAMES, OPEN_SESAME, ORDINARY, Plant, conversation, finished, plants
 
 PROTOBUF = "application/x-protobuf"
 FENCE = wire.fence(Settings())
@@ -79,6 +79,31 @@ def test_no_planted_secret_reaches_the_viewer(tmp_path: Path) -> None:
     assert answer.status_code == 200
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert [plant.where for plant in planted if plant.secret.encode() in stored] == []
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_parts_are_redacted_as_their_whole(kind: str) -> None:
+    """A secret within a part, and one cut in two between parts, becomes what it becomes in the text as a whole."""
+    text, secret = LOOKS[kind]
+    for at in (0, len(text) // 3, len(text) // 2, len(text)):
+        said = conversation("Be brief.", f"it is {text[:at]}", f"{text[at:]} it is", text)
+        clean = FENCE.said(said)
+        assert json.loads(clean) == json.loads(FENCE.text(str(said)))
+        assert FENCE.said(said) == clean
+        if at in (0, len(text)):
+            assert secret not in clean
+
+
+def test_a_part_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a conversation and its next turn have in common is redacted once, and stays the very same object."""
+    fence, searched = wire.fence(Settings()), list[str]()
+    search = fence.text
+    monkeypatch.setattr(fence, "text", lambda part: searched.append(part) or search(part))
+    turns = [conversation(*(f"number {at}" for at in range(turn))) for turn in range(1, 30)]
+
+    for turn in turns:
+        assert fence.said(turn) is turn
+    assert len(searched) == 29 + len(("[", ",", "]"))
 
 
 @pytest.fixture

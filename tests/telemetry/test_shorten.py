@@ -27,13 +27,26 @@ PROTOBUF = "application/x-protobuf"
 WORDS = "It was the best of times, it was the worst of times, it was the age of wisdom; "
 
 
+UNLIMITED = {"TELEMETRY_MAX_VALUE_BYTES": 0, "TELEMETRY_MAX_SPAN_BYTES": 0}
+
+
+@pytest.fixture(scope="module", params=["openinference", "recorder"])
+def langchain(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def long_turn() -> list[ReadableSpan]:
+def long_turn(langchain: str) -> list[ReadableSpan]:
     """A turn of two model calls on a thread of 200 messages."""
+    return long(langchain)
+
+
+def long(langchain: str, **environment: Any) -> list[ReadableSpan]:
+    """The spans of such a turn, recorded with these settings."""
     said = [HumanMessage, AIMessage]
     history = [said[at % 2](f"{at}: {WORDS * 4}"[:330], id=str(at)) for at in range(199)]
     graph = load("chatbot", load_models("demo"), InMemorySaver())
-    with recording() as spans:
+    with recording(Settings.model_validate({"TELEMETRY_LANGCHAIN": langchain, **environment})) as spans:
         with telemetry.scope(session_id="t-1", user_id="ada", agent="chatbot"), telemetry.span("turn") as root:
             root.set_attributes({"input.value": "What is 12*34?", "output.value": "408"})
             asyncio.run(_stream(graph, [*history, HumanMessage("What is 12*34?", id="last")]))
@@ -71,9 +84,9 @@ def test_a_long_thread_within_its_budgets(long_turn: list[ReadableSpan]) -> None
     assert calls[1].input["messages"][-1]["content"] == "408"
 
 
-def test_a_long_thread_without_budgets(long_turn: list[ReadableSpan]) -> None:
+def test_a_long_thread_without_budgets(langchain: str) -> None:
     """Without budgets it takes at most 230 KB, and each model call has every message."""
-    taken, spans = arrived(long_turn, TELEMETRY_MAX_VALUE_BYTES=0, TELEMETRY_MAX_SPAN_BYTES=0)
+    taken, spans = arrived(long(langchain, **UNLIMITED), **UNLIMITED)
 
     assert taken <= 230_000
     trace = Trace([Observation(span) for span in spans])
@@ -81,9 +94,23 @@ def test_a_long_thread_without_budgets(long_turn: list[ReadableSpan]) -> None:
     assert [len(call.input["messages"]) for call in trace.of("generation")] == [201, 203]
 
 
-def test_the_plain_stack_takes_more(long_turn: list[ReadableSpan]) -> None:
-    """What the instrumentors alone would send of the same turn is more than three times that."""
-    assert sum(len(wire.prepare(span, ())) for span in long_turn) > 460_000
+def test_a_short_turn_is_small(langchain: str) -> None:
+    """A turn on two messages takes at most 25 KB."""
+    graph = load("chatbot", load_models("demo"), InMemorySaver())
+    with recording(Settings.model_construct(langchain=langchain)) as spans:
+        with telemetry.scope(session_id="t-1", user_id="ada", agent="chatbot"), telemetry.span("turn"):
+            asyncio.run(_stream(graph, [HumanMessage("Hello"), AIMessage("Hi"), HumanMessage("What is 12*34?")]))
+        taken, _ = arrived(list(spans.settled()))
+    assert taken <= 25_000
+
+
+def test_a_turn_is_a_constant_above_its_budgets(langchain: str) -> None:
+    """On a long thread only what the model was given grows with the budget; all else of the turn is small."""
+    taken, _ = arrived(long(langchain))
+    shorter, _ = arrived(long(langchain, TELEMETRY_MAX_VALUE_BYTES=8_000), TELEMETRY_MAX_VALUE_BYTES=8_000)
+
+    assert taken - shorter == pytest.approx(2 * 40_000, rel=0.1)
+    assert shorter - 2 * 8_000 < 20_000
 
 
 def test_text_keeps_both_ends() -> None:
