@@ -26,7 +26,7 @@ REAL = {name: value for name, value in os.environ.items() if name.startswith("LA
 
 
 def _stay_here(event: str, args: tuple[Any, ...]) -> None:
-    if event == "socket.connect" and isinstance(args[1], tuple) and not _is_here(str(args[1][0])):
+    if event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple) and not _is_here(str(args[1][0])):
         raise RuntimeError(f"a test wanted to reach {args[1][0]}")
 
 
