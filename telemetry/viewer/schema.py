@@ -3,6 +3,10 @@
 import sqlite3
 from collections.abc import Callable
 
+from opentelemetry.proto.trace.v1.trace_pb2 import (
+    SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK,
+    SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK,
+)
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
@@ -10,14 +14,19 @@ from telemetry.otlp import LAST_TIME, Span
 from telemetry.viewer.observation import Observation, text
 from telemetry.viewer.score import Score
 
-VERSION = 2
+VERSION = 3
 # How much of what was asked and answered can be searched for.
 SAID = 1_000
+
+# How much of a heartbeat's status is looked at.
+SIGN = 20
+# What a span's flags say of a parent in another process.
+REMOTE = SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 PRAGMAS = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
 TABLES = """
 CREATE TABLE IF NOT EXISTS spans (
-    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT,
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, remote INTEGER NOT NULL,
     start INTEGER NOT NULL, end INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL,
     trace_name TEXT, session_id TEXT, user_id TEXT,
     tokens INTEGER NOT NULL, failed INTEGER NOT NULL, first_token INTEGER, sign TEXT, said TEXT,
@@ -46,21 +55,22 @@ CREATE INDEX IF NOT EXISTS scores_by_time ON scores (time);
 CREATE INDEX IF NOT EXISTS scores_by_name ON scores (name, number, trace_id);
 """
 
-ADD_SPAN = "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_SPAN = "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ADD_SCORE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)"
-# A trace is open while a parent has not come, or while its run waits in a queue.
+# A trace is open while a parent has not come (2, or 1 where that is another process's, which may never send any), or
+# while its run waits in a queue (2).
 SUM_UP = """
 INSERT INTO traces (
     trace_id, start, end, spans, tokens, errors, first_token, open, seen, name, session_id, user_id
 )
 SELECT
     trace_id, min(start), max(end), count(*), sum(tokens), sum(failed), min(first_token),
-    EXISTS (
-        SELECT 1 FROM spans AS s WHERE s.trace_id = spans.trace_id AND s.parent_id IS NOT NULL
+    max(coalesce((
+        SELECT max(2 - remote) FROM spans AS s WHERE s.trace_id = spans.trace_id AND s.parent_id IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM spans AS p WHERE p.trace_id = s.trace_id AND p.span_id = s.parent_id)
-    ) OR coalesce('queued' = (
+    ), 0), coalesce(2 * ('queued' = (
         SELECT sign FROM spans AS s WHERE s.trace_id = spans.trace_id AND sign IS NOT NULL ORDER BY start DESC LIMIT 1
-    ), 0),
+    )), 0)),
     ?,
     coalesce(
         (SELECT trace_name FROM spans AS s WHERE s.trace_id = spans.trace_id AND trace_name > ''
@@ -102,10 +112,19 @@ def add_span(db: sqlite3.Connection, span: Span) -> None:
     """Write a span; one that came before is replaced."""
     seen = Observation(span)
     row = (
-        *(span.trace_id, span.span_id, span.parent_id, span.start, span.end, span.name, seen.type),
+        *(
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.flags & REMOTE == REMOTE,
+            span.start,
+            span.end,
+            span.name,
+            seen.type,
+        ),
         *(seen.trace_name, seen.session_id, seen.user_id, seen.tokens, seen.level == "ERROR"),
         _first_token(seen),
-        text(span.attributes.get("status")) if span.name == "heartbeat" else None,
+        text(span.attributes.get("status"))[:SIGN] if span.name == "heartbeat" else None,
         _said(seen) if span.parent_id is None or seen.type == "AGENT" else None,
         to_json(span, bytes_mode="base64", inf_nan_mode="strings"),
     )

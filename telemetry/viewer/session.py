@@ -107,14 +107,14 @@ def _cut(words: str) -> str:
 def _earlier(trace_id: str, telling: Telling) -> list[Earlier]:
     linked = [link.trace_id for role in ("agent", "root") if role in telling for link in telling[role].span.links]
     told = [_said(each, f"{METADATA}resumes_trace") for each in telling.values()]
-    how = _how(next(iter(telling.values()), None))
+    how = next((how for each in telling.values() if (how := _how(each))), "linked to")
     return [Earlier(found, how) for found in dict.fromkeys([*linked, *told]) if found and found != trace_id]
 
 
-def _how(seen: Observation | None) -> str:
+def _how(seen: Observation) -> str:
     resumed = _said(seen, f"{METADATA}resumes")
     if not resumed:
-        return "linked to"
+        return ""
     return "another attempt after" if resumed == _said(seen, f"{METADATA}run") else "answers"
 
 

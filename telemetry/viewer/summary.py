@@ -29,7 +29,7 @@ class Summary:
     tokens: int
     errors: int
     first_token_at: int | None
-    open: bool
+    open: int
     seen: float
     given_name: str
     session_id: str | None
@@ -53,8 +53,10 @@ class Summary:
     @property
     def state(self) -> State:
         """Whether more is to come (running), was to come (unfinished), or how it ended."""
-        if self.open:
-            return "running" if time.time() - self.seen < SILENCE_S else "unfinished"
+        if self.open and time.time() - self.seen < SILENCE_S:
+            return "running"
+        if self.open > 1:
+            return "unfinished"
         return "failed" if self.errors else "ok"
 
     @property

@@ -92,10 +92,10 @@ document.addEventListener("visibilitychange", () => {
   watch();
 });
 watch();
-// Whoever came by the keys goes on with them; on a narrow screen what was chosen comes into view.
-if (sessionStorage.getItem("keys")) document.querySelector('[data-row][aria-current="true"]')?.focus({ preventScroll: true });
-sessionStorage.removeItem("keys");
 if (new URLSearchParams(location.search).has("observation") && matchMedia("(max-width: 900px)").matches) {
-  // Behind the browser's own going to the row that the address names.
+  // On a narrow screen what was chosen comes into view, behind the browser's own going to its row.
   addEventListener("load", () => setTimeout(() => document.getElementById("detail")?.scrollIntoView()));
 }
+// Whoever came by the keys goes on with them.
+if (sessionStorage.getItem("keys")) document.querySelector('[data-row][aria-current="true"]')?.focus({ preventScroll: true });
+sessionStorage.removeItem("keys");

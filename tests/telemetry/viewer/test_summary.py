@@ -165,6 +165,15 @@ def test_silence_is_not_life(store: Store, monkeypatch: pytest.MonkeyPatch) -> N
     assert state(store) == "unfinished"
 
 
+def test_a_caller_who_sends_no_spans_leaves_nothing_unfinished(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parent in another process may come for a while, and after that the trace is what it is."""
+    store.add_spans([span(1, 2, parent_id=f"{1:016x}", flags=0x301), span(1, 3, parent_id=f"{2:016x}", flags=0x101)])
+    assert state(store) == "running"
+    later = time.time() + SILENCE_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert state(store) == "ok"
+
+
 def test_a_queued_run_is_under_way(store: Store) -> None:
     """A run that waits in its queue has no open span; its heartbeat tells, until a later one tells otherwise."""
     root, below = span(1, 1, name="POST"), {"name": "heartbeat", "parent_id": f"{1:016x}"}
