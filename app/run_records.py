@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    case,
     delete,
     exists,
     func,
@@ -82,6 +83,7 @@ executors = Table(
 )
 
 FINAL = ("waiting", "completed", "failed", "cancelled")
+STOPPING = "cancelling"
 
 
 class Fenced(Exception):  # noqa: N818 - named for what happened
@@ -179,10 +181,17 @@ class RunRecords:
     async def begin(self, run_id: str, owner: str) -> BackgroundRun:
         """Begin the run's next attempt, which ends every earlier one; raises `Fenced` for a run that is over."""
         change = update(runs).where(runs.c.run_id == run_id, runs.c.status.not_in(FINAL))
-        begun = change.values(attempt=runs.c.attempt + 1, owner=owner, status="running")
+        status = case((runs.c.status == STOPPING, STOPPING), else_="running")
+        begun = change.values(attempt=runs.c.attempt + 1, owner=owner, status=status)
         for row in await self._made(begun.returning(*runs.c)):
             return BackgroundRun(**row)
         raise Fenced(run_id)
+
+    async def stop(self, run_id: str) -> None:
+        """Note that the run is to end, for whoever makes its present attempt or its next one."""
+        await self._change(
+            update(runs).where(runs.c.run_id == run_id, runs.c.status.not_in(FINAL)).values(status=STOPPING)
+        )
 
     async def record(self, attempt: AttemptRecord) -> None:
         """Keep an attempt that begins."""

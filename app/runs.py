@@ -26,7 +26,7 @@ from app.fenced_saver import FencedSaver
 from app.ledger import ledger
 from app.messages import to_chat
 from app.records import Thread
-from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
+from app.run_records import STOPPING, AttemptRecord, BackgroundRun, Fenced, RunRecords
 from app.schema import ChatMessage, EndEvent, ErrorEvent, MessageEvent, RunStatus, UserInput
 from app.turns import AgentTurn, Answering, Turns, _config, _run, run_event
 from telemetry import Resumed, TraceRef
@@ -97,7 +97,7 @@ class Runs:
 
     async def status(self, run: BackgroundRun) -> RunStatus:
         """Return the run's status; `lost` while its process is silent and nobody has taken over."""
-        if run.status != "running":
+        if run.status not in ("running", STOPPING):
             return cast("RunStatus", run.status)
         silent = await self.records.silent(time.time() - MISSED * self.heartbeat_s)
         return "lost" if run.owner in silent else "running"
@@ -105,13 +105,14 @@ class Runs:
     async def cancel(self, run: BackgroundRun) -> None:
         """Stop the run, wherever it is."""
         await self.start()
+        await self.records.stop(run.run_id)
+        if run.status == "queued" or await self.status(run) == "lost":
+            with suppress(Fenced):
+                await self._conclude(await self._revoke(run), "cancelled")
         await DBOS.cancel_workflow_async(run.run_id)
         if turn := self._under_way.get(run.run_id):
             self._cancelled.add(run.run_id)
             turn.cancel("cancel")
-        elif run.status == "queued" or await self.status(run) == "lost":
-            with suppress(Fenced):
-                await self._conclude(await self._revoke(run), "cancelled")
 
     async def resume(self) -> None:
         """Start the engine, where runs wait for it."""
@@ -258,8 +259,10 @@ class Runs:
             await self._bury(run, earlier)
             if len(earlier) >= MAX_ATTEMPTS:
                 await self._conclude(run, "failed", f"the run was begun {len(earlier)} times and never ended")
-                return
-            await self._make(run, earlier)
+            elif run.status == STOPPING:
+                await self._conclude(run, "cancelled")
+            else:
+                await self._make(run, earlier)
         except Fenced:
             if not await self._is_over(run_id):
                 # Others have it: neither an end nor an error of this attempt may reach the engine.

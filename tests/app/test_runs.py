@@ -174,14 +174,18 @@ def test_cancel(one: Api, receiver: Receiver) -> None:
     assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelled"
 
 
-def test_what_was_cancelled_when_nobody_was_there(tmp_path: Path, receiver: Receiver) -> None:
-    """A run that the engine has stopped while its process was dead ends as cancelled, its attempt closed as lost."""
+@pytest.mark.parametrize(("file", "change"), [
+    ("engine.db", "update workflow_status set status = 'CANCELLED'"),
+    ("service.db", "update background_runs set status = 'cancelling'"),
+])  # fmt: skip
+def test_what_was_cancelled_when_nobody_was_there(tmp_path: Path, receiver: Receiver, file: str, change: str) -> None:
+    """A run that was stopped while its process was dead ends as cancelled, its attempt closed as lost."""
     with api(tmp_path, receiver) as first:
         run = first.submit("work for 60 seconds", agent="bg-task")
         until(lambda: "started" in {span.name for span in receiver.spans}, 60)
         first.kill()
-    with sqlite3.connect(tmp_path / "engine.db") as connection:
-        connection.execute("update workflow_status set status = 'CANCELLED'")
+    with sqlite3.connect(tmp_path / file) as connection:
+        connection.execute(change)
     with api(tmp_path, receiver) as second:
         done = second.over(run["run_id"])
 

@@ -162,10 +162,11 @@ def test_a_paused_process_that_wakes_writes_nothing(tmp_path: Path) -> None:
 def test_a_survivor_goes_on(tmp_path: Path, figures: Figures) -> None:
     """A run is cancelled from another process; the runs of one that does not come back are adopted by it."""
     with kept_in("postgres", tmp_path) as place, Receiver() as receiver, ExitStack() as stack:
-        first = stack.enter_context(api(tmp_path / "2", receiver, place.env))
+        env = {**place.env, "HEARTBEAT_S": "2"}
+        first = stack.enter_context(api(tmp_path / "2", receiver, env))
         long = first.submit("work for 600 seconds", agent="bg-task")["run_id"]
         until(lambda: first.run(long)["status"] == "running", 60)
-        second = stack.enter_context(api(tmp_path, receiver, place.env))
+        second = stack.enter_context(api(tmp_path, receiver, env))
         asked = time.monotonic()
         httpx.post(f"{second.url}/runs/{long}/cancel", timeout=30)
         assert second.over(long)["status"] == "cancelled"
