@@ -58,19 +58,20 @@ CREATE INDEX IF NOT EXISTS scores_by_name ON scores (name, number, trace_id);
 ADD_SPAN = "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 ADD_SCORE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)"
 # A trace is open while a parent has not come (2, or 1 where that is another process's, which may never send any), or
-# while its run waits in a queue (2).
+# while its run waits in a queue (2). What was open when its process died never comes.
 SUM_UP = """
 INSERT INTO traces (
     trace_id, start, end, spans, tokens, errors, first_token, open, seen, name, session_id, user_id
 )
 SELECT
     trace_id, min(start), max(end), count(*), sum(tokens), sum(failed), min(first_token),
-    max(coalesce((
+    CASE WHEN EXISTS (SELECT 1 FROM spans AS s WHERE s.trace_id = spans.trace_id AND sign = 'lost') THEN 0
+    ELSE max(coalesce((
         SELECT max(2 - remote) FROM spans AS s WHERE s.trace_id = spans.trace_id AND s.parent_id IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM spans AS p WHERE p.trace_id = s.trace_id AND p.span_id = s.parent_id)
     ), 0), coalesce(2 * ('queued' = (
         SELECT sign FROM spans AS s WHERE s.trace_id = spans.trace_id AND sign IS NOT NULL ORDER BY start DESC LIMIT 1
-    )), 0)),
+    )), 0)) END,
     ?,
     coalesce(
         (SELECT trace_name FROM spans AS s WHERE s.trace_id = spans.trace_id AND trace_name > ''
@@ -124,7 +125,7 @@ def add_span(db: sqlite3.Connection, span: Span) -> None:
         ),
         *(seen.trace_name, seen.session_id, seen.user_id, seen.tokens, seen.level == "ERROR"),
         _first_token(seen),
-        text(span.attributes.get("status"))[:SIGN] if span.name == "heartbeat" else None,
+        _sign(span),
         _said(seen) if span.parent_id is None or seen.type == "AGENT" else None,
         to_json(span, bytes_mode="base64", inf_nan_mode="strings"),
     )
@@ -142,6 +143,12 @@ def add_score(db: sqlite3.Connection, score: Score) -> None:
     number = None if isinstance(score.value, str) else score.value
     row = (score.id, score.trace_id, score.session_id, score.time, score.name, number, to_json(score))
     db.execute(ADD_SCORE, row)
+
+
+def _sign(span: Span) -> str | None:
+    if span.attributes.get("turn.status") == "lost":
+        return "lost"
+    return text(span.attributes.get("status"))[:SIGN] if span.name == "heartbeat" else None
 
 
 def _first_token(seen: Observation) -> int | None:

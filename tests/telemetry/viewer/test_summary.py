@@ -183,6 +183,15 @@ def test_a_queued_run_is_under_way(store: Store) -> None:
     assert state(store) == "ok"
 
 
+def test_a_dead_attempt_is_over(store: Store) -> None:
+    """Where the turn was closed as lost, the spans that died with its process are not waited for."""
+    store.add_spans([span(1, 1), span(1, 3, parent_id=f"{9:016x}")])
+    assert state(store) == "running"
+    lost = {"turn.status": "lost"}
+    store.add_spans([span(1, 2, parent_id=f"{1:016x}", status="ERROR", attributes=lost)])
+    assert state(store) == "failed"
+
+
 def state(store: Store) -> str:
     [found] = store.latest(1)
     return found.state
