@@ -41,7 +41,8 @@ def test_the_wheel_is_typed(built: Path) -> None:
 
 def test_the_source_distribution_holds_the_package_only(built: Path) -> None:
     """Neither tests nor the service travel with it, and no cache."""
-    names = tarfile.open(next(built.glob("*.tar.gz"))).getnames()
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = archive.getnames()
     tops = {Path(name).parts[1] for name in names}
     assert tops <= {"telemetry", "README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore"}
     assert not [name for name in names if "__pycache__" in name]
