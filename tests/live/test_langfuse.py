@@ -1,22 +1,23 @@
 """A turn of every agent as Langfuse has it: a real one with `pytest -m live` and LANGFUSE_* set, else the viewer."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from app.agents import AGENTS
-from app.client import AgentClient
+from app.client import AgentClient, AgentError
 from telemetry.langfuse import make_client
 from telemetry.settings import Settings
 from tests.conftest import REAL
 from tests.langfuse_server import langfuse_server
-from tests.processes import free_port, start, until
+from tests.processes import Process, free_port, start, until
 
 if TYPE_CHECKING:
     from langfuse import Langfuse
@@ -43,7 +44,12 @@ class Stage:
 
     url: str
     langfuse: "Langfuse"
-    environment: str
+    env: Mapping[str, str]
+
+    @property
+    def environment(self) -> str:
+        """What its traces are filed under."""
+        return self.env["LANGFUSE_ENVIRONMENT"]
 
     def client(self, agent: str | None = None) -> AgentClient:
         """A client who nobody else is, so that a project that is in use has its traces told apart."""
@@ -78,12 +84,18 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     real = REAL if "live" in request.config.option.markexpr and "LANGFUSE_SECRET_KEY" in REAL else None
     with nullcontext() if real else langfuse_server(folder) as server:
         keys = real or (server.env if server else {})
-        port = free_port()
-        url = f"http://127.0.0.1:{port}"
-        env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "PORT": str(port), "DATA_DIR": str(folder), "DEMO_PACE_S": "0"}
-        env["TELEMETRY_SPOOL_DIR"] = str(folder / "spool")
-        with start([sys.executable, "-m", "app"], env, f"{url}/health"):
-            yield Stage(url, make_client(Settings.model_validate(keys)), env["LANGFUSE_ENVIRONMENT"])
+        env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "DEMO_PACE_S": "0"}
+        with serving(env, folder) as (_, url):
+            yield Stage(url, make_client(Settings.model_validate(keys)), env)
+
+
+@contextmanager
+def serving(env: Mapping[str, str], folder: Path, **more: str) -> Iterator[tuple[Process, str]]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    own = {"PORT": str(port), "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+    with start([sys.executable, "-m", "app"], {**env, **own, **more}, f"{url}/health") as process:
+        yield process, url
 
 
 def has(*names: str) -> Callable[[list[Any]], bool]:
@@ -116,6 +128,66 @@ def test_a_tool_shows_what_it_did(stage: Stage) -> None:
 
     [tool] = [each for each in found if each.name == "calculator"]
     assert (tool.type, "12*34" in str(tool.input), "408" in str(tool.output)) == ("TOOL", True, True)
+
+
+@pytest.mark.parametrize(("agent", "message", "tool", "reason"), [
+    ("chatbot", "What is 1/0?", "calculator", "cannot be calculated"),
+    ("coding", "`1/0`", "python_repl", "Exit status 1"),
+    ("coding", "`while True: print('x' * 1000)`", "python_repl", "Stopped, output"),
+])  # fmt: skip
+def test_a_tool_that_fails_or_is_killed(stage: Stage, agent: str, message: str, tool: str, reason: str) -> None:
+    """The tool is an error with its reason, the turn that goes on is none."""
+    answer = stage.client(agent).invoke(message)
+    found = stage.observations(answer.trace_id or "", has("turn", tool))
+
+    assert [each.name for each in found if each.level == "ERROR"] == [tool]
+    [call] = [each for each in found if each.name == tool]
+    assert reason in (call.status_message or "")
+
+
+def test_a_tool_that_takes_too_long(stage: Stage, tmp_path: Path) -> None:
+    """The turn is an error that says so, the tool was stopped, and all of it is there."""
+    with serving(stage.env, tmp_path, TURN_TIMEOUT_S="3") as (_, url), pytest.raises(AgentError) as failure:
+        AgentClient(url, "coding", timeout=90).invoke("`import time; time.sleep(60)`")
+    found = stage.observations(failure.value.trace_id or "", has("turn", "python_repl"))
+
+    levels = {each.name: (each.level, each.status_message) for each in found}
+    assert levels["turn"] == ("ERROR", "TimeoutError: the turn took longer than 3 s")
+    assert levels["python_repl"][0] == "WARNING"
+
+
+def test_a_task(stage: Stage) -> None:
+    """What a task tells are observations below it."""
+    answer = stage.client("bg-task").invoke("work for 1.5 seconds")
+    found = stage.observations(answer.trace_id or "", has("turn", "task long work", "finished"))
+
+    [task] = [each for each in found if each.name == "task long work"]
+    below = {each.name for each in found if each.parent_observation_id == task.id}
+    assert below == {"started", "progress", "finished"}
+
+
+def test_a_run_that_is_killed_and_resumed(stage: Stage, tmp_path: Path) -> None:
+    """Its life is seen while it lives; the attempt that died is closed as lost, the next one a trace of the session."""
+    pytest.importorskip("dbos", reason="background runs need DBOS")
+    with serving(stage.env, tmp_path) as (process, url):
+        run = httpx.post(f"{url}/bg-task/runs", json={"message": "work for 3 seconds"}, timeout=30).json()
+        seen = stage.observations(run["trace_id"], has("heartbeat", "started"))
+        process.popen.kill()
+        process.popen.wait(10)
+    with serving(stage.env, tmp_path) as (_, url):
+        done: dict[str, Any] = {}
+
+        def is_over() -> bool:
+            done.update(httpx.get(f"{url}/runs/{run['run_id']}", timeout=30).json())
+            return done["status"] == "completed"
+
+        until(is_over, PATIENCE_S)
+    lost, again = ([t for t in stage.observations(i, has("turn")) if t.name == "turn"] for i in done["trace_ids"])
+
+    assert "turn" not in {each.name for each in seen}
+    assert [(each.level, each.status_message) for each in lost] == [("ERROR", "lost: its process died")]
+    assert [each.level for each in again] == ["DEFAULT"]
+    assert {each.session_id for each in lost + again} == {run["thread_id"]}
 
 
 def test_a_score_is_given_changed_and_taken_back(stage: Stage) -> None:
