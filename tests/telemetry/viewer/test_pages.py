@@ -131,7 +131,7 @@ def test_a_trace_reads_from_top_to_bottom(viewer: Viewer, recorder: Recorder, pa
 
     page.goto(str(langfuse.get_trace_url(trace_id=trace_id)))
     expect(page.locator("h1")).to_contain_text("weather")
-    expect(page.locator("h1")).to_contain_text("1 failed")
+    expect(page.locator("h1")).to_contain_text("1 error")
     for shown in ("ada", "t-9", "23", "thumb: true", "well done"):
         expect(page.locator(".head")).to_contain_text(shown)
     expect(page.locator(".what")).to_have_text("local viewer, not Langfuse")
