@@ -1,7 +1,7 @@
 """What went in and what came out as JSON: each message serialised once, and of a history what is new."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from telemetry.json_text import written
 from telemetry.remembered import Remembered
 from telemetry.said import Said, under_messages
 from telemetry.shape.messages import message as in_openai_shape
+from telemetry.shape.messages import role_of
 
 # Longer text than this is cut; what is shorter is cut behind the fence, where no secret can be cut in two.
 LONGEST = 1_000_000
@@ -25,8 +26,12 @@ _COMMAND = ("graph", "update", "resume", "goto")
 
 
 class Shown(NamedTuple):
-    """A message as it was when it was serialised, and its JSON."""
+    """A message, its fields as they were when it was serialised, and its JSON."""
 
+    message: BaseMessage
+    content: Any
+    tool_calls: Any
+    name: Any
     of: tuple[Any, ...]
     text: str
     size: int
@@ -53,20 +58,38 @@ class Content:
 
     def __init__(self, budget: int = 0) -> None:
         self._budget = budget
+        # By their ids, or what they say; and by the objects themselves, which is faster asked.
         self._shown: Remembered[Any, Shown] = Remembered(_REMEMBERED)
+        self._seen: Remembered[int, Shown] = Remembered(_REMEMBERED)
 
     def message(self, message: BaseMessage) -> Shown:
         """Return a message in OpenAI's shape; it is serialised anew only if something in it was bound anew."""
         known = message.__dict__
+        shown = self._seen.get(id(message))
+        if (
+            shown is not None
+            and shown.message is message
+            and shown.content is known["content"]
+            and shown.tool_calls is known.get("tool_calls")
+            and shown.name is known.get("name")
+            and shown.content.__class__ is str
+        ):
+            return shown
+        return self._found(message, known)
+
+    def _found(self, message: BaseMessage, known: Mapping[str, Any]) -> Shown:
+        """A checkpoint makes new objects of the same messages."""
         content = known.get("content")
-        if isinstance(content, list):
-            content = tuple(content)
-        of = (message.__class__, content, *map(known.get, _FIELDS[1:]))
-        key = known.get("id") or (content if content.__class__ is str else id(message))
+        of = (message.__class__, tuple(content) if isinstance(content, list) else content, *map(known.get, _FIELDS[1:]))
+        key = known.get("id") or (content if isinstance(content, str) else id(message))
         shown = self._shown.get(key)
         if shown is None or shown.of != of:
-            shown = _shown(message, of)
-            self._shown.put(key, shown, shown.size)
+            text, size = _serialised(message)
+            shown = Shown(message, content, known.get("tool_calls"), known.get("name"), of, text, size)
+            self._shown.put(key, shown, size)
+        elif shown.message is not message:
+            shown = Shown(message, content, known.get("tool_calls"), known.get("name"), of, shown.text, shown.size)
+        self._seen.put(id(message), shown, shown.size)
         return shown
 
     def conversation(self, messages: Sequence[BaseMessage], beside: int = 0) -> tuple[Said, int]:
@@ -85,7 +108,7 @@ class Content:
         if not left_out:
             return Said(_listed(shown)), 0
         gap = written({"role": "system", "content": f"[… {left_out} messages left out …]"}).decode()
-        between = Shown((), gap, len(gap))
+        between = shown[0]._replace(text=gap, size=len(gap))
         return Said(_listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
 
     def given(self, value: Any) -> str | None:
@@ -202,13 +225,18 @@ def _listed(shown: Sequence[Shown]) -> list[str]:
     return parts
 
 
-def _shown(message: BaseMessage, of: tuple[Any, ...]) -> Shown:
-    raw = {"type": message.type, **{key: message.__dict__.get(key) for key in _FIELDS}}
-    shaped = in_openai_shape(raw) or {"type": message.type, "id": message.id, "content": message.content}
-    if shaped["content"].__class__ is str:
+def _serialised(message: BaseMessage) -> tuple[str, int]:
+    known = message.__dict__
+    role = role_of({"type": message.type})
+    if role and isinstance(message.content, str) and not any(map(known.get, _FIELDS[1:])):
+        shaped: Any = {"role": role, "content": message.content}
+    else:
+        raw = {"type": message.type, **{key: known.get(key) for key in _FIELDS}}
+        shaped = in_openai_shape(raw) or {"type": message.type, "id": message.id, "content": message.content}
+    if isinstance(shaped["content"], str):
         shaped["content"] = bounded(shaped["content"])
     body = _bytes(shaped)
-    return Shown(of, body.decode(), len(body))
+    return body.decode(), len(body)
 
 
 def _json(value: Any) -> str:
