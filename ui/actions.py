@@ -1,8 +1,9 @@
 """What people do on the page, told to the service once each: the script that draws it never waits for it."""
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
-from threading import BoundedSemaphore
+import threading
+from collections.abc import Callable
+from queue import Full, Queue
 
 import streamlit as st
 
@@ -16,25 +17,32 @@ MOST_WAITING = 100
 
 
 class Actions:
-    """Tells of actions, a few at a time."""
+    """Tells of actions, one after the other."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="actions")
-        self._places = BoundedSemaphore(MOST_WAITING)
+        self._waiting: Queue[Callable[[], None]] = Queue(MOST_WAITING)
+        threading.Thread(target=self._tell_all, name="actions", daemon=True).start()
 
     def tell(self, client: AgentClient, name: str, thread_id: str, **about: bool | float | str) -> None:
         """Have the action recorded in the thread's session, soon."""
-        if self._places.acquire(blocking=False):
-            self._pool.submit(self._tell, client, name, thread_id, about)
-
-    def _tell(self, client: AgentClient, name: str, thread_id: str, about: dict[str, bool | float | str]) -> None:
         try:
-            with telemetry.scope(session_id=thread_id, user_id=client.user_id):
-                client.event(name, thread_id, **about)
-        except AgentError as error:
-            logger.info("%s was not recorded: %s", name, error)
-        finally:
-            self._places.release()
+            self._waiting.put_nowait(lambda: _tell(client, name, thread_id, about))
+        except Full:
+            logger.info("%s was not recorded: the service is slow", name)
+
+    def _tell_all(self) -> None:
+        while True:
+            self._waiting.get()()
+
+
+def _tell(client: AgentClient, name: str, thread_id: str, about: dict[str, bool | float | str]) -> None:
+    try:
+        with telemetry.scope(session_id=thread_id, user_id=client.user_id):
+            client.event(name, thread_id, **about)
+    except AgentError as error:
+        logger.info("%s was not recorded: %s", name, error)
+    except Exception:
+        logger.exception("%s was not recorded", name)
 
 
 @st.cache_resource(show_spinner=False)

@@ -86,7 +86,7 @@ def draw_task(task: TaskEvent) -> None:
 
 def draw_sub_agent(agent: SubAgent, *, working: bool) -> None:
     """Draw what a sub-agent said and did, folded."""
-    with st.expander(f"Sub-agent **{agent.name}**", icon=":material/group:", expanded=working):
+    with st.expander(f"Sub-agent **{agent.name}**", icon=":material/group:", expanded=working, type="compact"):
         draw_parts(agent.parts, agent.writing, working=working)
 
 

@@ -15,7 +15,7 @@ def draw_end(chat: Chat, one: Exchange, *, last: bool) -> None:
     """Draw the end of an answer; only the last one of a thread can still be gone on with."""
     if one.asked and last:
         for number, asked in enumerate(one.asked):
-            draw_question(chat, asked, f"{one.run_id}-{number}")
+            draw_asked(chat, asked, f"{one.run_id}-{number}")
     if one.status == "cancelled":
         st.caption("Stopped.")
     if one.error:
@@ -39,7 +39,7 @@ def draw_retry(chat: Chat, one: Exchange) -> None:
     st.button(label, key="retry", icon=":material/refresh:", type="tertiary", on_click=chat.send, args=(one.question,))
 
 
-def draw_question(chat: Chat, asked: Any, key: str) -> None:
+def draw_asked(chat: Chat, asked: Any, key: str) -> None:
     """Draw what the agent waits for, its options as buttons; the line below takes any other answer."""
     match asked:
         case {"question": str(question)} | str(question):

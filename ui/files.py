@@ -11,7 +11,7 @@ from app.schema import FileInfo
 
 # A larger image is a file among the others.
 MAX_SHOWN = 5_000_000
-SHOWN_AT_ONCE = 50
+SHOWN_AT_ONCE = 20
 UNITS = ("B", "kB", "MB", "GB")
 
 

@@ -27,10 +27,11 @@ ICONS = {
     "cancelled": ":material/cancel:",
 }
 GOING = ("queued", "running", "lost")
-# Titles of a list begin at its edge.
+# Titles of a list begin at its edge, and a chat at the top.
 STYLE = """
 <style>
 .st-key-chats button > div, .st-key-runs button > div { justify-content: flex-start; }
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; }
 </style>
 """
 

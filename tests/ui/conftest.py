@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.processes import free_port
-from tests.ui.stack import Stack
+from tests.ui.stack import Stack, open_tab
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def mortal(viewed: Stack, tmp_path: Path) -> Stack:
 
 @pytest.fixture
 def tab(chromium: Browser) -> Iterator[Page]:
-    page = chromium.new_page(viewport={"width": 1280, "height": 800})
+    page = open_tab(chromium)
     yield page
     page.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.processes import Process, start, until
 
@@ -17,7 +17,7 @@ STORY, BEGINNING = "Tell me a long story", "Once there was a small river"
 # For who has to find it still being told.
 ENDLESS_STORY = "Tell me a story of 4000 words"
 KEYS = ("pk-lf-local", "sk-lf-local")
-PHONE = {"width": 390, "height": 844}
+PHONE = (390, 844)
 
 expect.set_options(timeout=60_000)
 
@@ -73,6 +73,13 @@ class Stack:
     def _read(self, path: str, **query: str) -> list[dict[str, Any]]:
         url = f"{self.viewer}/api/public/{path}"
         return httpx.get(url, params=query, auth=KEYS, trust_env=False, timeout=30).json()["data"]
+
+
+def open_tab(browser: Browser, width: int = 1280, height: int = 800) -> Page:
+    """A window of its own; it waits as long as a machine under load may take."""
+    tab = browser.new_page(viewport={"width": width, "height": height})
+    tab.set_default_timeout(60_000)
+    return tab
 
 
 def port(url: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.processes import until
 from tests.ui.stack import (
@@ -13,6 +13,7 @@ from tests.ui.stack import (
     answered,
     button,
     links,
+    open_tab,
     say,
     thread_of,
     trace_of,
@@ -217,7 +218,7 @@ def test_two_tabs_see_the_same_turn(stack: Stack, chat: Page, chromium: Browser)
     """A second tab on a thread watches the answer that the first one asked for, on a phone, and may stop it."""
     say(chat, ENDLESS_STORY)
     expect(chat.get_by_text(BEGINNING)).to_be_visible()
-    phone = chromium.new_page(viewport=ViewportSize(**PHONE))
+    phone = open_tab(chromium, *PHONE)
     phone.goto(chat.url)
     expect(phone.get_by_text(BEGINNING)).to_be_visible()
     button(phone, "Stop").click()
@@ -228,7 +229,7 @@ def test_two_tabs_see_the_same_turn(stack: Stack, chat: Page, chromium: Browser)
 
 def test_a_phone_has_all_of_it(stack: Stack, chromium: Browser) -> None:
     """On 390 pixels nothing sticks out, and the list, a tool, the thumbs and the link are within reach."""
-    phone = chromium.new_page(viewport=ViewportSize(**PHONE))
+    phone = open_tab(chromium, *PHONE)
     phone.goto(stack.page)
     say(phone, "What is 123456789 * 987654321?")
     answered(phone, 1)
@@ -236,7 +237,7 @@ def test_a_phone_has_all_of_it(stack: Stack, chromium: Browser) -> None:
     expect(phone.get_by_text('"expression"')).to_be_visible()
     phone.get_by_role("radio", name="Thumbs down").click()
     expect(phone.get_by_text("Thank you: stored")).to_be_visible()
-    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
     phone.get_by_test_id("stExpandSidebarButton").click()
     expect(phone.locator(".st-key-chats button").first).to_be_in_viewport()
     button(phone, "New chat").click()

@@ -11,7 +11,7 @@ from streamlit.web.server.starlette.starlette_app_utils import create_signed_val
 from app.client import AgentClient
 from tests.processes import free_port, start, until
 from tests.ui.proxy import naming_proxy
-from tests.ui.stack import Stack, answered, links, port, say, thread_of, trace_of
+from tests.ui.stack import Stack, answered, links, open_tab, port, say, thread_of, trace_of
 
 HEADER = "X-Remote-User"
 COOKIE_SECRET = "a cookie secret of more than thirty-two characters"
@@ -35,7 +35,7 @@ def test_a_proxy_names_the_user_and_feedback_brings_a_dropped_trace_back(mortal:
         naming_proxy(to, HEADER, "ada") as for_ada,
         naming_proxy(to, HEADER, "grace") as for_grace,
     ):
-        ada, grace = chromium.new_page(), chromium.new_page()
+        ada, grace = open_tab(chromium), open_tab(chromium)
         ada.goto(for_ada)
         say(ada, "My name is Ada.")
         expect(ada.get_by_role("radio")).to_have_count(2)
@@ -71,7 +71,7 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
     argv = ["run", "ui/page.py", "--server.port", port(page), f"--secrets.files={secrets}"]
     env = {"AGENT_URL": stack.service, "DATA_DIR": str(tmp_path), **stack.backend}
     with start([sys.executable, "-m", "streamlit", *argv], env, f"{page}/_stcore/health"):
-        stranger = chromium.new_page()
+        stranger = open_tab(chromium)
         stranger.goto(f"{page}/?user_id=ada")
         expect(stranger.get_by_text("Log in").first).to_be_visible()
         expect(stranger.get_by_test_id("stChatInput")).to_have_count(0)
@@ -98,6 +98,7 @@ def logged_in(chromium: Browser, page: str, **claims: str) -> Page:
     cookie = create_signed_value(COOKIE_SECRET, "_streamlit_user", told).decode()
     context = chromium.new_context()
     context.add_cookies([{"name": "_streamlit_user", "value": cookie, "url": page}])
+    context.set_default_timeout(60_000)
     tab = context.new_page()
     tab.goto(page)
     return tab
