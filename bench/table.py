@@ -64,20 +64,24 @@ def across(rows: Sequence[Row], shown: Callable[[Row], str]) -> str:
     """Return a table of the variants, a column for each cell."""
     cells = list(dict.fromkeys((row["mode"], row["history"]) for row in rows))
     found = {(row["variant"], row["mode"], row["history"]): shown(row) for row in rows}
-    body = [
-        [NAMES[variant], *(found.get((variant, *cell), "") for cell in cells)]
-        for variant in dict.fromkeys(row["variant"] for row in rows if row["variant"] in NAMES)
-    ]
+    body = [[NAMES[variant], *(found.get((variant, *cell), "") for cell in cells)] for variant in _named(rows)]
     return table(["", *(f"{mode} {history}" for mode, history in cells)], body)
+
+
+def _named(rows: Sequence[Row]) -> list[str]:
+    present = {row["variant"] for row in rows}
+    return [variant for variant in NAMES if variant in present]
 
 
 def processes(rows: Sequence[Row]) -> str:
     """Return a table of what does not depend on the cell, taken from the last one."""
     last = {row["variant"]: row for row in rows}
-    body = [
-        [NAMES.get(name, name), f"{row['spans']:g}", f"{row['rss_mb']:.0f} MB", f"{row['import_ms']:.0f} ms"]
-        for name, row in last.items()
-    ]
+    body = []
+    for name in ["untraced", *_named(rows)]:
+        row = last[name]
+        body.append(
+            [NAMES.get(name, name), f"{row['spans']:g}", f"{row['rss_mb']:.0f} MB", f"{row['import_ms']:.0f} ms"]
+        )
     return table(["", "spans", "memory", "import"], body)
 
 
