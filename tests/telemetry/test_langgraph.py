@@ -28,6 +28,8 @@ from tests.processes import serve
 
 logger = logging.getLogger(__name__)
 
+pytestmark = pytest.mark.usefixtures("langchain")
+
 
 class State(TypedDict):
     done: Annotated[list[str], add]

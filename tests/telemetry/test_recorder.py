@@ -203,3 +203,17 @@ async def test_what_is_late_is_ignored(spans: Recorded) -> None:
     await RunnableLambda(node, name="node").ainvoke(1)
     assert spans.tree(["cancelled", "abandoned", "output.value"]) == "node cancelled=True abandoned=True"
     assert not spans.ended_twice
+
+
+async def test_what_openinference_hides_stays_hidden(langchain: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenInference's own switches hold for every exporter, whoever records."""
+    monkeypatch.setenv("OPENINFERENCE_HIDE_INPUTS", "true")
+    monkeypatch.setenv("OPENINFERENCE_HIDE_OUTPUT_MESSAGES", "true")
+    with recording(Settings.model_construct(langchain=langchain)) as spans:
+        await model("fine").ainvoke([HumanMessage("a secret")])
+    (span,) = spans.settled()
+    attributes = dict(span.attributes or {})
+
+    assert "a secret" not in str(attributes)
+    assert attributes["input.value"] == "__REDACTED__"
+    assert not [key for key in attributes if key.startswith("llm.output_messages")]

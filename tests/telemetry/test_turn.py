@@ -21,6 +21,8 @@ from telemetry import turn as module
 from telemetry.gate import Gate
 from telemetry.testing import Recorded
 
+pytestmark = pytest.mark.usefixtures("langchain")
+
 
 def begin(**options: Any) -> Turn[int]:
     return Turn[int]("agent", run_id=uuid4(), session_id="t-1", user_id="ada", message="Hello", **options)
