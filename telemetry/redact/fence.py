@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from operator import ne
+from operator import eq
 from typing import Any
 
 import re2
@@ -72,16 +72,18 @@ class Fence:
 
     def said(self, said: Said) -> Said:
         """Return a conversation without its secrets; each of its parts is searched once."""
-        clean = [self._part(part) for part in said.parts]
-        return Said(clean) if any(map(ne, clean, said.parts)) else said
+        known = [(part, self._clean.get(part, len(part))) for part in said.parts]
+        found = self._searched([part for part, clean in known if clean is None])
+        clean = [found[part] if clean is None else clean for part, clean in known]
+        return said if all(map(eq, clean, said.parts)) else Said(clean)
 
-    def _part(self, part: str) -> str:
-        clean = self._clean.get(part, len(part))
-        if clean is None:
-            clean = self.text(part)
-            clean = part if clean == part else clean
-            self._clean.put(part, clean, len(part))
-        return clean
+    def _searched(self, parts: Sequence[str]) -> dict[str, str]:
+        # One search of them all: mostly nothing is found, and each one lets go of the interpreter.
+        kinds = self.kinds_in(parts) if parts else frozenset()
+        found = {part: self.text(part) if kinds else part for part in parts}
+        for part, clean in found.items():
+            self._clean.put(part, part if clean == part else clean, len(part))
+        return found
 
     def value(self, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
         """Return a value of any shape without what these rules find in it, and without fields of sensitive names."""

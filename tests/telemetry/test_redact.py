@@ -97,8 +97,8 @@ def test_parts_are_redacted_as_their_whole(kind: str) -> None:
 def test_a_part_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a conversation and its next turn have in common is redacted once, and stays the very same object."""
     fence, searched = wire.fence(Settings()), list[str]()
-    search = fence.text
-    monkeypatch.setattr(fence, "text", lambda part: searched.append(part) or search(part))
+    search = fence.kinds_in
+    monkeypatch.setattr(fence, "kinds_in", lambda parts: searched.extend(parts) or search(parts))
     turns = [conversation(*(f"number {at}" for at in range(turn))) for turn in range(1, 30)]
 
     for turn in turns:
