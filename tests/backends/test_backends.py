@@ -28,7 +28,7 @@ def one_turn(folder: Path, endpoint: str, **environ: str) -> str:
     url = f"http://127.0.0.1:{free_port()}"
     env = {"PORT": url.rsplit(":", 1)[1], "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
     env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **environ}
-    with start([sys.executable, "-m", "app"], env, f"{url}/health"):
+    with start([sys.executable, "-m", "app"], env, f"{url}/health", PATIENCE_S):
         answer = AgentClient(url, "chatbot", user_id="ada").invoke("What is 12*34?", thread_id="sums")
     assert answer.trace_id
     return answer.trace_id
