@@ -73,6 +73,7 @@ class Content:
             and shown.tool_calls is known.get("tool_calls")
             and shown.name is known.get("name")
             and shown.content.__class__ is str
+            and (not shown.tool_calls or shown.of[2] == tuple(shown.tool_calls))
         ):
             return shown
         return self._found(message, known)
@@ -80,7 +81,7 @@ class Content:
     def _found(self, message: BaseMessage, known: Mapping[str, Any]) -> Shown:
         """A checkpoint makes new objects of the same messages."""
         content = known.get("content")
-        of = (message.__class__, tuple(content) if isinstance(content, list) else content, *map(known.get, _FIELDS[1:]))
+        of = (message.__class__, *(_as_it_is(known.get(name)) for name in _FIELDS))
         key = known.get("id") or (content if isinstance(content, str) else id(message))
         shown = self._shown.get(key)
         if shown is None or shown.of != of:
@@ -124,7 +125,7 @@ class Content:
         if isinstance(value, str):
             return bounded(value)
         if isinstance(value, ToolMessage):
-            return _json({"type": "tool", **{key: getattr(value, key) for key in _ANSWER}})
+            return in_json({"type": "tool", **{key: getattr(value, key) for key in _ANSWER}})
         if value.__class__ is dict and not value:
             return None
         messages = messages_of(value)
@@ -141,7 +142,7 @@ class Content:
         if isinstance(value, BaseMessage):
             yield self.message(value).text
         elif depth > _DEEPEST:
-            yield _json(value)
+            yield in_json(value)
         elif isinstance(value, dict):
             yield from self._fields(value, depth, {})
         elif isinstance(value, (list, tuple)) and value:
@@ -152,14 +153,14 @@ class Content:
         elif type(value).__name__ == "Send":
             yield from self._fields({"node": value.node, "arg": value.arg}, depth, {})  # pyright: ignore[reportAttributeAccessIssue] - LangGraph's, which is not always there
         else:
-            yield _json(value)
+            yield in_json(value)
 
     def _fields(self, value: dict[Any, Any], depth: int, written_already: dict[str, list[str]]) -> Iterator[str]:
         between, room = "{", LONGEST
         for key, part in value.items():
             if key in _COMMAND and (part is None or part in ([], ())):
                 continue
-            yield f"{between}{_json(str(key))}:"
+            yield f"{between}{in_json(str(key))}:"
             for text in written_already.get(key) or self._parts(part, depth + 1):
                 room -= len(text)
                 yield text
@@ -225,6 +226,11 @@ def _listed(shown: Sequence[Shown]) -> list[str]:
     return parts
 
 
+def _as_it_is(value: Any) -> Any:
+    # A list may grow in place.
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _serialised(message: BaseMessage) -> tuple[str, int]:
     known = message.__dict__
     role = role_of({"type": message.type})
@@ -239,7 +245,8 @@ def _serialised(message: BaseMessage) -> tuple[str, int]:
     return body.decode(), len(body)
 
 
-def _json(value: Any) -> str:
+def in_json(value: Any) -> str:
+    """Return the JSON of any value; what cannot be written is named."""
     value = bounded(value) if isinstance(value, str) else value
     return _bytes(value).decode()
 

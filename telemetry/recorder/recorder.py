@@ -127,22 +127,20 @@ class Recorder(BaseCallbackHandler):
                 self._take(run, inputs)
                 graph_turn.asked(run_id, inputs)
             graph_turn.answered(run_id, outputs)
-            self._tell(
-                run, self._content.came(outputs if isinstance(outputs, dict) else {"output": outputs}, run.known)
-            )
+            self._tell(run, outputs if isinstance(outputs, dict) else {"output": outputs})
             self._end(run_id, run)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **_: Any) -> None:
         """End it, and say how it went."""
         if run := self._open(run_id):
             outputs = {"output": output}
-            self._tell(run, self._content.came(outputs, run.known))
+            self._tell(run, outputs)
             self._end(run_id, run, self._measured(run, outputs, failed=False))
 
     def on_retriever_end(self, documents: Sequence[Document], *, run_id: UUID, **_: Any) -> None:
         """End it, with what was found."""
         if run := self._open(run_id):
-            self._tell(run, self._content.came({"documents": documents}, run.known))
+            self._tell(run, {"documents": documents})
             found = [dict(conventions._as_document(document)) for document in documents]  # noqa: SLF001 - its words for them
             self._end(run_id, run, dict(conventions._flatten([("retrieval.documents", found)])))  # noqa: SLF001 - see above
 
@@ -233,23 +231,29 @@ class Recorder(BaseCallbackHandler):
 
     def _take(self, run: Run, inputs: Any) -> None:
         inputs = inputs if isinstance(inputs, dict) else {"input": inputs}
-        run.known = known_in(inputs)
-        if run.known.number:
-            run.attributes[COUNT] = run.known.number
-        _put(run, "input", self._content.given(inputs))
+        with contained("record what went in"):
+            run.known = known_in(inputs)
+            if run.known.number:
+                run.attributes[COUNT] = run.known.number
+            _put(run, "input", self._content.given(inputs))
 
-    def _tell(self, run: Run, text: str | None) -> None:
-        _put(run, "output", text)
+    def _tell(self, run: Run, outputs: dict[str, Any]) -> None:
+        # Whatever a value of the program's does when it is looked at, the span ends.
+        with contained("record what came out"):
+            _put(run, "output", self._content.came(outputs, run.known))
 
     def _answer(self, run: Run, response: LLMResult) -> dict[str, AttributeValue]:
+        with contained("record a model's answer"):
+            _put(run, "output", self._said(response))
+            return model.answered(response, run.extra)
+        return {}
+
+    def _said(self, response: LLMResult) -> str | None:
         messages = model.messages_in(response)
-        if messages:
-            shown = [self._content.message(each).text for each in messages]
-            text = Said(shown) if len(shown) == 1 else Said(["[", ",".join(shown), "]"])
-        else:
-            text = self._content.given(response.model_dump())
-        self._tell(run, text)
-        return model.answered(response, run.extra)
+        if not messages:
+            return self._content.given(response.model_dump())
+        shown = [self._content.message(each).text for each in messages]
+        return Said(shown) if len(shown) == 1 else Said(["[", ",".join(shown), "]"])
 
     def _measured(self, run: Run, outputs: dict[str, Any] | None, *, failed: bool) -> dict[str, AttributeValue]:
         seconds = (time.time_ns() - run.began) / 1e9

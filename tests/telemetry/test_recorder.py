@@ -99,6 +99,29 @@ def test_a_part_put_into_a_list_is_seen() -> None:
     assert "two" in content.message(message).text
 
 
+def test_calls_put_into_a_list_are_seen() -> None:
+    """A message may be given its calls in place, one more as well."""
+    content, message = Content(), AIMessage("same", id="m-1")
+    assert "first" not in content.message(message).text
+    for name in ("first", "second"):
+        message.tool_calls.append(ToolCall(name=name, args={}, id=name, type="tool_call"))
+        assert name in content.message(message).text
+
+
+async def test_a_value_that_breaks_costs_its_span_nothing_else(
+    spans: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A span ends, and the program goes on, whatever a value does when it is looked at."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError("do not look")
+
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    assert await RunnableLambda(lambda _: {"it": Broken()}, name="node").ainvoke({"given": Broken()})
+    assert spans.tree() == "node"
+
+
 async def test_a_conversation_above_the_budget(langchain: str) -> None:
     """The first message and the last ones stay whole, and how many are between them is said."""
     history = [SystemMessage("Be brief."), *(HumanMessage(f"{at}: {'x' * 200}", id=str(at)) for at in range(100))]
