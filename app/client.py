@@ -264,7 +264,7 @@ class AgentClient:
         return self._call("POST", "/runs/{run_id}/cancel", run_id, safe=True)
 
     def _get_history(self, thread_id: str, user_id: str | None = None) -> Call[ChatHistory]:
-        """The thread's messages and the pages of their traces."""
+        """The thread's messages, its turns with their traces and votes, its files and its open question."""
         asked = {"thread_id": thread_id, "user_id": user_id}
         return self._call("POST", *self._path("history"), body=asked, read=ChatHistory, safe=True)
 

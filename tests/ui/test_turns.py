@@ -149,11 +149,11 @@ def test_files_go_before_the_message_in_the_same_trace(client: AgentClient, span
 
 def test_a_message_waits_for_its_refused_file(client: AgentClient) -> None:
     """Every refusal is told, what was taken is kept, and nothing is asked."""
-    files = [named("a.exe", b"MZ" + bytes(99)), named("b.txt", b"b"), named("../c.txt", b"c")]
+    files = [named("a.exe", b"MZ" + bytes(99)), named("b.txt", b"b"), named("c.exe", b"MZ" + bytes(99))]
     seen = run(Turn(client, "t-1", "Read them", files=files)).exchange()
 
     assert seen.refused
-    assert [line.partition(":")[0] for line in (seen.error or "").split("\n\n")] == ["a.exe", "../c.txt"]
+    assert [line.partition(":")[0] for line in (seen.error or "").split("\n\n")] == ["a.exe", "c.exe"]
     assert (seen.run_id, [file.name for file in seen.given]) == (None, ["b.txt"])
 
 
