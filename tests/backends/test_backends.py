@@ -23,15 +23,16 @@ PATIENCE_S = 900  # they make their databases first
 NAMES = {"POST /{agent_id}/invoke", "turn", "chatbot", "model", "DemoModel", "tools_condition", "tools", "calculator"}
 
 
-def one_turn(folder: Path, endpoint: str, **environ: str) -> str:
-    """The trace id of a turn whose spans go to this endpoint, when all of them have left."""
+@contextmanager
+def one_turn(folder: Path, endpoint: str, **environ: str) -> Iterator[str]:
+    """The trace id of a turn whose spans go to this endpoint, as long as the service runs that sends them."""
     url = f"http://127.0.0.1:{free_port()}"
     env = {"PORT": url.rsplit(":", 1)[1], "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
     env |= {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, **environ}
     with start([sys.executable, "-m", "app"], env, f"{url}/health", PATIENCE_S):
         answer = AgentClient(url, "chatbot", user_id="ada").invoke("What is 12*34?", thread_id="sums")
-    assert answer.trace_id
-    return answer.trace_id
+        assert answer.trace_id
+        yield answer.trace_id
 
 
 def program(name: str, package: str) -> str:
@@ -52,8 +53,7 @@ def test_phoenix(tmp_path: Path) -> None:
     phoenix, port, grpc = program("phoenix", "arize-phoenix"), free_port(), free_port()
     env = {"PHOENIX_WORKING_DIR": str(tmp_path / "phoenix"), "PHOENIX_PORT": str(port), "PHOENIX_HOST": "127.0.0.1"}
     env |= {"PHOENIX_GRPC_PORT": str(grpc), "PHOENIX_TELEMETRY_ENABLED": "false"}
-    with server([phoenix, "serve"], port, "/healthz", env) as url:
-        trace_id = one_turn(tmp_path, url)
+    with server([phoenix, "serve"], port, "/healthz", env) as url, one_turn(tmp_path, url) as trace_id:
 
         def arrived() -> list[dict[str, Any]]:
             found = httpx.get(f"{url}/v1/projects/default/spans", params={"limit": 100}, timeout=60).json()["data"]
@@ -76,20 +76,22 @@ def test_mlflow(tmp_path: Path) -> None:
     mlflow, port = program("mlflow", "mlflow"), free_port()
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     argv = [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
-    with server(argv, port, "/health", {}) as url:
-        trace_id = one_turn(tmp_path, url, OTEL_EXPORTER_OTLP_HEADERS="x-mlflow-experiment-id=0")
+    to_first = {"OTEL_EXPORTER_OTLP_HEADERS": "x-mlflow-experiment-id=0"}
+    with server(argv, port, "/health", {}) as url, one_turn(tmp_path, url, **to_first) as trace_id:
         where = {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]}
 
         def arrived() -> list[dict[str, Any]]:
             asked = httpx.post(f"{url}/api/3.0/mlflow/traces/search", json={**where, "max_results": 5}, timeout=60)
             return [trace for trace in asked.json().get("traces", []) if trace["trace_id"] == f"tr-{trace_id}"]
 
-        until(lambda: any("mlflow.trace.tokenUsage" in trace["trace_metadata"] for trace in arrived()), 60)
+        # The root comes last.
+        until(lambda: any("response_preview" in trace for trace in arrived()), 60)
         (trace,) = arrived()
     assert (trace["state"], trace["request_preview"]) == ("OK", '"What is 12*34?"')
     assert trace["response_preview"] == '"The calculator tool says: 408"'
     assert trace["trace_metadata"]["mlflow.trace.session"] == "sums"
     assert trace["trace_metadata"]["mlflow.trace.user"] == "ada"
+    assert "mlflow.trace.tokenUsage" in trace["trace_metadata"]
 
 
 def test_the_collectors_own_output(tmp_path: Path) -> None:
@@ -104,8 +106,11 @@ def test_the_collectors_own_output(tmp_path: Path) -> None:
     env |= {f"COLLECTOR_{name}_PORT": str(free_port()) for name in ("METRICS", "ZPAGES")}
     env |= {"COLLECTOR_ENDPOINT": "http://127.0.0.1:9", "COLLECTOR_AUTHORIZATION": "Basic none"}
     argv = [str(BINARY), *configs, f"--config={overlay}"]
-    with start(argv, env, f"http://127.0.0.1:{health}") as collector:
-        trace_id = one_turn(tmp_path, f"http://127.0.0.1:{port}")
+    to_collector = f"http://127.0.0.1:{port}"
+    with (
+        start(argv, env, f"http://127.0.0.1:{health}") as collector,
+        one_turn(tmp_path, to_collector) as trace_id,
+    ):
         until(lambda: collector.log.count(trace_id) >= 11, 60)
         said = collector.log
     assert set(re.findall(r"^    Name +: (.+)$", said, re.MULTILINE)) == NAMES
