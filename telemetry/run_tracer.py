@@ -155,7 +155,8 @@ class RunTracer(OpenInferenceTracer):
         known = run.extra["known"] = known_in(run.inputs)
         if known.number:
             span.set_attribute(COUNT, known.number)
-        run.inputs = _alone("input", self.content.given(run.inputs))
+        with contained("record what went in"):
+            run.inputs = _alone("input", self.content.given(run.inputs))
 
     def _end_trace(self, run: Run) -> None:  # pyright: ignore[reportIncompatibleVariableOverride] - wrapped for timing there
         model_call_ended(run.id)
@@ -181,7 +182,8 @@ class RunTracer(OpenInferenceTracer):
         if not isinstance(run.inputs.get("input"), str):  # a stream tells its input when it ends
             self._take(run, span)
         known = run.extra.pop("known", Known())
-        run.outputs = _alone("output", self.content.came(run.outputs, known)) if run.outputs else None
+        with contained("record what came out"):
+            run.outputs = _alone("output", self.content.came(run.outputs, known)) if run.outputs else None
 
     def _tell(self, error: BaseException, run_id: UUID) -> bool:
         graph_turn.failed(run_id, error)
