@@ -214,16 +214,22 @@ def test_sub_agents_are_seen_as_they_work(stack: Stack, tab: Page) -> None:
     expect(tab.get_by_text("Used transfer_to_math")).to_be_visible()
 
 
-def test_two_tabs_see_the_same_turn(stack: Stack, chat: Page, chromium: Browser) -> None:
-    """A second tab on a thread watches the answer that the first one asked for, on a phone, and may stop it."""
-    say(chat, ENDLESS_STORY)
-    expect(chat.get_by_text(BEGINNING)).to_be_visible()
+def test_two_tabs_see_the_same_turn(chat: Page, chromium: Browser) -> None:
+    """A turn outlives the tab that asked for it: another one, on a phone, finds it and stops it, and both see that."""
     phone = open_tab(chromium, *PHONE)
     phone.goto(chat.url)
-    expect(phone.get_by_text(BEGINNING)).to_be_visible()
+    expect(phone.get_by_text("What can I do for you?")).to_be_visible()
+    say(chat, ENDLESS_STORY)
+    expect(chat.get_by_text(BEGINNING)).to_be_visible()
+    address = chat.url
+    chat.goto("about:blank")
+
+    phone.goto(address)
     button(phone, "Stop").click()
-    for page in (phone, chat):
-        expect(page.get_by_text("Stopped.")).to_be_visible()
+    expect(phone.get_by_text("Stopped.")).to_be_visible()
+    chat.goto(address)
+    expect(chat.get_by_text("Stopped.")).to_be_visible()
+    expect(chat.get_by_text(BEGINNING)).to_be_visible()
     phone.close()
 
 
