@@ -22,6 +22,10 @@ UNSET = dict.fromkeys(dotenv_values(ROOT / ".env.example"), "")
 Found = TypeVar("Found")
 
 
+class DiedError(AssertionError):
+    """A process ended before it answered."""
+
+
 class Process:
     """A running program and what it has printed."""
 
@@ -103,7 +107,7 @@ def _bare() -> dict[str, str]:
 
 def _answers(process: Process, url: str) -> bool:
     if process.popen.poll() is not None:
-        raise AssertionError(f"{process.popen.args} ended with {process.popen.returncode}:\n{process.log}")
+        raise DiedError(f"{process.popen.args} ended with {process.popen.returncode}:\n{process.log}")
     try:
         return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.TransportError:
