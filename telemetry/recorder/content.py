@@ -18,8 +18,9 @@ from telemetry.shape.messages import role_of
 LONGEST = 1_000_000
 # Deeper than this nobody looks for conversations.
 _DEEPEST = 6
-# Messages of threads that are active, in bytes.
-_REMEMBERED = 32 * 1024 * 1024
+# Messages of threads that are active, in bytes: what is kept alive is looked at by each full garbage collection.
+_REMEMBERED = 8 * 1024 * 1024
+_OBJECTS = 2 * 1024 * 1024
 _FIELDS = ("content", "tool_calls", "invalid_tool_calls", "name", "tool_call_id")
 _ANSWER = ("content", "name", "tool_call_id", "status")
 _COMMAND = ("graph", "update", "resume", "goto")
@@ -60,7 +61,7 @@ class Content:
         self._budget = budget
         # By their ids, or what they say; and by the objects themselves, which is faster asked.
         self._shown: Remembered[Any, Shown] = Remembered(_REMEMBERED)
-        self._seen: Remembered[int, Shown] = Remembered(_REMEMBERED)
+        self._seen: Remembered[int, Shown] = Remembered(_OBJECTS)
 
     def message(self, message: BaseMessage) -> Shown:
         """Return a message in OpenAI's shape; it is serialised anew only if something in it was bound anew."""
