@@ -13,6 +13,7 @@ import pytest
 import telemetry
 from app.client import AgentClient
 from telemetry.receiver import Receiver
+from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording, span_tree
 from tests.background import api, called
 from tests.processes import until
@@ -41,10 +42,10 @@ class Stage:
     hasty: str
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("tools")
-    with pytest.MonkeyPatch.context() as patch, recording() as spans:
+@pytest.fixture(scope="module", params=["openinference", "recorder"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder, settings = tmp_path_factory.mktemp("tools"), Settings.model_construct(langchain=request.param)
+    with pytest.MonkeyPatch.context() as patch, recording(settings) as spans:
         patch.setenv("DATA_DIR", str(folder))
         with service(folder / "patient") as patient, service(folder / "hasty", TURN_TIMEOUT_S=3) as hasty:
             yield Stage(spans, patient, hasty)

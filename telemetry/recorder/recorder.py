@@ -191,7 +191,8 @@ class Recorder(BaseCallbackHandler):
         for run_id in run_ids:
             if run := self._runs.get(run_id):
                 end_early(run.span, cancelled=cancelled, abandoned=abandoned or run.thread != get_ident())
-                self._end(run_id, run)
+                is_tool = run.attributes.get("openinference.span.kind") == "TOOL"
+                self._end(run_id, run, self._measured(run, None, failed=False) if is_tool else None)
 
     def _open(self, run_id: UUID) -> Run | None:
         # A thread that nobody could stop reports the end of a run that has ended with its turn: there is none.
