@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.propagators import TraceResponsePropagator
 from opentelemetry.propagators.textmap import CarrierT, Getter, Setter, default_getter, default_setter
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -77,6 +78,20 @@ class TrustedPropagator(TraceContextTextMapPropagator):
             return None
         state = State.read(getter.get(carrier, self._TRACESTATE_HEADER_NAME) or [])
         return SpanContext(sent.trace_id, sent.span_id, is_remote=True, trace_flags=sent.trace_flags, trace_state=state)
+
+
+class StartPropagator(TraceResponsePropagator):
+    """The `traceresponse` header where a response starts.
+
+    The instrumentor asks for it with each piece of a stream as well, which has no headers.
+    """
+
+    def inject(
+        self, carrier: CarrierT, context: Context | None = None, setter: Setter[CarrierT] = default_setter
+    ) -> None:
+        """Write the header, if this is where it belongs."""
+        if not isinstance(carrier, dict) or carrier.get("type") != "http.response.body":
+            super().inject(carrier, context, setter)
 
 
 class State(TraceState):

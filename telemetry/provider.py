@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
-from opentelemetry.instrumentation.propagators import TraceResponsePropagator, set_global_response_propagator
+from opentelemetry.instrumentation.propagators import set_global_response_propagator
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
@@ -18,7 +18,7 @@ from telemetry import instrumentors, langfuse, wire
 from telemetry.context import Stamper
 from telemetry.logs import Correlated, correlate
 from telemetry.processor import SpoolProcessor
-from telemetry.propagator import TrustedPropagator, trust
+from telemetry.propagator import StartPropagator, TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler
 from telemetry.scores import desk
@@ -77,7 +77,7 @@ def activate(pipeline: Pipeline, settings: Settings) -> None:
     for host in settings.trusted_hosts:
         trust(host)
     propagate.set_global_textmap(pipeline.propagator)
-    set_global_response_propagator(TraceResponsePropagator())
+    set_global_response_propagator(StartPropagator())
     langfuse.learn_links(settings)
     desk.start(settings, _environment(pipeline.provider))
     pipeline.logs = correlate()
