@@ -152,6 +152,14 @@ async def _end(process: Process) -> None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+    await _drain(process)
+
+
+async def _drain(process: Process) -> None:
+    """Read what a dead process had written: a pipe with something in it would stay open."""
+    assert process.stdout  # noqa: S101 - asked for
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.stdout.read(), GRACE_S)
 
 
 def _by_the_system(told: dict, limits: Limits) -> str:

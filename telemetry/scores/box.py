@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakSet
 
 try:
     import fcntl
@@ -51,6 +53,8 @@ class Box:
         self._memory = None if path else _connect(":memory:", fsync=False)
         if path:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _register_at_fork()
+        _boxes.add(self)
 
     def put(self, score_id: str, body: str) -> int:
         """Keep this word of a score in the place of any earlier one, and return its number."""
@@ -108,16 +112,24 @@ class Box:
                 return
             yield True
 
+    def before_fork(self) -> None:
+        """Wait until no connection is open: SQLite must not carry one over a fork."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Open connections again, on either side."""
+        self._lock.release()
+
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         # A connection for each use: scores are few, and none is carried over a fork.
-        if self._memory:
-            with self._lock:
+        with self._lock:
+            if self._memory:
                 yield self._memory
-            return
-        assert self._path  # noqa: S101 - it is one or the other
-        with closing(self._readable(self._path)) as db:
-            yield db
+                return
+            assert self._path  # noqa: S101 - it is one or the other
+            with closing(self._readable(self._path)) as db:
+                yield db
 
     def _readable(self, path: Path) -> sqlite3.Connection:
         try:
@@ -152,3 +164,23 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     with db:
         db.execute("BEGIN IMMEDIATE")
         yield
+
+
+_boxes: "WeakSet[Box]" = WeakSet()
+
+
+@cache
+def _register_at_fork() -> None:
+    held: list[Box] = []
+
+    def hold() -> None:
+        held.extend(_boxes)
+        for box in held:
+            box.before_fork()
+
+    def let_go() -> None:
+        while held:
+            held.pop().after_fork()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_go)

@@ -254,6 +254,32 @@ def test_scores_after_a_fork(server: Langfuse, tmp_path: Path) -> None:
     assert {score["name"] for score in server.scores(TRACE)} == {"parent", "child"}
 
 
+def test_a_fork_amid_scores(tmp_path: Path) -> None:
+    """A child that is forked while its parent's threads score finds the file whole."""
+    program = (
+        "import os, sys, threading\n"
+        "from pathlib import Path\n"
+        "from telemetry.scores.box import Box\n"
+        "box = Box(Path(sys.argv[1]))\n"
+        "over = threading.Event()\n"
+        "def score():\n"
+        "    while not over.is_set(): box.put('parent', '{}')\n"
+        "thread = threading.Thread(target=score)\n"
+        "thread.start()\n"
+        "for number in range(40):\n"
+        "    if os.fork() == 0:\n"
+        "        box.put(f'child {number}', '{}')\n"
+        "        os._exit(0)\n"
+        "    assert os.wait()[1] == 0\n"
+        "over.set()\n"
+        "thread.join()\n"
+    )
+    path = tmp_path / "scores.sqlite"
+    subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, timeout=90, check=True)
+
+    assert {row.score_id for row in Box(path).rows(100)} == {"parent", *(f"child {number}" for number in range(40))}
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A broken file is set aside, and scoring goes on in a new one."""
     path = tmp_path / "scores.sqlite"
