@@ -23,7 +23,7 @@ def test_an_answer_is_seen_while_it_is_written_and_survives_reloads(chat: Page) 
     complete = answer.inner_text()
     assert complete.startswith(early)
     assert len(complete) > len(early)
-    expect(chat.get_by_test_id("stMain").get_by_text(STORY)).to_have_count(1)
+    expect(chat.get_by_test_id("stMainBlockContainer").get_by_text(STORY)).to_have_count(1)
     link = links(chat).get_attribute("href")
 
     chat.reload()
