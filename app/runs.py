@@ -42,7 +42,7 @@ MAX_ATTEMPTS = 6
 FIRST_WAIT_S = 1.0
 # Of one user, and of all, at once in one process for each agent.
 PER_USER = 2
-POLL_S = 0.2
+POLL_S = 0.5
 # A process is taken for dead after so many heartbeats that did not come.
 MISSED = 3
 
