@@ -34,7 +34,7 @@ def main() -> int:
     except (telemetry.SettingsError, ModelSettingError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the sentence is for the person who started it
         return 2
-    server = Server(uvicorn.Config(app, settings.host, settings.port, log_level="warning"))
+    server = Server(uvicorn.Config(app, settings.host, settings.port, log_config=None, log_level="warning"))
     server.run()
     return 0 if server.started else 1
 

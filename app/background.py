@@ -42,6 +42,7 @@ async def open_runs(
         concurrency=settings.run_concurrency,
         alone=url is None,
     )
+    turns.has_run = runs.works_on
     await runs.resume()
     try:
         yield runs

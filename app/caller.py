@@ -67,13 +67,20 @@ def _named(header: str | None) -> str:
 
 def _subject(token: str, secret: str) -> str:
     try:
-        return jwt.decode(token, secret, algorithms=["HS256"], options={"require": ["sub"]})["sub"]
+        name = jwt.decode(token, secret, algorithms=["HS256"], options={"require": ["sub"]})["sub"]
     except jwt.PyJWTError as error:
-        raise HTTPException(
-            401,
-            "Send the service's secret, or a token signed with it, as Authorization: Bearer …",
-            headers={"WWW-Authenticate": "Bearer"},
-        ) from error
+        raise _unknown() from error
+    if not re.fullmatch(USER_ID, name):
+        raise _unknown()
+    return name
+
+
+def _unknown() -> HTTPException:
+    return HTTPException(
+        401,
+        "Send the service's secret, or a token signed with it, as Authorization: Bearer …",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]

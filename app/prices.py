@@ -1,6 +1,7 @@
 """What tokens cost, where somebody has said so."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import NamedTuple, Self
 
 INPUT, OUTPUT = "input_tokens", "output_tokens"
@@ -31,8 +32,8 @@ def prices(text: str) -> dict[str, Price]:
             raise ValueError(
                 f"{part}: write model=input/output in dollars a million tokens, such as m=1.25/10"
             ) from None
-        if not name or min(found[name.strip()]) < 0:
-            raise ValueError(f"{part}: name the model and give no negative price")
+        if not name or not all(isfinite(price) and price >= 0 for price in found[name.strip()]):
+            raise ValueError(f"{part}: name the model and give prices of 0 or more")
     return found
 
 

@@ -4,6 +4,7 @@ import os
 from asyncio import CancelledError, create_subprocess_exec, to_thread
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -15,6 +16,8 @@ from langchain_core.tools import BaseTool, ToolException, tool
 import telemetry
 from app.sandbox import Limits, Outcome, Refused, run
 
+# Not by way of a link, and without waiting for whoever writes to a pipe.
+_AS_IT_IS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 MAX_CODE = 50_000
 MAX_IMAGES = 4
 MAX_IMAGE = 500_000
@@ -112,12 +115,19 @@ def _inside(folder: Path) -> Files:
 
 def _images(before: Files, after: Files) -> list[dict[str, str]]:
     made = [path for path, file in after.items() if _is_image(path, file) and not _is_same(before.get(path), file)]
-    contents = {path: path.read_bytes() for path in sorted(made)[:MAX_IMAGES]}
+    contents = {path: _content(path) for path in sorted(made)[:MAX_IMAGES]}
     return [
         {"name": path.name, "type": "image/png", "base64": b64encode(content).decode()}
         for path, content in contents.items()
         if content.startswith(b"\x89PNG")
     ]
+
+
+def _content(path: Path) -> bytes:
+    """Return what is in the file; code that still runs in the folder may have put something else in its place."""
+    with suppress(OSError), os.fdopen(os.open(path, _AS_IT_IS), "rb") as file:
+        return file.read(MAX_IMAGE) if S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    return b""
 
 
 def _is_image(path: Path, file: os.stat_result) -> bool:

@@ -25,7 +25,7 @@ from app.records import Thread
 from app.run_records import STOPPING, AttemptRecord, BackgroundRun, Fenced, RunRecords
 from app.running import Running
 from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
-from app.turns import AgentTurn, Turns, _config, _run, run_event
+from app.turns import AgentTurn, Turns, config_of, run_event, run_of
 from telemetry import Resumed, TraceRef
 from telemetry.context import Scope
 from telemetry.heartbeat import Attempt, Heartbeat, close_as_lost, continued, written
@@ -91,6 +91,10 @@ class Runs:
             Heartbeat(self.heartbeat_s).beat("queued")
         await self._enqueue(run)
         return run
+
+    async def works_on(self, thread_id: str) -> bool:
+        """Return whether the thread has a run that has not ended."""
+        return bool(await self.records.unfinished(thread_id=thread_id))
 
     async def status(self, run: BackgroundRun) -> RunStatus:
         """Return the run's status; `lost` while its process is silent and nobody has taken over."""
@@ -277,7 +281,7 @@ class Runs:
         await self._record(run, turn, state, asked, first=not earlier)
         running = Running(
             graph,
-            _config(turn, run.agent, _thread(run), asked),
+            config_of(turn, run.agent, _thread(run), asked),
             asked,
             state,
             run=run,
@@ -297,7 +301,8 @@ class Runs:
             await self._ended(run, turn, running, earlier)
             raise
         finally:
-            del self._under_way[run.run_id]
+            if self._under_way.get(run.run_id) is turn:  # not a later attempt's
+                del self._under_way[run.run_id]
         await self._ended(run, turn, running, earlier)
 
     def _check(self, run: BackgroundRun) -> Callable[[], Coroutine[Any, Any, None]]:
@@ -325,7 +330,7 @@ class Runs:
         try:
             await self.records.record(AttemptRecord(run.run_id, run.attempt, now, now, **ids))
             if first:
-                await self.turns.records.begin(_run(turn, run.agent, _thread(run), asked, state))
+                await self.turns.records.begin(run_of(turn, run.agent, _thread(run), asked, state))
             await self.records.tell(run, run_event(turn).model_dump_json())
         except BaseException as error:
             turn.refuse(error)

@@ -3,7 +3,18 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticSerializationError, to_json
 
 MAX_MESSAGE = 100_000
 
@@ -124,6 +135,23 @@ class Feedback(BaseModel):
     comment: str | None = Field(None, max_length=5_000)
     kwargs: dict[str, Any] = Field(default_factory=dict, description="kept beside the score; a comment may be in it")
     user_id: UserId | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_comment(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(kwargs := given.get("kwargs"), dict):
+            return given
+        rest = {name: value for name, value in kwargs.items() if name != "comment"}
+        return {**given, "kwargs": rest, "comment": given.get("comment") or kwargs.get("comment")}
+
+    @field_validator("kwargs")
+    @classmethod
+    def _can_be_written(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            to_json(kwargs)
+        except PydanticSerializationError:
+            raise ValueError("half of a surrogate pair is no text: leave it out") from None
+        return kwargs
 
 
 class FeedbackAnswer(BaseModel):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -39,13 +39,14 @@ MAX_STEPS = 50
 
 @dataclass
 class Turns:
-    """The turns of this service: at most one at a time on a thread."""
+    """The turns of this service: at most one at a time on a thread, and none beside a run in the background."""
 
     records: Records
     outcomes: Outcomes
     claims: Claims
     timeout_s: float
     price_of: PriceOf
+    has_run: Callable[[str], Awaitable[bool]] | None = None
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
     _following: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -99,7 +100,7 @@ class Turns:
             await self._free(thread_id)
 
     async def _take(self, thread_id: str) -> None:
-        if not await self.claims.take(thread_id):
+        if not await self.claims.take(thread_id) or (self.has_run and await self.has_run(thread_id)):
             raise _busy(thread_id)
 
     async def _free(self, thread_id: str) -> None:
@@ -117,9 +118,9 @@ class Turns:
             timeout_s=self.timeout_s,
             resumes=await self._resumed(state),
         )
-        answering = Answering(graph, _config(turn, key, thread, asked), asked, state)
+        answering = Answering(graph, config_of(turn, key, thread, asked), asked, state)
         try:
-            await self.records.begin(_run(turn, key, thread, asked, state))
+            await self.records.begin(run_of(turn, key, thread, asked, state))
         except BaseException as error:
             turn.refuse(error)
             raise
@@ -264,7 +265,8 @@ def _messages(state: StateSnapshot) -> Sequence[AnyMessage]:
     return state.values.get("messages", [])
 
 
-def _run(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: StateSnapshot) -> Run:
+def run_of(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: StateSnapshot) -> Run:
+    """Return the record that the run of this turn begins with."""
     return Run(
         run_id=str(turn.run_id),
         thread_id=thread.thread_id,
@@ -279,7 +281,8 @@ def _run(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: Sta
     )
 
 
-def _config(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
+def config_of(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
+    """Return what the turn's graph runs with."""
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
     # What stands here is saved with every checkpoint.
     ids |= {"run_id": str(turn.run_id), "session_id": thread.thread_id, "agent_name": key}

@@ -60,8 +60,9 @@ def names_of(model: type[BaseSettings], field: str, info: FieldInfo) -> Sequence
 
 
 def _default(info: FieldInfo) -> str:
-    value = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
-    if value is None or value == "" or value == ():
+    default = info.get_default(call_default_factory=True, validated_data={})
+    value = default.get_secret_value() if isinstance(default, SecretStr) else default
+    if value is None or value in ("", (), {}):
         return ""
     text = (
         ", ".join(value) if isinstance(value, tuple) else str(value).lower() if value in (True, False) else str(value)

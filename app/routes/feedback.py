@@ -34,13 +34,12 @@ async def _remember(outcomes: Outcomes, given: Feedback, run: Run) -> None:
     if given.score is None:
         await outcomes.take_back(run.run_id, given.key)
         return
-    comment = given.comment or str(given.kwargs.get("comment", "")) or None
-    await outcomes.vote(run.run_id, run.thread_id, Vote(key=given.key, score=given.score, comment=comment))
+    vote = Vote(key=given.key, score=given.score, comment=given.comment or None)
+    await outcomes.vote(run.run_id, run.thread_id, vote)
     await outcomes.set_kept(run.run_id, kept=True)
 
 
 def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:
-    about = dict(given.kwargs)
     # A turn that was dropped as an ordinary one is worth keeping once somebody judges it.
     if run.trace_id and run.sampled and given.score is not None:
         telemetry.decide(run.trace_id, True)
@@ -51,8 +50,8 @@ def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:
         recorded=run.sampled,
         user_id=user,
         run_id=run.run_id,
-        comment=given.comment or str(about.pop("comment", "")) or None,
-        metadata=about,
+        comment=given.comment or None,
+        metadata=given.kwargs,
         at=run.created,
     )
     return FeedbackAnswer(

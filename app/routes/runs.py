@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-MOST_RUNS = 100
 LOOK_EVERY_S = 0.2
 
 
@@ -30,11 +30,10 @@ async def begin(agent_id: str, asked: UserInput, request: Request, caller: Calle
     """Accept a run; it goes on without its caller."""
     _, asked = turns.checked(request, agent_id, asked)
     runs, user = _runs(request), caller.acting_for(asked.user_id)
-    if asked.thread_id:
-        await _claim(request, runs, Thread(asked.thread_id, user, agent_id))
-    run = await runs.submit(agent_id, user, asked)
-    if not asked.thread_id:
-        await request.app.state.turns.records.claim(Thread(run.thread_id, user, agent_id))
+    asked = asked.model_copy(update={"thread_id": asked.thread_id or str(uuid4())})
+    await _claim(request, Thread(str(asked.thread_id), user, agent_id))
+    async with request.app.state.turns.held(asked.thread_id):
+        run = await runs.submit(agent_id, user, asked)
     return await _shown(runs, run)
 
 
@@ -84,11 +83,9 @@ def _runs(request: Request) -> "Runs":
     return request.app.state.runs
 
 
-async def _claim(request: Request, runs: "Runs", thread: Thread) -> None:
+async def _claim(request: Request, thread: Thread) -> None:
     if (await request.app.state.turns.records.claim(thread)).user_id != thread.user_id:
         raise unknown_thread(thread.thread_id)
-    if await runs.records.unfinished(thread_id=thread.thread_id):
-        raise HTTPException(409, f"Thread {thread.thread_id} has a run: wait for its end, or cancel it.")
 
 
 async def _found(run_id: str, request: Request, caller: CallerDep) -> BackgroundRun:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import BaseMessage, ToolMessage
 from pydantic import BaseModel
 
-from telemetry.json_text import written
+from telemetry.json_text import dump, written
 from telemetry.remembered import Remembered
 from telemetry.said import Said, under_messages
 from telemetry.shape.messages import message as in_openai_shape
@@ -74,7 +74,7 @@ class Content:
             and shown.tool_calls is known.get("tool_calls")
             and shown.name is known.get("name")
             and shown.content.__class__ is str
-            and (not shown.tool_calls or shown.of[2] == tuple(shown.tool_calls))
+            and shown.of[2] == _as_it_is(shown.tool_calls)
         ):
             return shown
         return self._found(message, known)
@@ -228,8 +228,8 @@ def _listed(shown: Sequence[Shown]) -> list[str]:
 
 
 def _as_it_is(value: Any) -> Any:
-    # A list may grow in place.
-    return tuple(value) if isinstance(value, list) else value
+    # A list, and what is in it, may be edited in place.
+    return (dump(value) if value else "") if isinstance(value, list) else value
 
 
 def _serialised(message: BaseMessage) -> tuple[str, int]:

@@ -141,8 +141,7 @@ class Recorder(BaseCallbackHandler):
         """End it, with what was found."""
         if run := self._open(run_id):
             self._tell(run, {"documents": documents})
-            found = [dict(conventions._as_document(document)) for document in documents]  # noqa: SLF001 - its words for them
-            self._end(run_id, run, dict(conventions._flatten([("retrieval.documents", found)])))  # noqa: SLF001 - see above
+            self._end(run_id, run, self._found(documents))
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
         """End it, with the answer and what it cost."""
@@ -154,14 +153,14 @@ class Recorder(BaseCallbackHandler):
         if run := self._open(run_id):
             if inputs is not None:
                 self._take(run, inputs)
-            run.failed = tell(run.span, error)
+            run.failed = self._failed(run, error)
             graph_turn.failed(run_id, error)
             self._end(run_id, run)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
         """End it; a tool's failure counts on the turn even where the graph handles it."""
         if run := self._open(run_id):
-            run.failed = tell(run.span, error)
+            run.failed = self._failed(run, error)
             if run.failed and (turn := current_turn()):
                 turn.counts["tool_errors"] += 1
             self._end(run_id, run, self._measured(run, None, failed=True))
@@ -169,7 +168,7 @@ class Recorder(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, response: LLMResult | None = None, **_: Any) -> None:
         """End it, with what it had said."""
         if run := self._open(run_id):
-            run.failed = tell(run.span, error)
+            run.failed = self._failed(run, error)
             known = response if response and response.generations and not run.said else None
             self._end(run_id, run, self._answer(run, known) if known else {})
 
@@ -254,7 +253,21 @@ class Recorder(BaseCallbackHandler):
         if not messages:
             return self._content.given(response.model_dump())
         shown = [self._content.message(each).text for each in messages]
-        return Said(shown) if len(shown) == 1 else Said(["[", ",".join(shown), "]"])
+        if len(shown) == 1:
+            return Said(shown)
+        pieces = [piece for text in shown for piece in (",", text)]
+        return Said(["[", *pieces[1:], "]"])
+
+    def _found(self, documents: Sequence[Document]) -> dict[str, AttributeValue]:
+        with contained("record what was found"):
+            found = [dict(conventions._as_document(document)) for document in documents]  # noqa: SLF001 - its words for them
+            return dict(conventions._flatten([("retrieval.documents", found)]))  # noqa: SLF001 - see above
+        return {}
+
+    def _failed(self, run: Run, error: BaseException) -> bool:
+        with contained("tell an error"):
+            return tell(run.span, error)
+        return True
 
     def _measured(self, run: Run, outputs: dict[str, Any] | None, *, failed: bool) -> dict[str, AttributeValue]:
         seconds = (time.time_ns() - run.began) / 1e9

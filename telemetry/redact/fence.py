@@ -51,6 +51,8 @@ class Fence:
         self._compiled = [compiled(rule.pattern) for rule in self._rules]
         self.contacts = frozenset(at for at, rule in enumerate(self._rules) if rule in CONTACTS)
         self._all = frozenset(range(len(self._rules)))
+        # Written for plain text, not for JSON or for texts joined: the search beforehand may miss what they mean.
+        self._own = frozenset(range(len(self._rules) - len(patterns), len(self._rules)))
         self._clean: Remembered[str, str] = Remembered(_REMEMBERED)
         self._set = _searching([rule.pattern for rule in self._rules] + [_ESCAPED])
 
@@ -61,7 +63,7 @@ class Fence:
     def kinds_in(self, texts: Iterable[str]) -> frozenset[int]:
         """Return which rules may apply somewhere in these texts."""
         found = frozenset(self._set.Match("\n".join(texts)) or ())
-        return self._all if len(self._rules) in found else found
+        return self._all if len(self._rules) in found else found | self._own
 
     def passes(self, fields: dict[str, Any]) -> bool:
         """Whether these fields may go as they are, if no rule applies to any text in them."""

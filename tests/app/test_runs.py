@@ -245,12 +245,13 @@ def test_bad_input(tmp_path: Path, spans: Recorded, path: str, status: int, word
 
 
 def test_a_thread_has_one_run_at_a_time(one: Api) -> None:
-    """A thread with a run under way takes no second one, and nobody sees another's runs."""
+    """A thread with a run under way takes no second one and no turn, and nobody sees another's runs."""
     run = one.submit("what is 1+1 and 2+2")
     again = {"message": "Hello", "thread_id": run["thread_id"], "user_id": "ada"}
     refused = httpx.post(f"{one.url}/steps/runs", json=again, timeout=20)
+    turn = httpx.post(f"{one.url}/steps/invoke", json=again, timeout=20)
     stranger = httpx.get(f"{one.url}/runs/{run['run_id']}", headers={"X-User-Id": "bob"}, timeout=20)
 
-    assert (refused.status_code, stranger.status_code) == (409, 404)
+    assert (refused.status_code, turn.status_code, stranger.status_code) == (409, 409, 404)
     assert AgentClient(one.url).info()
     one.over(run["run_id"])

@@ -21,7 +21,8 @@ def main(url: str, messages: Iterable[str]) -> None:
         seen = turn.exchange()
         if message == "liked" and seen.trace_id and not seen.kept:
             keep.decide(seen.trace_id, True)
-            client.keep(seen.trace_id)
+            with telemetry.untraced():
+                client.keep(seen.trace_id)
         _say({"trace": seen.trace_id, "message": message, "status": seen.status, "kept": seen.kept})
     telemetry.shutdown()
     _say({"message": "end"})

@@ -108,6 +108,19 @@ def test_calls_put_into_a_list_are_seen() -> None:
         assert name in content.message(message).text
 
 
+def test_a_part_edited_in_place_is_seen() -> None:
+    """What a program blanks out in a message, or a person corrects in a call, is not shown as it was."""
+    content, message = Content(), AIMessage([{"type": "text", "text": "private"}], id="m-1")
+    message.tool_calls.append(ToolCall(name="send", args={"to": "wrong"}, id="c-1", type="tool_call"))
+    assert all(word in content.message(message).text for word in ("private", "wrong"))
+    message.content[0]["text"] = "removed"  # pyright: ignore[reportArgumentType, reportIndexIssue] - a list of dicts
+    message.tool_calls[0]["args"]["to"] = "right"
+    shown = content.message(message).text
+    assert ("private" in shown, "wrong" in shown, "right" in shown) == (False, False, True)
+    message.tool_calls.clear()
+    assert "send" not in content.message(message).text
+
+
 async def test_a_value_that_breaks_costs_its_span_nothing_else(
     spans: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,6 +231,24 @@ def test_own_patterns() -> None:
     )
 
 
+def test_own_patterns_within_messages() -> None:
+    """They mean the text that was said, not the JSON that it stands in: edges, quotes and lines are its own."""
+    said = [{"role": "user", "content": f"First:\n{secret}"} for secret in ("EMP-1234", 'key "abc"')]
+    span = finished(attributes={"input.value": json.dumps(said), "note": "ACME-77", "other": "x"})
+
+    shown = sent(span, TELEMETRY_REDACT_PATTERNS='\\bEMP-\\d{4}\n^ACME-\\d+$\n"abc"').attributes
+
+    assert not any(secret in str(value) for value in shown.values() for secret in ("EMP-1234", "ACME-77", "abc"))
+    assert "First:" in str(shown)
+
+
+def test_a_line_that_cannot_be_written_is_withheld(caplog: pytest.LogCaptureFixture) -> None:
+    """A log line whose values break when it is written breaks nobody, and shows nothing."""
+    record = logging.LogRecord("any", logging.INFO, "", 0, "%d items of %s", ("AKIA0000", "x"), None)
+    assert LogFilter(Fence()).filter(record)
+    assert record.getMessage() == "[withheld: a log line that cannot be read]"
+
+
 def test_bad_pattern_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pattern that RE2 cannot run is refused at start, in one sentence that names the setting."""
     monkeypatch.setenv("TELEMETRY_REDACT_PATTERNS", "(?=a)b")
