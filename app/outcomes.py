@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Text, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.records import tables
+from app.records import insert_into, tables
 from app.schema import Figures, Vote
 
 outcomes = Table(
@@ -93,8 +92,7 @@ class Outcomes:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def _put(self, table: Table, row: dict[str, Any], key: list[str]) -> None:
-        insert = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        statement = insert(table).values(row).on_conflict_do_update(index_elements=key, set_=row)
+        statement = insert_into(self.engine)(table).values(row).on_conflict_do_update(index_elements=key, set_=row)
         async with self.engine.begin() as connection:
             await connection.execute(statement)
 

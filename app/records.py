@@ -1,8 +1,9 @@
 """Whose threads there are, and which runs they had: what the checkpoints do not say."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     Boolean,
@@ -87,12 +88,17 @@ class Run:
         return TraceRef(self.trace_id, self.span_id, self.sampled) if self.trace_id and self.span_id else None
 
 
+def insert_into(engine: AsyncEngine) -> Callable[[Table], Any]:
+    """Return the INSERT of the engine's dialect, which can say what becomes of a row that is there already."""
+    return postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+
 class Records:
     """The threads and runs in the service's database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._insert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._insert = insert_into(engine)
 
     async def claim(self, thread: Thread) -> Thread:
         """Return the thread as it is kept, making it this user's where nobody had it."""

@@ -24,9 +24,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.records import insert_into
 from telemetry import TraceRef
 
 metadata = MetaData()
@@ -144,7 +144,7 @@ class RunRecords:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
-        self._upsert = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._upsert = insert_into(engine)
 
     async def add(self, run: BackgroundRun) -> None:
         """Keep a run that waits for its turn."""

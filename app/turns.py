@@ -53,9 +53,7 @@ class Turns:
     async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
         """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for a busy one."""
         thread_id = asked.thread_id or str(uuid4())
-        thread = await self.records.claim(Thread(thread_id, user, key))
-        if thread.user_id != user:
-            raise unknown_thread(thread_id)
+        thread = await self.claim(Thread(thread_id, user, key))
         if thread_id in self._busy:
             raise _busy(thread_id)
         self._busy[thread_id] = None
@@ -66,6 +64,13 @@ class Turns:
             await self._free(thread_id)
             raise
         return turn
+
+    async def claim(self, wanted: Thread) -> Thread:
+        """Return the thread as it is kept, this user's from now on if nobody had it; 404 for a foreign one."""
+        thread = await self.records.claim(wanted)
+        if thread.user_id != wanted.user_id:
+            raise unknown_thread(thread.thread_id)
+        return thread
 
     async def note(self, turn: AgentTurn, model: str | None) -> None:
         """Keep what the turn came to, so that its thread shows it ever after."""

@@ -1,12 +1,14 @@
 """The processor that spans end in, and what becomes of it when the process forks."""
 
 import os
-from functools import cache
+from functools import cache, cached_property
 from weakref import WeakSet
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
+from telemetry import wire
 from telemetry.outbox import Outbox, Prepare
+from telemetry.redact import Redact
 from telemetry.settings import Settings
 
 
@@ -25,6 +27,11 @@ class SpoolProcessor(SpanProcessor):
         """Enqueue it."""
         if span.context and span.context.trace_flags.sampled:
             self.outbox.put(span)
+
+    @cached_property
+    def fence(self) -> Redact:
+        """What spans of other processes pass; made with the first of them, since most services take none."""
+        return wire.redact(self._settings)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what is pending, and return whether the backend has it; at once where the backend is down."""

@@ -15,7 +15,6 @@ from app.records import Thread
 from app.routes import turns
 from app.run_records import BackgroundRun
 from app.schema import RunInfo, RunList, UserInput
-from app.turns import unknown_thread
 
 if TYPE_CHECKING:
     from app.runs import Runs
@@ -30,10 +29,10 @@ async def begin(agent_id: str, asked: UserInput, request: Request, caller: Calle
     """Accept a run; it goes on without its caller."""
     _, asked = turns.checked(request, agent_id, asked)
     runs, user = _runs(request), caller.acting_for(asked.user_id)
-    asked = asked.model_copy(update={"thread_id": asked.thread_id or str(uuid4())})
-    await _claim(request, Thread(str(asked.thread_id), user, agent_id))
-    async with request.app.state.turns.held(asked.thread_id):
-        run = await runs.submit(agent_id, user, asked)
+    thread_id = asked.thread_id or str(uuid4())
+    await runs.turns.claim(Thread(thread_id, user, agent_id))
+    async with runs.turns.held(thread_id):
+        run = await runs.submit(agent_id, user, asked.model_copy(update={"thread_id": thread_id}))
     return await _shown(runs, run)
 
 
@@ -81,11 +80,6 @@ def _runs(request: Request) -> "Runs":
     if request.app.state.runs is None:
         raise HTTPException(501, "Background runs need DBOS: install it (pip install 'dbos>=3.4,<4').")
     return request.app.state.runs
-
-
-async def _claim(request: Request, thread: Thread) -> None:
-    if (await request.app.state.turns.records.claim(thread)).user_id != thread.user_id:
-        raise unknown_thread(thread.thread_id)
 
 
 async def _found(run_id: str, request: Request, caller: CallerDep) -> BackgroundRun:

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Query, Request
 
 from app.caller import CallerDep
 from app.python_repl import forget
@@ -33,8 +33,6 @@ async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> Th
         raise unknown_thread(thread_id)
     async with turns.held(thread_id):
         if runs := request.app.state.runs:
-            if await runs.records.unfinished(thread_id=thread_id):
-                raise HTTPException(409, f"Thread {thread_id} has a run: wait for its end, or cancel it.")
             await runs.records.forget_thread(thread_id)
         await forget(request.app.state.settings.data_dir, thread_id)
         await request.app.state.threads.remove(thread)

@@ -102,16 +102,16 @@ class Content:
         shown = [self.message(each) for each in messages]
         budget, total = self._budget - beside, sum(each.size + 1 for each in shown)
         if not self._budget or total <= budget or len(shown) < 3:
-            return Said(_listed(shown)), 0
+            return Said(listed(shown)), 0
         kept, room = 1, budget - shown[0].size - shown[-1].size - 100
         while kept < len(shown) - 1 and (room := room - shown[-kept - 1].size - 1) >= 0:
             kept += 1
         left_out = len(shown) - 1 - kept
         if not left_out:
-            return Said(_listed(shown)), 0
+            return Said(listed(shown)), 0
         gap = written({"role": "system", "content": f"[… {left_out} messages left out …]"}).decode()
         between = shown[0]._replace(text=gap, size=len(gap))
-        return Said(_listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
+        return Said(listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
 
     def given(self, value: Any) -> str | None:
         """Return what went into a run: of each conversation in it the last message."""
@@ -137,7 +137,7 @@ class Content:
 
     def _new(self, messages: Sequence[BaseMessage], known: Known | None) -> list[str]:
         chosen = messages[-1:] if known is None else known.new_in(messages)
-        return _listed([self.message(each) for each in chosen])
+        return listed([self.message(each) for each in chosen])
 
     def _parts(self, value: Any, depth: int) -> Iterator[str]:
         if isinstance(value, BaseMessage):
@@ -173,7 +173,7 @@ class Content:
 
     def _items(self, value: Sequence[Any], depth: int) -> Iterator[str]:
         if isinstance(value[0], BaseMessage) and isinstance(value[-1], BaseMessage):
-            yield from _listed([self.message(value[-1])])
+            yield from listed([self.message(value[-1])])
             return
         between, room = "[", LONGEST
         for item in value:
@@ -218,7 +218,8 @@ def _unwrapped(value: Any) -> Any:
     return dict(value) if isinstance(value, BaseModel) and hasattr(value, "messages") else value
 
 
-def _listed(shown: Sequence[Shown]) -> list[str]:
+def listed(shown: Sequence[Shown]) -> list[str]:
+    """Return the parts of a JSON list of these messages, each by itself."""
     parts = ["["]
     for each in shown:
         parts.append(each.text)

@@ -22,7 +22,7 @@ from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.json_text import dump
 from telemetry.recorder import model
-from telemetry.recorder.content import Content, Known, known_in
+from telemetry.recorder.content import Content, Known, known_in, listed
 from telemetry.said import Said
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
@@ -252,11 +252,8 @@ class Recorder(BaseCallbackHandler):
         messages = model.messages_in(response)
         if not messages:
             return self._content.given(response.model_dump())
-        shown = [self._content.message(each).text for each in messages]
-        if len(shown) == 1:
-            return Said(shown)
-        pieces = [piece for text in shown for piece in (",", text)]
-        return Said(["[", *pieces[1:], "]"])
+        shown = [self._content.message(each) for each in messages]
+        return Said([shown[0].text] if len(shown) == 1 else listed(shown))
 
     def _found(self, documents: Sequence[Document]) -> dict[str, AttributeValue]:
         with contained("record what was found"):

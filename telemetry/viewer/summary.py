@@ -133,7 +133,7 @@ class Filters(BaseModel):
     def _clauses(self) -> list[tuple[str, list[Any]] | None]:
         start, _, trace_id = self.before.partition("-")
         return [
-            (WORDS, [_match(self.text)]) if _match(self.text) else None,
+            (WORDS, [words]) if (words := _match(self.text)) else None,
             ("session_id = ?", [self.session]) if self.session else None,
             ("user_id = ?", [self.user]) if self.user else None,
             ("name = ?", [self.name]) if self.name else None,
