@@ -1,7 +1,8 @@
 """What a page is open on, and what can be done there."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -33,6 +34,15 @@ class Chat:
     def turn(self) -> Turn | None:
         """The turn that the thread had last in this process."""
         return turns().latest(self.client.user_id, self.thread_id)
+
+    @property
+    def as_chosen(self) -> "Chat":
+        """The chat with the choices as they stand now: a message may be sent before the page is drawn with them."""
+        chosen, client = st.session_state, copy(self.client)
+        client.agent = chosen.agent
+        return replace(
+            self, client=client, thread_id=chosen.thread_id, model=chosen.model, in_background=chosen.background
+        )
 
     def send(self, message: str, files: Sequence[BinaryIO] = ()) -> None:
         """Begin a turn, unless one is under way."""

@@ -126,7 +126,7 @@ def entry(chat: Chat, *, busy: bool, asked: bool) -> None:
 def send(chat: Chat) -> None:
     """Begin a turn with what was just entered."""
     entered = st.session_state.message
-    chat.send(entered.text, entered.files)
+    chat.as_chosen.send(entered.text, entered.files)
 
 
 def remember(shown: list[Exchange]) -> None:

@@ -184,6 +184,17 @@ def test_the_client_is_told_what_was_chosen(url: str) -> None:
     assert test.session_state.answers == [{"run_id": run.run_id, "trace_id": run.trace_id}]
 
 
+def test_a_message_goes_with_the_choices_that_came_before_it(url: str) -> None:
+    """Whoever is quicker than the page's drawing is answered by the agent, and in the way, just chosen."""
+    test = page()
+    test.selectbox(key="agent").set_value("bg-task")
+    test.toggle[0].set_value(True)
+    ask(test, "work for 0 seconds")
+
+    [run] = AgentClient(url).get_runs().runs
+    assert (run.thread_id, run.agent) == (test.session_state.thread_id, "bg-task")
+
+
 def test_thumbs_are_feedback(url: str) -> None:
     """A vote goes to the run it stands at, is acknowledged, comes back in another session and can be taken back."""
     test = ask(page(), "My name is Ada.")
