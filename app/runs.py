@@ -14,6 +14,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4
 
 from dbos import DBOS, DBOSConfig
+from dbos import error as engine
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
@@ -66,7 +67,7 @@ class Runs:
     alone: bool
     executor: str = field(default_factory=lambda: uuid4().hex)
     _under_way: dict[str, AgentTurn] = field(default_factory=dict)
-    _cancelled: set[str] = field(default_factory=set)
+    _halted: set[str] = field(default_factory=set)
     _watching: asyncio.Task[None] | None = None
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _stopping: bool = False
@@ -107,13 +108,19 @@ class Runs:
         """Stop the run, wherever it is."""
         await self.start()
         await self.records.stop(run.run_id)
-        if run.status == "queued" or await self.status(run) == "lost":
+        if not await self._is_at_work(run):
             with suppress(Fenced):
                 await self._conclude(await self._revoke(run), "cancelled")
         await DBOS.cancel_workflow_async(run.run_id)
         if turn := self._under_way.get(run.run_id):
-            self._cancelled.add(run.run_id)
             turn.cancel("cancel")
+
+    async def _is_at_work(self, run: BackgroundRun) -> bool:
+        """Return whether there is an attempt to end the run; one that failed may have no other after it yet."""
+        if run.status == "queued" or await self.status(run) == "lost":
+            return False
+        made = await self.records.attempts(run.run_id)
+        return not made or made[-1].attempt < run.attempt or made[-1].status != "failed"
 
     async def resume(self) -> None:
         """Start the engine, where runs wait for it."""
@@ -158,10 +165,11 @@ class Runs:
             "system_database_url": self.engine_url,
             "executor_id": self.executor,
             "application_version": VERSION,
-            "log_level": "WARNING",
+            "log_level": "ERROR",  # below that it tells of every end that was ours to write
             "enable_otlp": False,
         }
         DBOS(config=config)
+        logging.getLogger("dbos").addFilter(_is_news)
 
         @DBOS.step(
             name="attempt",
@@ -178,6 +186,9 @@ class Runs:
         async def run(run_id: str) -> None:
             try:
                 await attempt(run_id)
+            except engine.DBOSWorkflowCancelledError:
+                await self._end_where_nobody_did(run_id)
+                raise
             except Exception as error:  # noqa: BLE001 - whatever it was, the run has its end
                 await self._give_up(run_id, error)
 
@@ -250,24 +261,54 @@ class Runs:
                     await asyncio.to_thread(close_as_lost, _lost(run, dead, dead.trace, number))
                 await self.records.close(dead, "lost")
 
+    async def _end_where_nobody_did(self, run_id: str) -> None:
+        """End a run that was cancelled between two attempts."""
+        run = await self.records.run(run_id)
+        if run and not run.is_over:
+            with suppress(Fenced):
+                await self._conclude(await self._revoke(run), *self._stopped(run))
+
     # --- one attempt ---
 
     async def _attempt(self, run_id: str) -> None:
-        """Bring the run to its end; what the engine makes of an exception is another attempt."""
+        """Bring the run to its end; what the engine makes of an exception is another attempt.
+
+        However often the engine cancels it, and whenever, what an attempt writes is written to its end.
+        """
+        making, disturbed = asyncio.create_task(self._to_its_end(run_id)), False
+        while not making.done():
+            try:
+                await asyncio.wait({making})
+            except asyncio.CancelledError:
+                disturbed = True
+                self._halt(run_id)
+        self._halted.discard(run_id)
         try:
-            run = await self.records.begin(run_id, self.executor)
-            earlier = await self.records.attempts(run_id)
-            await self._bury(run, earlier)
-            if len(earlier) >= MAX_ATTEMPTS:
-                await self._conclude(run, "failed", f"the run was begun {len(earlier)} times and never ended")
-            elif run.status == STOPPING:
-                await self._conclude(run, "cancelled")
-            else:
-                await self._make(run, earlier)
+            making.result()
         except Fenced:
-            if not await self._is_over(run_id):
+            if not disturbed and not await self._is_over(run_id):
                 # Others have it: neither an end nor an error of this attempt may reach the engine.
                 await asyncio.Event().wait()
+        if disturbed:
+            raise asyncio.CancelledError
+
+    def _halt(self, run_id: str) -> None:
+        """Stop the attempt where it stands, or as soon as its agent would begin."""
+        if turn := self._under_way.get(run_id):
+            turn.cancel("shutdown" if self._stopping else "cancel")
+        else:
+            self._halted.add(run_id)
+
+    async def _to_its_end(self, run_id: str) -> None:
+        run = await self.records.begin(run_id, self.executor)
+        earlier = await self.records.attempts(run_id)
+        await self._bury(run, earlier)
+        if len(earlier) >= MAX_ATTEMPTS:
+            await self._conclude(run, "failed", f"the run was begun {len(earlier)} times and never ended")
+        elif run.status == STOPPING:
+            await self._conclude(run, "cancelled")
+        else:
+            await self._make(run, earlier)
 
     async def _is_over(self, run_id: str) -> bool:
         run = await self.records.run(run_id)
@@ -290,16 +331,10 @@ class Runs:
         )
         turn.start(running.work)
         self._under_way[run.run_id] = turn
-        reading = asyncio.create_task(self._read(run, turn))
+        if run.run_id in self._halted:
+            self._halt(run.run_id)
         try:
-            await asyncio.shield(reading)
-        except asyncio.CancelledError:
-            if not self._stopping:
-                self._cancelled.add(run.run_id)
-            turn.cancel("shutdown" if self._stopping else "cancel")
-            await asyncio.wait({reading})
-            await self._ended(run, turn, running, earlier)
-            raise
+            await self._read(run, turn)
         finally:
             if self._under_way.get(run.run_id) is turn:  # not a later attempt's
                 del self._under_way[run.run_id]
@@ -352,7 +387,7 @@ class Runs:
         await asyncio.to_thread(written)
         await self.records.check(run)
         await self.records.close(run, status)
-        if status == "cancelled" and run.run_id not in self._cancelled:
+        if turn.cause == "shutdown":
             # The service stops: the run goes on with the next one.
             raise Fenced(run.run_id)
         error = one_line(turn.error) if turn.error else None
@@ -360,6 +395,7 @@ class Runs:
             status, error = self._stopped(run)
         failures = sum(each.status == "failed" for each in earlier) + 1
         if status == "failed" and turn.status == "failed" and failures < MAX_FAILURES:
+            logger.warning("run %s failed and is tried again: %s", run.run_id, error)
             raise AgentFailedError(error)
         await running.settle(turn)
         await self.turns.note(turn, running.asked.model)
@@ -373,6 +409,12 @@ class Runs:
         await self.records.tell(run, EndEvent(status=status, kept=run.sampled).model_dump_json())
         await self.records.end(run, status, error)
         await self.turns.records.end(run.run_id, status)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Return whether the engine tells of more than a run that was cancelled, which it takes for an error."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, engine.DBOSAwaitedWorkflowCancelledError)
 
 
 def _thread(run: BackgroundRun) -> Thread:

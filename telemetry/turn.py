@@ -85,7 +85,7 @@ class Turn(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
         self._ended = asyncio.Event()
-        self._cause = ""
+        self.cause = ""
         self._root = _root()
         self._stream: Span | None = None
         scope = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=str(run_id), resumes=resumes)
@@ -116,7 +116,7 @@ class Turn(Generic[T]):
     @property
     def stopping(self) -> bool:
         """Whether it was cancelled, so that no new step may start."""
-        return bool(self._cause)
+        return bool(self.cause)
 
     def start(self, work: Work, settle: Work | None = None, *, streamed: bool = False) -> None:
         """Begin the work in a task whose context is the turn's.
@@ -156,8 +156,8 @@ class Turn(Generic[T]):
 
     def cancel(self, cause: str) -> None:
         """End the work where it stands; only the first call has an effect."""
-        if self._work and not self._over.is_set() and not self._cause:
-            self._cause = cause
+        if self._work and not self._over.is_set() and not self.cause:
+            self.cause = cause
             self._work.cancel()
             self._work.get_loop().call_later(PATIENCE_S, self._over.set)
 
@@ -213,13 +213,13 @@ class Turn(Generic[T]):
     def _conclude(self, work: "asyncio.Task[None]") -> None:
         self.duration_ms = self._elapsed_ms()
         failed = None if not work.done() or work.cancelled() else work.exception()
-        if self._cause == "timeout":
+        if self.cause == "timeout":
             self.error = TimeoutError(f"the turn took longer than {self._timeout_s:g} s")
-        elif not self._cause:
+        elif not self.cause:
             self.error = RuntimeError("the agent cancelled itself") if work.cancelled() else failed
         if self.error:
             self.status = "failed"
-        elif self._cause:
+        elif self.cause:
             self.status = "cancelled"
         else:
             self.status = "waiting" if self.waits else "completed"
@@ -251,7 +251,7 @@ class Turn(Generic[T]):
             fail(self.span, self.error)
         elif self.status == "cancelled":
             self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
-        cause = {"turn.cause": self._cause} if self._cause else {}
+        cause = {"turn.cause": self.cause} if self.cause else {}
         self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()} | cause)
         self._tell("output.value", self.answer)
         self.span.end()

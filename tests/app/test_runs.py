@@ -174,6 +174,18 @@ def test_cancel(one: Api, receiver: Receiver) -> None:
     assert httpx.post(f"{one.url}/runs/{run['run_id']}/cancel", timeout=20).json()["status"] == "cancelled"
 
 
+def test_cancel_at_any_moment(one: Api) -> None:
+    """Whenever it comes, also between two tries of an agent that fails, a cancelled run ends in a moment, quietly."""
+    told = []
+    for number in range(12):
+        run_id = one.submit("/fail" if number % 4 == 3 else "work for 60 seconds", agent="bg-task")["run_id"]
+        time.sleep(number * 0.07)
+        told.append(httpx.post(f"{one.url}/runs/{run_id}/cancel", timeout=20).json()["run_id"])
+
+    assert {one.over(run_id, 20)["status"] for run_id in told} == {"cancelled"}
+    assert "Traceback" not in one.process.log
+
+
 @pytest.mark.parametrize(("file", "change"), [
     ("engine.db", "update workflow_status set status = 'CANCELLED'"),
     ("service.db", "update background_runs set status = 'cancelling'"),
@@ -210,6 +222,7 @@ def test_a_failing_agent_is_tried_again(one: Api) -> None:
 
     assert (run["status"], len(run["trace_ids"])) == ("failed", 3)
     assert run["error"].startswith("DemoError: ")
+    assert one.process.log.count("is tried again: DemoError: ") == 2
 
 
 def test_what_may_not_be_done_twice_is_asked(tmp_path: Path, receiver: Receiver) -> None:
