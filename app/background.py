@@ -30,17 +30,16 @@ async def open_runs(
 
     async with database.engine.begin() as connection:
         await make_tables(connection)
-    url = settings.database_url.get_secret_value() if settings.database_url else None
     runs = Runs(
         records=RunRecords(database.engine),
         turns=turns,
         graphs=agents.graphs,
         checkpoints=database.checkpoints,
-        engine_url=url or f"sqlite:///{settings.data_dir.absolute() / 'engine.db'}",
+        engine_url=settings.postgres_url or f"sqlite:///{settings.data_dir.absolute() / 'engine.db'}",
         heartbeat_s=settings.heartbeat_s,
         timeout_s=settings.run_timeout_s,
         concurrency=settings.run_concurrency,
-        alone=url is None,
+        alone=settings.postgres_url is None,
     )
     turns.has_run = runs.works_on
     await runs.resume()

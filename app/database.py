@@ -31,12 +31,12 @@ class Database:
 
 def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
     """Return what opens Postgres, for many processes, or SQLite, for one."""
-    if settings.database_url is None:
+    if settings.postgres_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         return _open_sqlite(settings.data_dir)
     from app.postgres import open_postgres  # its driver takes time to load, which SQLite does without
 
-    return open_postgres(settings.database_url.get_secret_value())
+    return open_postgres(settings.postgres_url)
 
 
 @asynccontextmanager

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.prices import Price, prices
 from telemetry.settings import SettingsError, sentence
+
+# A process that stands still within a transaction, stopped or starved, would keep all others from its rows.
+_LETS_GO = "-cidle_in_transaction_session_timeout=5000"
 
 
 class Settings(BaseSettings):
@@ -133,6 +137,16 @@ class Settings(BaseSettings):
                 "set AUTH_SECRET (32 characters or more), or HOST=127.0.0.1"
             )
         return self
+
+    @property
+    def postgres_url(self) -> str | None:
+        """The database's address, password and all, for sessions that end where their process stands still."""
+        if self.database_url is None:
+            return None
+        url = urlsplit(self.database_url.get_secret_value())
+        query = dict(parse_qsl(url.query))
+        query["options"] = " ".join(filter(None, [query.get("options"), _LETS_GO]))
+        return url._replace(query=urlencode(query, quote_via=quote)).geturl()
 
 
 def load_settings() -> Settings:

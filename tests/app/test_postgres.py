@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from app.client import AgentClient, AgentError, Refused
 from app.database import open_database
@@ -46,6 +48,19 @@ def workers(spans: Recorded, database: str, tmp_path: Path) -> Iterator[tuple[st
         service(tmp_path / "2", TABLE, DATABASE_URL=database) as second,
     ):
         yield first, second
+
+
+async def test_a_session_that_stands_still_lets_go(database: str) -> None:
+    """Whoever is stopped within a transaction keeps its rows from others for some seconds only; own options stay."""
+    asked = f"{database}?options=-c%20search_path%3Dpublic%20-c%20lock_timeout%3D60s"
+    settings = Settings.model_validate({"DATABASE_URL": asked})
+    async with open_database(settings) as opened, opened.engine.connect() as stopped:
+        await stopped.execute(text("lock table threads"))
+        async with opened.engine.begin() as other:
+            await other.execute(text("lock table threads"))
+            assert (await other.execute(text("show search_path"))).scalar() == "public"
+        with pytest.raises(DBAPIError):
+            await stopped.execute(text("select 1"))
 
 
 def test_another_worker_knows_the_thread(workers: tuple[str, str], tmp_path: Path) -> None:
