@@ -1,5 +1,7 @@
 """What background runs need, opened with the service and closed with it."""
 
+import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -14,16 +16,31 @@ from app.turns import Turns
 if TYPE_CHECKING:
     from app.runs import Runs
 
+# From Python 3.12 on DBOS asks SQLite for fractions of a second.
+_SQLITE = (3, 42)
+
+
+def missing(settings: Settings) -> str | None:
+    """Return what background runs lack here, in a sentence; None where they work."""
+    if not find_spec("dbos"):
+        return "Background runs need DBOS: install it (pip install 'dbos>=3.4,<4')."
+    old = sys.version_info >= (3, 12) and sqlite3.sqlite_version_info < _SQLITE
+    if old and settings.postgres_url is None:
+        return (
+            f"Background runs need SQLite 3.42, this Python has {sqlite3.sqlite_version}: set DATABASE_URL to Postgres."
+        )
+    return None
+
 
 @asynccontextmanager
 async def open_runs(
     settings: Settings, database: Database, turns: Turns, agents: Agents
 ) -> "AsyncIterator[Runs | None]":
-    """Yield the background runs, None where the engine is not installed.
+    """Yield the background runs, None where something for them is missing.
 
     With Postgres the engine starts at once, to do what others have accepted; with SQLite where runs wait for it.
     """
-    if not find_spec("dbos"):
+    if missing(settings):
         yield None
         return
     from app.runs import Runs  # the engine takes time and memory, which an install without it does without

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 
 import telemetry
+from app.background import missing
 from app.caller import CallerDep
 from app.records import Thread
 from app.routes import turns
@@ -78,7 +79,7 @@ async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, 
 
 def _runs(request: Request) -> "Runs":
     if request.app.state.runs is None:
-        raise HTTPException(501, "Background runs need DBOS: install it (pip install 'dbos>=3.4,<4').")
+        raise HTTPException(501, missing(request.app.state.settings))
     return request.app.state.runs
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -255,6 +256,18 @@ def test_bad_input(tmp_path: Path, spans: Recorded, path: str, status: int, word
         answer = httpx.get(url + path)
 
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True)
+
+
+def test_an_old_sqlite_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on the engine cannot use it: runs are refused with the way out, all else works."""
+    monkeypatch.setattr(sys, "version_info", (3, 12))
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
+    with service(tmp_path) as url:
+        refused = httpx.post(f"{url}/chatbot/runs", json={"message": "Hello"}, timeout=20)
+        answer = AgentClient(url).invoke("What is 6 * 7?")
+
+    assert (refused.status_code, "set DATABASE_URL" in refused.json()["detail"]) == (501, True)
+    assert "42" in answer.content
 
 
 def test_a_thread_has_one_run_at_a_time(one: Api) -> None:
