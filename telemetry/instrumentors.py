@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.trace import Span, TracerProvider
 
 from telemetry.propagator import note_call
+from telemetry.request_context import serve_apart
 from telemetry.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def instrument_app(app: "FastAPI", provider: TracerProvider) -> None:
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider, exclude_spans=["send", "receive"])
+    serve_apart(app)
 
 
 def instrument_libraries(provider: TracerProvider, settings: Settings) -> None:
