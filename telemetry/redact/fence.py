@@ -21,6 +21,8 @@ _DEEPEST = 28
 _LONG_NUMBER = 10**12
 
 
+_TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
+
 # Cleaned parts of conversations, in bytes; the turns of a thread have most of them in common.
 _REMEMBERED = 32 * 1024 * 1024
 
@@ -135,7 +137,7 @@ class Fence:
     def field(self, name: str, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
         """Return the value of a field of this name without its secrets; all of it is one where the name says so."""
         if _sensitive(name) and not _is_schema(value):
-            return _hidden(value)
+            return _hidden(name, value)
         return self.value(value, kinds, depth + 1)
 
 
@@ -147,23 +149,26 @@ def _has_parts(value: Any) -> bool:
     return isinstance(value, (bytes, dict))
 
 
-def _hidden(value: Any) -> Any:
+def _hidden(name: str, value: Any) -> Any:
     match value:
         case bool() | None:
             return value
-        case str() | int() | float() if says_nothing(str(value)):
+        case str() | int() | float() if says_nothing(name, str(value)):
             return value
         case dict():
-            return {name: _hidden(each) for name, each in value.items()}
+            return {each: _hidden(name, part) for each, part in value.items()}
         case list() | tuple():
-            return [_hidden(each) for each in value]
+            return [_hidden(name, each) for each in value]
         case _:
             return "[redacted]"
 
 
 def _is_schema(value: Any) -> bool:
     """A tool's description may have an argument of that name, and says of what type it is."""
-    return isinstance(value, dict) and not value.keys().isdisjoint({"type", "$ref", "anyOf", "allOf", "oneOf"})
+    if not isinstance(value, dict):
+        return False
+    kind = value.get("type")
+    return isinstance(kind, list) or kind in _TYPES or not value.keys().isdisjoint({"$ref", "anyOf", "allOf", "oneOf"})
 
 
 def _searching(patterns: Sequence[str]) -> Any:

@@ -27,17 +27,19 @@ _TOKENS = "|".join(
         r"lsv2_(?:pt|sk)_\w{16,}|ls__\w{16,}|npm_[0-9A-Za-z]{30,}|pypi-AgE[\w-]{20,}|dckr_pat_[\w-]{20,}",
         r"SG\.[\w-]{16,}\.[\w-]{16,}|dop_v1_[0-9a-f]{32,}|dapi[0-9a-f]{32}|hv[sb]\.[\w-]{20,}|lin_api_\w{20,}",
         r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{20,}|ntn_\w{20,}|AGE-SECRET-KEY-1[0-9A-Z]{20,}|sq0(?:atp|csp)-[\w-]{20,}",
-        r"[0-9]{8,10}:AA[\w-]{32,}",  # Telegram
+        r"(?:bot)?[0-9]{8,10}:AA[\w-]{32,}",  # Telegram, in its addresses too
     )
 )
 _KEY = (
-    r"passw(?:or)?d|passwort|passphrase|pass_?code|pwd|secret(?:[_-]?(?:access)?[_-]?key)?|api[_-]?key|access[_-]?key"
-    r"|private[_-]?key|signing[_-]?key|encryption[_-]?key|account[_-]?key|master[_-]?key|token|credentials?"
-    r"|authori[sz]ation|cookie|(?:access|refresh|auth|bearer)[_-]?tokens"
+    r"passw(?:or)?ds?|passwort|passphrase|pass_?code|pwd|secrets?(?:[_-]?(?:access)?[_-]?keys?)?|api[_-]?keys?"
+    r"|(?:access|private|signing|encryption|account|master)[_-]?keys?|token|credentials?|authori[sz]ation|cookies?"
+    r"|(?:access|refresh|auth|bearer)[_-]?tokens|password[_-]?(?:confirm(?:ation)?|[0-9])"
 )
 _SHORT_KEY = "auth|jwt|otp|cvv|cvc|pass"
 _BETWEEN = r"(?P<between>[\"'\\]*\s*(?:[:=]|%3D|=>)\s*)"
-_VALUE = r"(?P<value>\\*\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?|[^\s\"'\\,;&<>{}()\[\]]+|[{\[])"
+_VALUE = (
+    r"(?P<value>\"(?:[^\"\\\r\n]|\\.)*\"?|\\+\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?|[^\s\"'\\,;&<>{}()\[\]]+|[{\[])"
+)
 _PEM = r"(?:[0-9A-Za-z+/=\s:,-]|\\+[nrt])"
 
 
@@ -90,8 +92,10 @@ def own(patterns: Sequence[str]) -> tuple[Rule, ...]:
 
 _SENSITIVE_NAME = re.compile(rf"(?i)(?:{_KEY}|(?:^|[_.-])(?:{_SHORT_KEY}))$")
 _HARMLESS_NAME = re.compile(
-    r"(?i)(?:^|[_.-])(?:first|last|next|prev|max|min|num|stop|eos|bos|pad|unk|per|page)[_-]?token$|^(?:OLD)?PWD$"
+    r"(?i)(?:^|[_.-])(?:first|last|next|prev|max|min|num|stop|eos|bos|pad|unk|per|page)[_-]?token$"
 )
+# A number of three digits is a secret only here.
+_CARD_CODE = re.compile(r"(?i)(?:^|[_.-])cv[cv]$")
 _LITERALS = {
     "none",
     "null",
@@ -110,6 +114,9 @@ _LITERALS = {
     "*",
     "***",
 }
+
+
+_LINE_END = re.compile(r"\s|\\+[rn]")
 
 
 def _random(kind: str) -> Callable[[Any], str | None]:
@@ -135,7 +142,7 @@ def _assigned(match: Any) -> str | None:
     name, between, given = match["name"], match["between"], match["value"]
     quote = given[: len(given) - len(given.lstrip("\"'\\"))]
     value = given.strip("\"'\\")
-    if not is_sensitive(name) or says_nothing(value) or value.lower() == name.lower():
+    if not is_sensitive(name) or says_nothing(name, value) or value.lower() == name.lower():
         return None
     if not (quote or between in ("=", "%3D") or looks_random(value)):
         return None
@@ -143,14 +150,22 @@ def _assigned(match: Any) -> str | None:
     return f"{match['before']}{name}{between}{quote}[redacted {_kind_of(name)}]{closing}"
 
 
-def says_nothing(value: str) -> bool:
-    """Whether what stands under a sensitive name cannot be a secret: a type, a small number, nothing."""
-    return value.lower() in _LITERALS or value.startswith("[redacted") or (value.isdigit() and len(value) < 4)
+def says_nothing(name: str, value: str) -> bool:
+    """Whether what stands under a sensitive name cannot be a secret: a type, a small number, a folder, nothing."""
+    if value.isdigit() and len(value) < 4:
+        return not _CARD_CODE.search(name)
+    is_folder = name in ("PWD", "OLDPWD") and value.startswith("/")
+    return is_folder or value.lower() in _LITERALS or value.startswith("[redacted")
 
 
 def _kind_of(name: str) -> str:
     found = re.search(rf"(?i)(?:{_KEY})$", name)
     return found.group().lower().replace("_", " ").replace("-", " ") if found else "secret"
+
+
+def _element(match: Any) -> str | None:
+    name, value = match["name"], match["value"]
+    return None if says_nothing(name, value) else f"<{name}>[redacted {_kind_of(name)}]</"
 
 
 def _header(match: Any) -> str | None:
@@ -165,7 +180,7 @@ def _parameter(match: Any) -> str | None:
 
 
 def _file(match: Any) -> str | None:
-    told = binary.base64(match["secret"])
+    told = binary.base64(_LINE_END.sub("", match["secret"]))
     return None if told is None else match["before"] + told
 
 
@@ -193,6 +208,11 @@ SECRETS: tuple[Rule, ...] = (
         "file", r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=+-]+)*;base64,[0-9A-Za-z+/_=-]+", lambda m: binary.data_uri(m.group())
     ),
     Rule("file", rf"{_BEFORE}(?P<secret>[0-9A-Za-z+/_-]{{160,}}={{0,2}})", _file),
+    Rule(
+        "file",
+        rf"{_BEFORE}(?P<secret>(?:[0-9A-Za-z+/]{{60,76}}(?:(?:\\+r)?\\+n|\r?\n)){{2,}}[0-9A-Za-z+/]{{0,76}}={{0,2}})",
+        _file,
+    ),
     Rule("token", rf"{_BEFORE}eyJ[\w=-]{{10,}}\.[\w=-]+(?:\.[\w=-]*)*"),
     Rule("key", rf"{_BEFORE}(?:{_TOKENS})"),
     Rule("key", rf"{_BEFORE}(?P<secret>sk-[\w-]{{20,}})", _random("key")),
@@ -219,6 +239,7 @@ SECRETS: tuple[Rule, ...] = (
         _assigned,
     ),
     Rule("secret", rf"(?i){_BEFORE}(?P<name>{_SHORT_KEY}){_BETWEEN}{_VALUE}", _assigned),
+    Rule("secret", rf"(?i)<(?P<name>[\w.:-]*(?:{_KEY}))>(?P<value>[^<>]+)</", _element),
     Rule(
         "parameter",
         r"(?i)(?P<name>[?&;](?:key|sig|signature|code|auth|hmac|otp|jwt|sid|session_?id|x-(?:amz|goog)-[a-z-]+)=)"

@@ -28,6 +28,7 @@ def _b64(text: str) -> str:
 BODY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7"
 JWT = f"{_b64(json.dumps({'alg': 'HS256', 'typ': 'JWT'}))}.{_b64(json.dumps({'sub': '1234567890'}))}.{LETTERS[:43]}"
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2).decode()
+LINES = base64.encodebytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256))).decode()
 
 # What is recognised by its looks, wherever it stands: the text, and what of it must not leave.
 LOOKS: dict[str, tuple[str, str]] = {
@@ -64,6 +65,10 @@ LOOKS: dict[str, tuple[str, str]] = {
     "cut private key": (f"-----BEGIN RSA PRIVATE KEY-----\n{BODY}", BODY),
     "postgres": ("postgresql+psycopg://app:open.sesame@db.internal:5432/app", "open.sesame"),
     "redis": ("redis://:open-sesame@cache:6379/0", "open-sesame"),
+    "pwd": ("uid=sa;pwd=opensesame;", "opensesame"),
+    "env pwd": ("UID=sa;PWD=opensesame;", "opensesame"),
+    "element": ("<db:password>opensesame</db:password>", "opensesame"),
+    "telegram": (f"https://api.telegram.org/bot1234567890:AA{LETTERS[:33]}/getMe", LETTERS[:33]),
     "odbc": ("Server=db;Database=app;User Id=app;Password=open_sesame1;", "open_sesame1"),
     "clone": (_joined("https://", "deploy-abc123", "@git.example.org/app.git"), "deploy-abc123"),
     "query": ("https://api.example.org/v1?q=cats&api_key=opensesame&page=2", "opensesame"),
@@ -75,6 +80,7 @@ LOOKS: dict[str, tuple[str, str]] = {
     "cookie": ("Cookie: theme=dark; sid=opensesame", "opensesame"),
     "image": (f"data:image/png;base64,{PNG}", PNG[40:80]),
     "base64": (PNG, PNG[40:80]),
+    "base64 in lines": (LINES, LINES[100:140]),
     "escaped": ('{"note": "\\u0073k-ant-api03-' + LETTERS + '"}', LETTERS),
 }
 
@@ -82,7 +88,8 @@ LOOKS: dict[str, tuple[str, str]] = {
 NAMES = (
     "password", "db_password", "Password", "passwd", "api_key", "apiKey", "x-api-key", "OPENAI_API_KEY", "secret",
     "client_secret", "clientSecret", "token", "access_token", "refreshToken", "authorization", "Proxy-Authorization",
-    "cookie", "Set-Cookie", "private_key", "credentials", "aws_secret_access_key", "connection.password", "auth",
+    "cookie", "Set-Cookie", "private_key", "credentials", "aws_secret_access_key", "connection.password", "auth", "pwd",
+    "passwords", "api_keys", "secrets", "cookies", "password2", "password_confirmation",
 )  # fmt: skip
 OPEN_SESAME = "open sesame, please"
 
@@ -242,6 +249,7 @@ ORDINARY = (
     "1795388189717945420 1795388189718945420 3.14159265358979323846 2.718281828459045",
     "[1, 2.5, -3e10, 4000000000000, 1795388189717945420]",
     "SELECT name, token_id FROM users WHERE id = $1 -- the cookie jar",
+    "PWD=/home/ada OLDPWD=/tmp and <token/> or <secret></secret>; cookies: two, secrets: none, passwords: 3",
     "We baked a cookie: chocolate. Authorization: see the next chapter.",
     "tests pass: 12, fail: 3; author: Ada; signature: (a, b) -> c",
     "a" * 400,

@@ -147,6 +147,29 @@ def test_sensitive_fields_are_hidden_whole(fence: Fence) -> None:
     }
 
 
+def test_a_type_of_its_own_saves_no_field(fence: Fence) -> None:
+    """Credentials that say of what kind they are are hidden like any; only a description of a field stays."""
+    text = json.dumps({"credentials": {"type": "basic", "value": "open sesame"}, "auth": {"type": "string"}})
+
+    assert json.loads(fence.text(text)) == {
+        "credentials": {"type": "[redacted]", "value": "[redacted]"},
+        "auth": {"type": "string"},
+    }
+
+
+@pytest.mark.parametrize("text", ['{"cvv": 737}', '{"card": {"cvc": "737"}}', "cvv=737", "the cvc: 737"])
+def test_the_code_of_a_card_is_a_secret(text: str, fence: Fence) -> None:
+    """Three digits are a secret where they are a card's."""
+    assert "737" not in fence.text(text)
+
+
+def test_a_quote_within_does_not_end_a_secret(fence: Fence) -> None:
+    """A password that has a quote in it goes to its end, also where JSON stands within a text."""
+    assert fence.text('Use {"password": "open\\"sesame\\\\", "city": "Ulm"}') == (
+        'Use {"password": "[redacted password]", "city": "Ulm"}'
+    )
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_keeps_its_meaning(text: str, fence: Fence) -> None:
     """What only looks a little like a secret stays, as text and as JSON."""
