@@ -11,6 +11,7 @@ from telemetry import failures, otlp, shape
 from telemetry.otlp import Span
 from telemetry.redact import Fence, Redact
 from telemetry.settings import Settings
+from telemetry.shape.error import brief
 from telemetry.shape.tool import previewed
 from telemetry.shorten import shorten
 
@@ -27,6 +28,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     return (
         shape.langfuse if settings.leaves_as == "langfuse" else shape.openinference,
         redact(settings),
+        brief,
         previewed,
         shorten(settings.max_value_bytes, settings.max_span_bytes),
     )

@@ -163,6 +163,22 @@ def test_the_code_of_a_card_is_a_secret(text: str, fence: Fence) -> None:
     assert "737" not in fence.text(text)
 
 
+@pytest.mark.parametrize("behind", range(3_930, 4_010, 10))
+def test_no_failure_is_cut_within_a_secret(behind: int) -> None:
+    """Where a long failure is cut there is no half of a secret left, which nobody would recognise."""
+    text = f"{'a ' * 3_000}{LOOKS['openai project'][0]}{' b' * (behind // 2)}"
+    line = f"{'a ' * ((behind - 3_470) // 2)}postgres://app:opensesame@db/app"
+    about = {"exception.type": "ValueError", "exception.message": line, "exception.stacktrace": text}
+    span = finished(status=Status(StatusCode.ERROR, line), events=(Event("exception", about, 1),))
+
+    arrived = sent(span)
+
+    assert LOOKS["openai project"][1][20:] not in str(arrived)
+    assert "app:" not in str(arrived)
+    assert len(arrived.attributes["exception.stacktrace"]) <= 4_000
+    assert len(arrived.attributes["langfuse.observation.status_message"]) <= 500
+
+
 def test_a_quote_within_does_not_end_a_secret(fence: Fence) -> None:
     """A password that has a quote in it goes to its end, also where JSON stands within a text."""
     assert fence.text('Use {"password": "open\\"sesame\\\\", "city": "Ulm"}') == (
