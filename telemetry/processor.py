@@ -1,6 +1,7 @@
 """The processor that spans end in, and what becomes of it when the process forks."""
 
 import os
+from dataclasses import replace
 from functools import cache, cached_property
 from weakref import WeakSet
 
@@ -31,7 +32,7 @@ class SpoolProcessor(SpanProcessor):
     @cached_property
     def fence(self) -> Redact:
         """What spans of other processes pass; made with the first of them, since most services take none."""
-        return wire.redact(self._settings)
+        return replace(wire.redact(self._settings), keeps_pseudonyms=True)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write what is pending, and return whether the backend has it; at once where the backend is down."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from telemetry.said import Said
 _USER = ("user.id", "langfuse.user.id", "enduser.id")
 # Set on purpose, to find a conversation by: an address in them is no slip.
 _IDS = (*_USER, "session.id")
+_PSEUDONYM = re.compile(r"user-[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Redact:
     hide_outputs: bool = False
     only_metadata: bool = False
     user_key: bytes = b""
+    # For spans whose sender may have the same key: an id that is a hash already is not hashed again.
+    keeps_pseudonyms: bool = False
     _resources: dict[int, tuple[Attributes, Attributes]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, span: Span) -> Span:
@@ -39,9 +43,10 @@ class Redact:
     def _pseudonymised(self, attributes: Attributes) -> Attributes:
         if not self.user_key or attributes.keys().isdisjoint(_USER):
             return attributes
-        return {
-            key: _pseudonym(self.user_key, str(value)) if key in _USER else value for key, value in attributes.items()
-        }
+        return {key: self._pseudonym(str(value)) if key in _USER else value for key, value in attributes.items()}
+
+    def _pseudonym(self, user: str) -> str:
+        return user if self.keeps_pseudonyms and _PSEUDONYM.fullmatch(user) else _pseudonym(self.user_key, user)
 
     def _fenced(self, span: Span) -> Span:
         kinds, resource = self.fence.kinds_in(_texts(span)), self._resource(span.resource)

@@ -1,6 +1,7 @@
 """A front end without keys: its spans go through the service, and arrive with the service's own."""
 
 import gzip
+import hmac
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from telemetry.testing import Receiver, span_tree
 from tests.processes import ROOT, UNSET, free_port, start
 
 SECRET = "a secret of more than thirty-two characters"
+HASH_KEY = "the key of the users' hash"
+PSEUDONYM = hmac.new(HASH_KEY.encode(), b"ada", "sha256").hexdigest()[:20]
 FRONT_END = """
 import sys
 import telemetry
@@ -45,18 +48,25 @@ def service(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "LANGFUSE_HOST": receiver.endpoint,
         "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
         "LANGFUSE_SECRET_KEY": "sk-lf-1",
+        "TELEMETRY_USER_HASH_KEY": HASH_KEY,
     }
     with start([sys.executable, "-m", "app"], env, f"{url}/health"):
         yield url
 
 
-def test_a_front_end_needs_no_key(receiver: Receiver, service: str, tmp_path: Path) -> None:
-    """With the service's address and bearer alone the front end's spans reach the backend, in one tree, redacted."""
+@pytest.mark.parametrize("hash_key", ["", HASH_KEY])
+def test_a_front_end_needs_no_key(receiver: Receiver, service: str, tmp_path: Path, hash_key: str) -> None:
+    """With the service's address and bearer alone the front end's spans reach the backend, in one tree, redacted.
+
+    Its user has one pseudonym, whether the front end has the key to it or not.
+    """
+    before = len(receiver.spans)
     env = {
         **UNSET,
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"{service}/otlp",
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer {SECRET}",
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "front-end"),
+        "TELEMETRY_USER_HASH_KEY": hash_key,
     }
     done = subprocess.run(
         [sys.executable, "-c", FRONT_END, service, SECRET],
@@ -67,10 +77,14 @@ def test_a_front_end_needs_no_key(receiver: Receiver, service: str, tmp_path: Pa
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    receiver.wait(lambda spans: {"chat turn", "turn", "DemoModel"} <= {span.name for span in spans}, timeout=20)
+    receiver.wait(
+        lambda spans: {"chat turn", "turn", "DemoModel"} <= {span.name for span in spans[before:]}, timeout=20
+    )
+    arrived = receiver.spans[before:]
 
-    assert span_tree(receiver.spans).startswith("chat turn\n  POST agent-api /{agent_id}/invoke CLIENT\n    POST /{ag")
-    assert {span.resource["service.name"] for span in receiver.spans} == {"agent-ui", "agent-api"}
+    assert span_tree(arrived).startswith("chat turn\n  POST agent-api /{agent_id}/invoke CLIENT\n    POST /{ag")
+    assert {span.resource["service.name"] for span in arrived} == {"agent-ui", "agent-api"}
+    assert {span.attributes["user.id"] for span in arrived} == {"user-" + PSEUDONYM}
     assert not any(b"a1B2" in request.body for request in receiver.requests)
 
 
