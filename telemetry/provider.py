@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 
 # OpenInference writes several attributes a message; the SDK's 128 would drop the oldest, the user's id among them.
 MAX_ATTRIBUTES = 4096
-# A trace is looked at right after its turn; the SDK's five seconds feel broken.
-SCHEDULE_DELAY_MS = 500
 
 _lock = threading.Lock()
 _pipeline: "Pipeline | None" = None
@@ -185,15 +183,11 @@ def _sampler(settings: Settings) -> sampling.Sampler:
 def _last(settings: Settings) -> SpanProcessor:
     """Return the processor that spans leave by."""
     if settings.exporter == "console":
-        return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=_schedule_delay())
+        return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=settings.schedule_delay_ms)
     prepare = partial(wire.prepare, stages=wire.stages(settings))
-    spooling = SpoolProcessor(settings, prepare, _schedule_delay() / 1000)
+    spooling = SpoolProcessor(settings, prepare, settings.schedule_delay_ms / 1000)
     spooling.outbox.start()
     return spooling
-
-
-def _schedule_delay() -> float:
-    return float(os.environ.get("OTEL_BSP_SCHEDULE_DELAY") or SCHEDULE_DELAY_MS)
 
 
 def _why_off(settings: Settings) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Mapping, MutableMapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from opentelemetry.sdk.resources import OTELResourceDetector
 from opentelemetry.util.re import parse_env_headers
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,6 +23,8 @@ LANGFUSE_TRACES = "/api/public/otel/v1/traces"
 LANGFUSE_VERSION_HEADER = {"x-langfuse-ingestion-version": "4"}
 
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
+_HEADER = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ !#-+\--:<-\[\]-~]*")
+_NO_ENVIRONMENT = "would become 'default' in Langfuse: use a-z, 0-9, - and _, at most 40, not beginning with 'langfuse'"
 
 Budget = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -83,6 +86,7 @@ class Settings(BaseSettings):
     timeout: float = Field(
         default=10,
         gt=0,
+        le=3600,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"),
         description="seconds that an answer of the backend may take",
     )
@@ -102,6 +106,13 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
         description="file of that certificate's key",
+    )
+    schedule_delay_ms: float = Field(
+        default=500,
+        alias="OTEL_BSP_SCHEDULE_DELAY",
+        ge=0,
+        le=60_000,
+        description="milliseconds that finished spans are gathered for a request, where nothing presses",
     )
     max_request_bytes: int = Field(
         default=3_500_000,
@@ -289,17 +300,29 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is not an address: write it as https://host or http://host:port")
+        if not re.fullmatch(r"[!-~]+", value) or (parts.port or 1) < 1:
+            raise ValueError("is not an address: a sign in it cannot be part of one")
         if parts.username or parts.password:
             raise ValueError("holds a password: put it into OTEL_EXPORTER_OTLP_HEADERS or the LANGFUSE_* keys")
+        if parts.query or parts.fragment:
+            # A path is put behind it, and addresses are shown where secrets are not.
+            raise ValueError("ends in a query: put what it says into OTEL_EXPORTER_OTLP_HEADERS")
         return value.rstrip("/")
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr) -> SecretStr:
+        # What reads them passes over one that it cannot read, and logs it, secret and all.
+        given = [part.strip() for part in value.get_secret_value().split(",") if part.strip()]
+        if not all(_HEADER.fullmatch(each) and unquote(each, "latin-1").isprintable() for each in given):
+            raise ValueError("is not a list of headers: write name=value,name=value, special signs URL-encoded")
+        return value
 
     @field_validator("environment")
     @classmethod
     def _environment(cls, value: str | None) -> str | None:
         if value is not None and not _ENVIRONMENT.fullmatch(value):
-            raise ValueError(
-                "would become 'default' in Langfuse: use a-z, 0-9, - and _, at most 40, not beginning with 'langfuse'"
-            )
+            raise ValueError(_NO_ENVIRONMENT)
         return value
 
     @field_validator("trace_url")
@@ -318,6 +341,14 @@ class Settings(BaseSettings):
                 "LANGFUSE_HOST is set without keys: set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, "
                 "or OTEL_EXPORTER_OTLP_ENDPOINT, or LANGFUSE_TRACING=false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _filed_under(self) -> Self:
+        known = OTELResourceDetector().detect().attributes
+        named = known.get("deployment.environment.name") or known.get("deployment.environment")
+        if self.active and self.leaves_as == "langfuse" and named and not _ENVIRONMENT.fullmatch(str(named).lower()):
+            raise ValueError(f"deployment.environment.name in OTEL_RESOURCE_ATTRIBUTES {_NO_ENVIRONMENT}")
         return self
 
     @property

@@ -88,6 +88,15 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
         ({"TELEMETRY_LANGCHAIN": "langsmith"}, "TELEMETRY_LANGCHAIN input should be 'openinference' or 'recorder'"),
+        ({"LANGFUSE_HOST": "http://lang fuse"}, "LANGFUSE_HOST is not an address"),
+        ({"LANGFUSE_HOST": "http://langfuse:99999"}, "LANGFUSE_HOST port out of range"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a/?key=hush"}, "OTEL_EXPORTER_OTLP_ENDPOINT ends in a query"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "Bearer hush"}, "OTEL_EXPORTER_OTLP_HEADERS is not a list of headers"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b,api key=hush"}, "OTEL_EXPORTER_OTLP_HEADERS is not a list of headers"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=hush%0Ax"}, "OTEL_EXPORTER_OTLP_HEADERS is not a list of headers"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "inf"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
+        ({"OTEL_BSP_SCHEDULE_DELAY": "soon"}, "OTEL_BSP_SCHEDULE_DELAY"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=My Team!"}, "OTEL_RESOURCE_ATTRIBUTES would become"),
         ({"TRACE_URL": "https://traces.example/"}, "TRACE_URL is not a template"),
         ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
         ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
@@ -102,6 +111,21 @@ def test_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, environ: dict[
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "sk-lf-test" not in str(refused.value)
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "sent"),
+    [
+        ("authorization=Basic cGs6c2s=", {"authorization": "Basic cGs6c2s="}),
+        ("a = b , c=d%20e,", {"a": "b", "c": "d e"}),
+        ("X-Key=Bearer a.b-c_d~e", {"x-key": "Bearer a.b-c_d~e"}),
+        ("n=%C3%BC", {"n": "ü"}),
+    ],
+)
+def test_headers_that_are_sent(monkeypatch: pytest.MonkeyPatch, headers: str, sent: dict[str, str]) -> None:
+    """Every header of a list that is taken is sent."""
+    assert sent.items() <= settings(monkeypatch, OTEL_EXPORTER_OTLP_HEADERS=headers).headers.items()
 
 
 def test_names_of_the_sdk_and_of_a_server_pass(monkeypatch: pytest.MonkeyPatch) -> None:
