@@ -97,7 +97,8 @@ class Fence:
             case Said():
                 return self.said(value)
             case str():
-                return self._string(value, kinds, depth)
+                # RE2 makes an empty one of the text's own class, which not every kind of string lets be made.
+                return self._string(str.__str__(value), kinds, depth)
             case bytes():
                 return binary.described(value)
             case dict():

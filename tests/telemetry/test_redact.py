@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import AIMessage
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
@@ -177,6 +179,20 @@ def test_no_failure_is_cut_within_a_secret(behind: int) -> None:
     assert "app:" not in str(arrived)
     assert len(arrived.attributes["exception.stacktrace"]) <= 4_000
     assert len(arrived.attributes["langfuse.observation.status_message"]) <= 500
+
+
+class Color(StrEnum):
+    SECRET = LOOKS["openai"][0]
+
+
+@pytest.mark.parametrize("text", [AIMessage(LOOKS["openai"][0]).text, Color.SECRET])
+def test_strings_of_other_classes(text: str) -> None:
+    """A secret is taken out of a LangChain message's text, and of an enumeration's member, as of any string."""
+    assert type(text) is not str
+    arrived = sent(finished(text, attributes={"output.value": text, "list": ("a", text)}))
+
+    assert arrived.name == arrived.attributes["langfuse.observation.output"] == "[redacted key]"
+    assert arrived.attributes["list"] == ["a", "[redacted key]"]
 
 
 def test_a_quote_within_does_not_end_a_secret(fence: Fence) -> None:
