@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from telemetry.json_text import dump, parse
 from telemetry.otlp import Attributes, Event, Link, Span
 from telemetry.redact.content import hide, metadata_only
 from telemetry.redact.fence import Fence
@@ -14,6 +15,9 @@ from telemetry.said import Said
 _USER = ("user.id", "langfuse.user.id", "enduser.id")
 # Set on purpose, to find a conversation by: an address in them is no slip.
 _IDS = (*_USER, "session.id")
+# What a graph's config says of its user, OpenInference repeats on every span.
+_METADATA = "metadata"
+_USER_IN_METADATA = ("user_id", "langfuse_user_id")
 _PSEUDONYM = re.compile(r"user-[0-9a-f]{20}")
 
 
@@ -41,9 +45,14 @@ class Redact:
         return hide(attributes, inputs=self.hide_inputs, outputs=self.hide_outputs)
 
     def _pseudonymised(self, attributes: Attributes) -> Attributes:
-        if not self.user_key or attributes.keys().isdisjoint(_USER):
+        if not self.user_key or attributes.keys().isdisjoint((*_USER, _METADATA)):
             return attributes
-        return {key: self._pseudonym(str(value)) if key in _USER else value for key, value in attributes.items()}
+        hidden = {key: self._pseudonym(str(value)) for key, value in attributes.items() if key in _USER}
+        told = parse(attributes.get(_METADATA))
+        if isinstance(told, dict) and not told.keys().isdisjoint(_USER_IN_METADATA):
+            names = {key: self._pseudonym(str(told[key])) for key in _USER_IN_METADATA if told.get(key)}
+            hidden[_METADATA] = dump({**told, **names})
+        return {**attributes, **hidden}
 
     def _pseudonym(self, user: str) -> str:
         return user if self.keeps_pseudonyms and _PSEUDONYM.fullmatch(user) else _pseudonym(self.user_key, user)

@@ -324,6 +324,22 @@ def test_user_ids_may_be_hashed() -> None:
     assert "ada" not in first
 
 
+def test_a_user_in_the_metadata_has_the_same_pseudonym() -> None:
+    """The user that a graph's config names is the same one there, and nowhere as he is."""
+    metadata = json.dumps({"user_id": "ada", "langfuse_user_id": "ada", "thread_id": "t-1", "langgraph_step": 3})
+    span = finished(attributes={"user.id": "ada", "metadata": metadata})
+
+    arrived = sent(span, TELEMETRY_USER_HASH_KEY="k1", TELEMETRY_SHAPE="openinference").attributes
+
+    assert arrived["user.id"].startswith("user-")
+    assert json.loads(arrived["metadata"]) == {
+        "user_id": arrived["user.id"],
+        "langfuse_user_id": arrived["user.id"],
+        "thread_id": "t-1",
+        "langgraph_step": 3,
+    }
+
+
 SAID = {
     "openinference.span.kind": "TOOL",
     "session.id": "t-1",
