@@ -4,17 +4,17 @@ import logging
 import sys
 from types import FrameType
 
-import uvicorn
 from dotenv import load_dotenv
 
 import telemetry
 from app.models import ModelSettingError
 from app.service import create_app
 from app.settings import load_settings
+from telemetry.server import Server
 
 
-class Server(uvicorn.Server):
-    """A server whose open streams end at the first signal: it waits for them before its lifespan does."""
+class Service(Server):
+    """A server whose open streams end at the first signal: it waits for them before its app does."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop; the turns under way are cancelled, and their readers told so."""
@@ -30,13 +30,11 @@ def main() -> int:
         settings = load_settings()
         telemetry.guard_logs()
         telemetry.configure("agent-api")
-        app = create_app(settings)
+        Service(create_app(settings), settings.host, settings.port).run()
     except (telemetry.SettingsError, ModelSettingError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - the sentence is for the person who started it
         return 2
-    server = Server(uvicorn.Config(app, settings.host, settings.port, log_config=None, log_level="warning"))
-    server.run()
-    return 0 if server.started else 1
+    return 0
 
 
 def _log_with_traces() -> None:

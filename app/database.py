@@ -1,19 +1,22 @@
 """Where threads, runs and checkpoints are kept."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from sqlite3 import DatabaseError
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.claims import Alone, Claims
 from app.records import Records, make_tables
 from app.settings import Settings
+from telemetry.settings import SettingsError, unusable
 
 # Survives the process, if not the machine; waiting for the disk at every step of every turn, turns wait in line.
 _SYNC = "PRAGMA synchronous=NORMAL"
@@ -29,8 +32,25 @@ class Database:
     claims: Claims
 
 
-def open_database(settings: Settings) -> AbstractAsyncContextManager[Database]:
-    """Return what opens Postgres, for many processes, or SQLite, for one."""
+@asynccontextmanager
+async def open_database(settings: Settings) -> AsyncIterator[Database]:
+    """Yield Postgres, for many processes, or SQLite, for one; raises `SettingsError` where it cannot be used."""
+    async with AsyncExitStack() as opened:
+        try:
+            database = await opened.enter_async_context(_open(settings))
+        except (OSError, DatabaseError, SQLAlchemyError) as error:
+            raise _refusal(settings, error) from error
+        yield database
+
+
+def _refusal(settings: Settings, error: Exception) -> SettingsError:
+    cause = (isinstance(error, DBAPIError) and error.orig) or error
+    if settings.database_url is None:
+        return settings.no_folder(cause)
+    return unusable("DATABASE_URL", cause, "start the server, or correct its address, name or password")
+
+
+def _open(settings: Settings) -> AbstractAsyncContextManager[Database]:
     if settings.postgres_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         return _open_sqlite(settings.data_dir)

@@ -6,19 +6,26 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.database import Database
 from app.records import Records, make_tables
+from telemetry.settings import SettingsError
 
 POOL = 10
 # No thread's id: those begin with a letter or a digit.
 _SETUP = "-tables"
+_UNREADABLE = SettingsError(
+    "DATABASE_URL cannot be read: write it as postgresql://user:password@host/name, "
+    "with %-codes for special characters in the password."
+)
 
 
 class AdvisoryLocks:
@@ -65,13 +72,15 @@ class AdvisoryLocks:
 @asynccontextmanager
 async def open_postgres(url: str) -> AsyncIterator[Database]:
     """Yield the database at this address, its connections pooled, its tables made."""
-    engine = create_async_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_size=POOL, pool_pre_ping=True)
+    engine = create_async_engine(_address(url), pool_size=POOL, pool_pre_ping=True)
     options: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
     pool: Any = AsyncConnectionPool(
         url, min_size=1, max_size=POOL, kwargs=options, open=False, check=AsyncConnectionPool.check_connection
     )
     claims = AdvisoryLocks(engine)
     try:
+        async with engine.connect():
+            pass  # the pool would log each of its tries instead of failing
         async with pool:
             saver = AsyncPostgresSaver(pool)
             await _set_up(engine, saver)
@@ -79,6 +88,17 @@ async def open_postgres(url: str) -> AsyncIterator[Database]:
     finally:
         await claims.close()
         await engine.dispose()
+
+
+def _address(url: str) -> URL:
+    try:
+        read = conninfo_to_dict(url)
+        address = make_url(url).set(drivername="postgresql+psycopg")
+    except (ProgrammingError, ArgumentError, ValueError):
+        raise _UNREADABLE from None  # what they say may hold the password
+    if "@" in f"{read.get('host')}{read.get('dbname')}":
+        raise _UNREADABLE  # half a password, taken for a name that is shown
+    return address
 
 
 async def _set_up(engine: AsyncEngine, saver: AsyncPostgresSaver) -> None:

@@ -22,6 +22,7 @@ from app.routes import events, feedback, files, health, history, info, intake, r
 from app.settings import Settings
 from app.threads import Threads
 from app.turns import Turns
+from telemetry.settings import unusable
 
 MAX_BODY = 1_000_000
 # Only turns, files and feedback make traces; these do when they fail.
@@ -80,5 +81,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _files(settings: Settings, engine: AsyncEngine) -> Files:
-    store = await run_sync(open_store, settings.files_url, settings.data_dir / "files")
+    try:
+        store = await run_sync(open_store, settings.files_url, settings.data_dir / "files")
+    except OSError as error:
+        raise settings.no_folder(error) from error
+    except (ImportError, ValueError) as error:
+        raise unusable(f"FILES_URL={settings.files_url}", error, "name a store whose driver is installed") from error
     return await open_files(engine, store, settings.max_file_bytes, settings.file_types)

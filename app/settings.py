@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.prices import Price, prices
-from telemetry.settings import SettingsError, sentence
+from telemetry.settings import SettingsError, sentence, unusable
 
 # A process that stands still within a transaction, stopped or starved, would keep all others from its rows.
 _LETS_GO = "-cidle_in_transaction_session_timeout=5000"
@@ -147,6 +147,10 @@ class Settings(BaseSettings):
         query = dict(parse_qsl(url.query))
         query["options"] = " ".join(filter(None, [query.get("options"), _LETS_GO]))
         return url._replace(query=urlencode(query, quote_via=quote)).geturl()
+
+    def no_folder(self, error: BaseException) -> SettingsError:
+        """Return what a start is refused with where the folder cannot be used."""
+        return unusable(f"DATA_DIR={self.data_dir}", error, "name a folder that can be written")
 
 
 def load_settings() -> Settings:

@@ -410,6 +410,12 @@ def load_settings() -> Settings:
         raise SettingsError(sentence(error, Settings)) from None
 
 
+def unusable(setting: str, error: BaseException, advice: str) -> SettingsError:
+    """Return what a start is refused with where that which a setting names cannot be used."""
+    said = (getattr(error, "strerror", None) or str(error)).strip() or type(error).__name__
+    return SettingsError(f"{setting} cannot be used ({said.splitlines()[0]}): {advice}.")
+
+
 def sentence(error: ValidationError, model: type[BaseSettings]) -> str:
     """Return the first complaint of a settings model as one sentence that names the variable."""
     first = error.errors(include_url=False)[0]

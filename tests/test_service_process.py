@@ -1,6 +1,9 @@
-"""The service as a process: its telemetry in all conditions, and its end."""
+"""The service as a process: its telemetry in all conditions, its start and its end."""
 
+import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ import pytest
 from app.client import AgentClient, AgentError
 from app.schema import ChatMessage, EndEvent, RunEvent, StreamEvent
 from telemetry.testing import Receiver, span_tree
-from tests.processes import Process, free_port, start, until
+from tests.processes import ROOT, UNSET, Process, free_port, start, until
 
 
 @contextmanager
@@ -147,6 +150,77 @@ def test_a_bad_setting_refuses_the_start(tmp_path: Path, environ: dict[str, str]
     assert len(printed) == 1
     assert words in printed[0]
     assert not (tmp_path / "service.db").exists()
+
+
+def refused(**environ: str) -> str:
+    """What a service that cannot start says, in one line."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "app"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **UNSET, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    [said] = [line for line in ended.stderr.splitlines() if not line.startswith("INFO")]
+    assert ended.returncode == 2
+    return said
+
+
+@pytest.mark.parametrize("name", ["folder", "folder/service.db", "folder/checkpoints.db", "folder/files"])
+def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path, name: str) -> None:
+    """Whatever stands in the way of the service's files is told by the name of the variable."""
+    blocked = tmp_path / name
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.mkdir() if blocked.suffix else blocked.touch()
+
+    said = refused(PORT=str(free_port()), DATA_DIR=str(tmp_path / "folder"))
+    assert said.startswith(f"DATA_DIR={tmp_path / 'folder'} cannot be used (")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"postgresql://ada:s3cret@127.0.0.1:{free_port()}/x", "DATABASE_URL cannot be used (connection failed"),
+        ("postgresql://ada:s3cret@nobody.invalid/x", "DATABASE_URL cannot be used (failed to resolve host"),
+        ("postgresql://ada:%zz-s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
+        ("postgresql://ada:1@s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
+        ("postgresql://ada:s3cret@127.0.0.1:port/x", "DATABASE_URL cannot be read"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, url: str, words: str) -> None:
+    """What the driver says is told, but never the password."""
+    said = refused(PORT=str(free_port()), DATA_DIR=str(tmp_path), DATABASE_URL=url)
+
+    assert said.startswith(words)
+    assert "s3cret" not in said
+
+
+def test_a_store_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    """An address of files that nobody can read is refused at start."""
+    said = refused(PORT=str(free_port()), DATA_DIR=str(tmp_path), FILES_URL="nowhere://x")
+
+    assert said.startswith("FILES_URL=nowhere://x cannot be used (")
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    """Where others listen nothing is begun: not even the folder is made."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = refused(PORT=str(taken.getsockname()[1]), DATA_DIR=str(tmp_path / "folder"))
+
+    assert "cannot be listened on" in said
+    assert "set HOST and PORT" in said
+    assert not (tmp_path / "folder").exists()
+
+
+def test_ctrl_c_ends_it_without_a_word(tmp_path: Path) -> None:
+    """An interrupted service ends as one that was told to stop."""
+    with api(tmp_path) as (process, _):
+        process.popen.send_signal(signal.SIGINT)
+
+        assert process.popen.wait(20) == 0
+        assert "Traceback" not in process.log
 
 
 def test_a_log_line_is_written_once_when_the_backend_is_away(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
+from telemetry.server import Server
+from telemetry.settings import SettingsError
 from telemetry.viewer import Settings, create_app
 
 
@@ -14,7 +15,10 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit("; ".join(_sentence(problem) for problem in error.errors()))
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level="warning")
+    try:
+        Server(create_app(settings), settings.host, settings.port, prefix="VIEWER_").run()
+    except SettingsError as error:
+        sys.exit(str(error))
 
 
 def _sentence(problem: object) -> str:

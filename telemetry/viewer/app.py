@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from sqlite3 import OperationalError
+from sqlite3 import DatabaseError, OperationalError
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +13,7 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from telemetry.settings import unusable
 from telemetry.viewer import api, pages
 from telemetry.viewer.settings import Settings
 from telemetry.viewer.store import Store
@@ -48,9 +49,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _open_store(app: FastAPI) -> AsyncIterator[None]:
-    settings: Settings = app.state.settings
-    with closing(Store(settings.db, settings.max_bytes)) as app.state.store:
+    with closing(_store(app.state.settings)) as app.state.store:
         yield
+
+
+def _store(settings: Settings) -> Store:
+    try:
+        return Store(settings.db, settings.max_bytes)
+    except (OSError, DatabaseError) as error:
+        raise unusable(f"VIEWER_DB={settings.db}", error, "name a file that can be written") from error
 
 
 async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:

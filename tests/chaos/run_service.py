@@ -11,7 +11,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 import telemetry
-from app.__main__ import Server
+from app.__main__ import Service
 from app.agents import Agent
 from app.agents.react import react
 from app.ledger import not_repeatable
@@ -65,14 +65,11 @@ AGENTS = {
 }
 
 if __name__ == "__main__":
-    import uvicorn
-
     # What is built by name must not be this module a second time.
     AGENTS = {
         key: Agent(a.description, a.build.replace("__main__", "tests.chaos.run_service")) for key, a in AGENTS.items()
     }
     settings = load_settings()
     telemetry.configure("agent-api")
-    server = Server(uvicorn.Config(create_app(settings, AGENTS), settings.host, settings.port, log_level="warning"))
-    server.run()
+    Service(create_app(settings, AGENTS), settings.host, settings.port).run()
     sys.exit(0)

@@ -1,5 +1,6 @@
 """How the viewer is started, and when it refuses to be."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,27 @@ def test_a_refused_start_is_one_sentence(env: dict[str, str], says: str) -> None
     assert ended.returncode == 1
     assert ended.stderr.startswith(says)
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    """A folder in the file's place is told by the name of the variable."""
+    assert _refused(VIEWER_DB=str(tmp_path)).startswith(f"VIEWER_DB={tmp_path} cannot be used (")
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    """The variables that change it are named."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = _refused(VIEWER_DB=str(tmp_path / "v.db"), VIEWER_PORT=str(taken.getsockname()[1]))
+
+    assert "set VIEWER_HOST and VIEWER_PORT" in said
+
+
+def _refused(**env: str) -> str:
+    env = {"VIEWER_PORT": str(free_port()), **env}
+    ended = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
+    [said] = ended.stderr.splitlines()
+    assert ended.returncode == 1
+    return said
 
 
 def test_the_program_runs_and_does_not_trace_itself(tmp_path: Path) -> None:
