@@ -9,8 +9,9 @@ from dotenv import load_dotenv
 import telemetry
 from app.models import ModelSettingError
 from app.service import create_app
-from app.settings import load_settings
+from app.settings import Settings, load_settings
 from telemetry.server import Server
+from telemetry.usage import take_no_arguments
 
 
 class Service(Server):
@@ -24,6 +25,8 @@ class Service(Server):
 
 def main() -> int:
     """Serve until a signal says to stop; returns the exit code."""
+    telling = ("host", "port", "data_dir", "database_url", "model", "auth_secret")
+    take_no_arguments("app", "Serve the agents over HTTP, until a signal says to stop.", Settings, telling)
     load_dotenv()
     _log_with_traces()
     try:

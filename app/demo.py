@@ -23,6 +23,7 @@ import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import EndEvent, ErrorEvent, MessageEvent, RunEvent, StreamEvent
 from telemetry.settings import SettingsError, load_settings, sentence
+from telemetry.usage import take_no_arguments
 
 LOOPBACK = "127.0.0.1"
 COLLECTOR = Path("otel-collector/dist/otelcol")
@@ -44,12 +45,12 @@ class Settings(BaseSettings):
         alias_generator=str.upper, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
     )
 
-    port: Port = 8080
+    port: Port = Field(default=8080, description="port of the service")
     ui_port: Port = Field(default=8501, description="port of the chat")
-    viewer_port: Port = 3000
+    viewer_port: Port = Field(default=3000, description="port of the viewer")
     viewer_public_key: str = "pk-lf-local"
     viewer_secret_key: SecretStr = SecretStr("sk-lf-local")
-    data_dir: Path = Path(".data")
+    data_dir: Path = Field(default=Path(".data"), description="folder of all that the demo keeps")
     auth_secret: SecretStr | None = None
     demo_once: bool = Field(default=False, description="true ends the demo after one turn")
     collector: bool = Field(default=False, description="true sends spans through the collector")
@@ -84,6 +85,9 @@ class Turn:
 
 def main() -> int:
     """Run the demo; the exit status is 0 only if all that it shows is true."""
+    about = "Start the viewer, the service and the chat on this machine, send one turn and show its trace."
+    telling = ("port", "ui_port", "viewer_port", "data_dir", "demo_once", "collector")
+    take_no_arguments("app.demo", about, Settings, telling)
     # SIGTERM leaves by the same door as Ctrl-C: every part is stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     load_dotenv(".env")

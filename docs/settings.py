@@ -1,9 +1,9 @@
 """`make docs`: settings.md out of the settings classes, which are what the programs read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
@@ -12,6 +12,7 @@ import app.settings
 import telemetry.settings
 import telemetry.viewer.settings
 import ui.settings
+from telemetry.settings import variables
 
 PAGE = Path(__file__).with_suffix(".md")
 ROOMS: dict[str, type[BaseSettings]] = {
@@ -26,7 +27,7 @@ HEAD = """\
 
 Written by `make docs` from the classes that read them; `.env.example` lists them all. An empty variable is an unset
 one. A value that cannot be served is refused at start, in one sentence that says what to do. Of several names in a row
-the first that is set counts.
+the first that is set counts. A program's `--help` names those that matter most.
 """
 
 
@@ -43,20 +44,9 @@ def page() -> str:
 
 def _lines(model: type[BaseSettings]) -> Iterator[tuple[str, str]]:
     for field, info in model.model_fields.items():
-        names = names_of(model, field, info)
+        names = variables(model, field)
         said = ", ".join(f"`{name}`" for name in names)
         yield names[0], f"| {said} | {_default(info)} | {info.description or ''} |"
-
-
-def names_of(model: type[BaseSettings], field: str, info: FieldInfo) -> Sequence[str]:
-    """Return the variables that a field is read from."""
-    match info.validation_alias or info.alias:
-        case AliasChoices(choices=choices):
-            return [str(choice) for choice in choices]
-        case str(alias):
-            return [alias]
-        case _:
-            return [f"{model.model_config.get('env_prefix', '')}{field}".upper()]
 
 
 def _default(info: FieldInfo) -> str:

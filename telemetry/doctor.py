@@ -13,14 +13,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import format_trace_id
-from pydantic import AliasChoices, SecretStr
-from pydantic.fields import FieldInfo
+from pydantic import SecretStr
 
 from telemetry import spool_folder, wire
 from telemetry.langfuse import make_client
 from telemetry.post import Answer, Poster
 from telemetry.provider import build_provider
-from telemetry.settings import LANGFUSE_TRACES, Settings
+from telemetry.settings import LANGFUSE_TRACES, Settings, variables
 
 Level = Literal["ok", "note", "warning", "error"]
 
@@ -65,20 +64,14 @@ def examine(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
 
 
 def _resolved(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
-    for name, field in Settings.model_fields.items():
-        variable = next((each for each in variables(field) if os.environ.get(each)), None)
+    for name in Settings.model_fields:
+        variable = next((each for each in variables(Settings, name) if os.environ.get(each)), None)
         if variable:
             origin = origins.get(variable, "environment")
             yield Finding("note", f"{variable} = {_shown(getattr(settings, name))} ({origin})")
     yield Finding("note", f"spans go to {settings.endpoint or 'nowhere'}")
     if settings.headers:
         yield Finding("note", f"with the headers {', '.join(sorted(settings.headers))} (values hidden)")
-
-
-def variables(field: FieldInfo) -> list[str]:
-    """Return the environment variables that a setting is read from."""
-    alias = field.validation_alias or field.alias
-    return [str(name) for name in (alias.choices if isinstance(alias, AliasChoices) else [alias])]
 
 
 def _shown(value: object) -> str:

@@ -431,12 +431,19 @@ def _set_name(model: type[BaseSettings], reported: str) -> str:
     return next((name for name in among if os.environ.get(name)), reported)
 
 
+def variables(model: type[BaseSettings], name: str) -> list[str]:
+    """Return the environment variables that a setting is read from, the one that counts first."""
+    match model.model_fields[name].validation_alias:
+        case AliasChoices(choices=choices):
+            return [str(choice) for choice in choices]
+        case str(alias):
+            return [alias]
+        case _:
+            return [f"{model.model_config.get('env_prefix', '')}{name}".upper()]
+
+
 def _names(model: type[BaseSettings]) -> list[list[str]]:
-    aliases = [field.validation_alias or field.alias for field in model.model_fields.values()]
-    return [
-        [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
-        for alias in aliases
-    ]
+    return [variables(model, name) for name in model.model_fields]
 
 
 def _unset_empty(environ: MutableMapping[str, str]) -> None:

@@ -6,11 +6,14 @@ from pydantic import ValidationError
 
 from telemetry.server import Server
 from telemetry.settings import SettingsError
+from telemetry.usage import take_no_arguments
 from telemetry.viewer import Settings, create_app
 
 
 def main() -> None:
     """Serve the viewer as the environment says, or say in one sentence why not."""
+    about = "Take traces and scores, over OTLP and on Langfuse's paths, and show them in a browser."
+    take_no_arguments("telemetry.viewer", about, Settings, list(Settings.model_fields))
     try:
         settings = Settings()
     except ValidationError as error:
