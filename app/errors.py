@@ -1,7 +1,6 @@
 """Every failure answers with a sentence and the id of its trace."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -9,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import telemetry
+from app.complaints import first_complaint
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -25,21 +25,26 @@ def answer(status: int, sentence: str, headers: Mapping[str, str] | None = None)
     return JSONResponse({"detail": sentence, "trace_id": trace_id}, status, headers)
 
 
-def first_complaint(complaints: Sequence[Mapping[str, Any]], field: str = "") -> str:
-    """Return what is wrong with a body, or with a field of it, as one sentence."""
-    first = complaints[0]
-    where = ".".join(str(part) for part in (field, *first["loc"]) if part not in ("", "body"))
-    return f"{where}: {first['msg']}." if where else f"{first['msg']}."
-
-
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type only
     return answer(422, first_complaint(error.errors()))
 
 
-async def _refused(_: Request, error: Exception) -> JSONResponse:
+async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type only
-    return answer(error.status_code, str(error.detail), error.headers)
+    return answer(error.status_code, _told(request, error), error.headers)
+
+
+def _told(request: Request, error: HTTPException) -> str:
+    # Those that the framework raises by itself, in a word or two.
+    match error.status_code, error.detail:
+        case 404, "Not Found":
+            return f"There is nothing at {request.url.path}; /docs lists what there is."
+        case 400, "There was an error parsing the body":
+            return "The body is no JSON in UTF-8."
+        case 405, "Method Not Allowed":
+            return f"{request.url.path} does not take {request.method}, but {(error.headers or {}).get('Allow')}."
+    return str(error.detail)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

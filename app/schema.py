@@ -19,8 +19,12 @@ from pydantic_core import PydanticSerializationError, to_json
 MAX_MESSAGE = 100_000
 
 Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE)]
-ThreadId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$")]
+THREAD_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$"
+ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID)]
 USER_ID = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
+VOTE_KEY = r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,99}$"
+EVENT_KEY = r"^[a-z][a-z0-9_]{0,39}$"
+TRACE_ID = r"^[0-9a-f]{32}$"
 UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
 # SQLite keeps no time zone; what the service writes is UTC.
 Moment = Annotated[datetime, AfterValidator(lambda moment: moment if moment.tzinfo else moment.replace(tzinfo=UTC))]
@@ -130,7 +134,7 @@ class Feedback(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     run_id: str = Field(min_length=1, max_length=128)
-    key: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,99}$", description="what is judged, such as stars")
+    key: str = Field(pattern=VOTE_KEY, description="what is judged, such as stars")
     score: StrictBool | FiniteFloat | Annotated[str, StringConstraints(min_length=1, max_length=500)] | None
     comment: str | None = Field(None, max_length=5_000)
     kwargs: dict[str, Any] = Field(default_factory=dict, description="kept beside the score; a comment may be in it")
@@ -173,7 +177,7 @@ class FrontendEvent(BaseModel):
     thread_id: ThreadId | None = None
     user_id: UserId | None = None
     about: dict[
-        Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$")],
+        Annotated[str, StringConstraints(pattern=EVENT_KEY)],
         StrictBool | FiniteFloat | Annotated[str, StringConstraints(max_length=200)],
     ] = Field(default_factory=dict, max_length=20)
 

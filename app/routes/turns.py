@@ -14,9 +14,20 @@ from starlette.types import Receive, Scope, Send
 import telemetry
 from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
-from app.errors import answer, first_complaint
+from app.complaints import first_complaint
+from app.errors import answer
 from app.models import UnknownModelError
-from app.schema import ChatMessage, EndEvent, ErrorEvent, Figures, InterruptEvent, MessageEvent, StreamInput, UserInput
+from app.schema import (
+    TRACE_ID,
+    ChatMessage,
+    EndEvent,
+    ErrorEvent,
+    Figures,
+    InterruptEvent,
+    MessageEvent,
+    StreamInput,
+    UserInput,
+)
 from app.turns import AgentTurn, run_event
 from telemetry.span import one_line
 
@@ -82,7 +93,7 @@ async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, 
 
 
 @router.post("/traces/{trace_id}/keep")
-async def keep(trace_id: Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")], caller: CallerDep) -> dict[str, bool]:
+async def keep(trace_id: Annotated[str, Path(pattern=TRACE_ID)], caller: CallerDep) -> dict[str, bool]:
     """Keep this trace even if it was not kept: the front end that began it saw something worth keeping."""
     if not caller.trusted:
         raise HTTPException(403, "Front ends only may keep a trace: send the service's own secret as bearer.")

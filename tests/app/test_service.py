@@ -104,6 +104,59 @@ def test_bad_input_is_refused(url: str, path: str, body: dict[str, Any], status:
         assert httpx.post(f"{url}/history", json={"thread_id": thread_id}).status_code in (404, 422)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("/invoke", b'{"message": ', "The body is no JSON: Expecting value at character 12."),
+        ("/invoke", b'{"message": "\xff"}', "The body is no JSON in UTF-8."),
+        ("/invoke", b"", "Send a JSON object as the body, with Content-Type: application/json."),
+        ("/invoke", b"[1]", "Send a JSON object as the body, with Content-Type: application/json."),
+        ("/invoke", b'{"message": 5}', "message: send a text."),
+        ("/invoke", b'{"message": "\\ud800"}', "message: send a text; half of a surrogate pair is none."),
+        ("/invoke", b'{"message": "a", "massage": "b"}', "massage: there is no such field, leave it out."),
+        (
+            "/invoke",
+            b'{"message": "a", "thread_id": "../x"}',
+            "thread_id: send 1 to 128 letters, digits, _ . : and -, the first of them a letter or a digit.",
+        ),
+        (
+            "/invoke",
+            b'{"message": "a", "agent_config": {"x": 1}}',
+            "agent_config.x: there is no such field, leave it out.",
+        ),
+        ("/stream", b'{"message": "a", "stream_tokens": "maybe"}', "stream_tokens: send true or false."),
+        ("/feedback", b'{"run_id": "r", "key": "k"}', "score: Field required."),
+        (
+            "/feedback",
+            b'{"run_id": "r", "key": "k", "score": [1]}',
+            "score: send true or false or a number or a text.",
+        ),
+        (
+            "/feedback",
+            b'{"run_id": "r", "key": "k", "score": 1, "kwargs": {"a": "\\ud800"}}',
+            "kwargs: half of a surrogate pair is no text: leave it out.",
+        ),
+        ("/events", b'{"name": "jump"}', "name: send one of 'page_load', 'file_upload', 'stop' or 'feedback'."),
+        ("/threads?limit=x", None, "limit: send a whole number."),
+        ("/threads?limit=0", None, "limit: send 1 or more."),
+        ("/threads?before=then", None, "before: send a date and time, such as 2026-01-31T12:00:00Z."),
+        ("/files", None, "thread_id: Field required."),
+        ("/nowhere", None, "There is nothing at /nowhere; /docs lists what there is."),
+        ("/invoke", None, "/invoke does not take GET, but POST."),
+    ],
+)
+def test_a_refusal_is_one_plain_sentence(url: str, path: str, body: bytes | None, sentence: str) -> None:
+    """Whatever the framework would say: the field, what to send, and the trace's id, in one shape."""
+    method = "GET" if body is None else "POST"
+    response = httpx.request(method, url + path, content=body, headers={"Content-Type": "application/json"})
+    said = response.json()
+
+    assert 400 <= response.status_code < 500
+    assert set(said) == {"detail", "trace_id"}
+    assert len(said["trace_id"]) == 32
+    assert said["detail"] == sentence
+
+
 def test_broken_json_is_refused(url: str) -> None:
     """A body that is no JSON is a 422 with a sentence."""
     response = httpx.post(f"{url}/invoke", content=b'{"message": ', headers={"Content-Type": "application/json"})
