@@ -92,6 +92,12 @@ def _spooled(settings: Settings) -> Iterator[Finding]:
     waiting = folder.waiting
     if not settings.spool:
         yield Finding("warning", "TELEMETRY_SPOOL is false: what the backend has not accepted ends with the process.")
+    elif why := spool_folder.refusal(settings.spool_dir.absolute()):
+        yield Finding(
+            "error",
+            f"{settings.spool_dir} cannot be written ({why}): what the backend has not accepted is kept in memory and "
+            "ends with the process. Set TELEMETRY_SPOOL_DIR to a folder that can, or give it to the service's user.",
+        )
     if waiting.oldest_s > STALE_S:
         yield Finding(
             "warning",

@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 from telemetry.claim import accepted_in
@@ -15,6 +16,22 @@ class Folder(NamedTuple):
 
     files: int = 0
     waiting: Waiting = Waiting()
+
+
+def refusal(folder: Path) -> str | None:
+    """Return why nothing can be written there, None where something can; the folder is left as it was, or missing."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        return error.strerror or str(error)
+    finally:
+        for each in missing:
+            with suppress(OSError):
+                each.rmdir()
+    return None
 
 
 def look(database: Path) -> Waiting | None:

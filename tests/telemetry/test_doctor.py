@@ -157,6 +157,23 @@ def test_double_instrumentation_is_warned_of(receiver: Receiver, tmp_path: Path)
     assert "LANGSMITH_OTEL_ENABLED is set" in said
 
 
+def test_a_spool_that_cannot_be_written_is_an_error(receiver: Receiver, tmp_path: Path) -> None:
+    """Where spans would be kept in memory only the doctor says so and fails, whatever the backend answers."""
+    (tmp_path / "file").touch()
+    folder = str(tmp_path / "file" / "spool")
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, TELEMETRY_SPOOL_DIR=folder)
+    assert code == 1
+    assert f"{folder} cannot be written (Not a directory)" in said
+    assert "Set TELEMETRY_SPOOL_DIR" in said
+
+
+def test_looking_at_the_spool_leaves_nothing(receiver: Receiver, tmp_path: Path) -> None:
+    """A folder that is not there yet is not made: it may be another user who runs the service."""
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert (code, "cannot be written" in said) == (0, False)
+    assert not (tmp_path / "spool").exists()
+
+
 def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
     """Old spans in the folder are a symptom, whatever this backend answers now."""
     file = Spool.create(tmp_path / "spool", "elsewhere")
