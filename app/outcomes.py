@@ -57,6 +57,11 @@ class Outcomes:
         row = asdict(outcome) | outcome.figures.model_dump()
         await self._put(outcomes, {name: row[name] for name in (column.name for column in outcomes.c)}, ["run_id"])
 
+    async def kept(self, run_id: str) -> bool | None:
+        """Return whether the run's trace is kept, None where that is not known yet."""
+        async with self.engine.connect() as connection:
+            return await connection.scalar(select(outcomes.c.kept).where(outcomes.c.run_id == run_id))
+
     async def set_kept(self, run_id: str, *, kept: bool) -> None:
         """Keep what was decided about the run's trace."""
         async with self.engine.begin() as connection:

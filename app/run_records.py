@@ -122,7 +122,7 @@ class BackgroundRun:
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """One stretch of a run in one process."""
+    """One stretch of a run in one process; `sampled` is whether its trace is recorded, and was kept at its end."""
 
     run_id: str
     attempt: int
@@ -204,10 +204,11 @@ class RunRecords:
             raise Fenced(run.run_id)
         return taken
 
-    async def close(self, attempt: BackgroundRun | AttemptRecord, status: str) -> None:
-        """Keep how an attempt ended, or the run's present one."""
+    async def close(self, attempt: BackgroundRun | AttemptRecord, status: str, *, kept: bool | None = None) -> None:
+        """Keep how an attempt ended, or the run's present one, and whether its trace is kept where that is known."""
         which = (attempts.c.run_id == attempt.run_id) & (attempts.c.attempt == attempt.attempt)
-        await self._change(update(attempts).where(which).values(status=status))
+        known = {"status": status} if kept is None else {"status": status, "sampled": kept}
+        await self._change(update(attempts).where(which).values(known))
 
     async def end(self, run: BackgroundRun, status: str, error: str | None = None) -> None:
         """Give the run its final status; raises `Fenced` where this attempt may not."""

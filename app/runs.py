@@ -93,6 +93,13 @@ class Runs:
         await self._enqueue(run)
         return run
 
+    async def keeps_trace(self, run: BackgroundRun) -> bool:
+        """Return whether the trace that the run points to is kept, as far as that is known."""
+        kept = await self.turns.outcomes.kept(run.run_id)
+        if kept is None and (made := await self.records.attempts(run.run_id)):
+            return made[0].sampled
+        return run.sampled and kept is not False
+
     async def works_on(self, thread_id: str) -> bool:
         """Return whether the thread has a run that has not ended."""
         return bool(await self.records.unfinished(thread_id=thread_id))
@@ -386,7 +393,7 @@ class Runs:
         # Who is killed here has its attempt closed by another one, as long as nobody knows of its end.
         await asyncio.to_thread(written)
         await self.records.check(run)
-        await self.records.close(run, status)
+        await self.records.close(run, status, kept=turn.kept)
         if turn.cause == "shutdown":
             # The service stops: the run goes on with the next one.
             raise Fenced(run.run_id)
@@ -398,7 +405,8 @@ class Runs:
             logger.warning("run %s failed and is tried again: %s", run.run_id, error)
             raise AgentFailedError(error)
         await running.settle(turn)
-        await self.turns.note(turn, running.asked.model)
+        # The run points to the trace of its first attempt.
+        await self.turns.note(turn, running.asked.model, kept=earlier[0].sampled if earlier else turn.kept)
         await self._conclude(run, status, error)
 
     async def _conclude(self, run: BackgroundRun, status: Any, error: str | None = None) -> None:
@@ -406,7 +414,8 @@ class Runs:
             kind, _, said = error.partition(": ")
             event = ErrorEvent(error=kind if said else "Failed", message=error, trace_id=run.trace_id)
             await self.records.tell(run, event.model_dump_json())
-        await self.records.tell(run, EndEvent(status=status, kept=run.sampled).model_dump_json())
+        kept = await self.keeps_trace(run)
+        await self.records.tell(run, EndEvent(status=status, kept=kept).model_dump_json())
         await self.records.end(run, status, error)
         await self.turns.records.end(run.run_id, status)
 

@@ -252,7 +252,7 @@ class RunInfo(BaseModel):
     status: RunStatus
     trace_id: str | None = None
     trace_ids: list[str] = Field(default_factory=list, description="one for each attempt")
-    trace_url: str | None = None
+    trace_url: str | None = Field(None, description="of `trace_id`; none where the trace was not kept")
     error: str | None = None
     message: str = Field("", description="what was asked")
     created: Moment | None = None

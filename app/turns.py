@@ -72,11 +72,11 @@ class Turns:
             raise unknown_thread(thread.thread_id)
         return thread
 
-    async def note(self, turn: AgentTurn, model: str | None) -> None:
-        """Keep what the turn came to, so that its thread shows it ever after."""
+    async def note(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
+        """Keep what the turn came to, so that its thread shows it ever after; `kept` is of the trace it points to."""
         error = one_line(turn.error) if turn.error else None
-        figures = self.figures(turn, model)
-        await self.outcomes.keep(Outcome(str(turn.run_id), turn.session_id, turn.kept, error, figures))
+        known = turn.kept if kept is None else kept
+        await self.outcomes.keep(Outcome(str(turn.run_id), turn.session_id, known, error, self.figures(turn, model)))
 
     def figures(self, turn: AgentTurn, model: str | None) -> Figures:
         """Return what the turn took, at the price of this model."""

@@ -97,7 +97,7 @@ async def _shown(runs: "Runs", run: BackgroundRun) -> RunInfo:
         agent=run.agent,
         trace_id=run.trace_id,
         trace_ids=[each.trace_id for each in await runs.records.attempts(run.run_id) if each.trace_id],
-        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and run.sampled else None,
+        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and await runs.keeps_trace(run) else None,
         status=await runs.status(run),
         error=run.error,
         message=UserInput.model_validate_json(run.asked).message,

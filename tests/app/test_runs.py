@@ -75,6 +75,24 @@ def test_its_tree(spans: Recorded, tmp_path: Path) -> None:
     assert {(s.attributes or {})["session.id"] for s in with_run} == {run["thread_id"]}
 
 
+def test_a_run_whose_trace_was_dropped_shows_no_link(tmp_path: Path, receiver: Receiver) -> None:
+    """Where an ordinary run is not kept its link goes with its end, and comes with feedback; an error keeps both."""
+    env = {"TELEMETRY_KEEP_RATE": "0", "TRACE_URL": "http://viewer.test/{trace_id}"}
+    with api(tmp_path, receiver, env) as running:
+        run = running.submit(SUMS)
+        assert run["trace_url"] == f"http://viewer.test/{run['trace_id']}"
+        over = running.over(run["run_id"])
+        end = json.loads(running.events(run["run_id"])[-1][1])
+        assert (over["status"], over["trace_url"], end["kept"]) == ("completed", None, False)
+
+        vote = {"run_id": run["run_id"], "key": "stars", "score": 1, "user_id": "ada"}
+        assert httpx.post(f"{running.url}/feedback", json=vote, timeout=30).status_code == 200
+        assert running.run(run["run_id"])["trace_url"] == f"http://viewer.test/{run['trace_id']}"
+
+        unlucky = running.over(running.submit("what is 13+13")["run_id"])
+        assert unlucky["trace_url"] == f"http://viewer.test/{unlucky['trace_id']}"
+
+
 def test_its_events_can_be_taken_up_again(one: Api) -> None:
     """Events have numbers of our own; whoever names the last one gets what follows, whenever that was."""
     run = one.submit(SUMS)
