@@ -163,6 +163,7 @@ class FeedbackAnswer(BaseModel):
 
     status: Literal["success"] = "success"
     trace_id: str | None
+    kept: bool = Field(True, description="whether the trace is: one that was dropped comes back for a while only")
     run_id: str
     score_id: str | None
     places: dict[str, str]

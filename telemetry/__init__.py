@@ -2,7 +2,7 @@
 
 from telemetry.application import instrument
 from telemetry.context import Resumed, TraceRef, carry, continued, scope, traceparent
-from telemetry.keep import decide
+from telemetry.keep import bring_back, decide
 from telemetry.langfuse import backend, trace_url
 from telemetry.logs import guard_logs
 from telemetry.propagator import trust
@@ -24,6 +24,7 @@ __all__ = [
     "TraceRef",
     "Turn",
     "backend",
+    "bring_back",
     "cancel_turns",
     "capture_exception",
     "carry",

@@ -20,6 +20,15 @@ def decide(trace_id: str, kept: bool | None = None) -> bool:
     return outbox.decide(trace_id, kept) if outbox else True
 
 
+def bring_back(trace_id: str) -> bool:
+    """Return whether a trace that was dropped is kept after all: not once `TELEMETRY_HOLD_S` is over.
+
+    What another process holds of it is not this one's to bring back. It waits for the disk: not for the event loop.
+    """
+    outbox = _outbox()
+    return outbox is not None and outbox.bring_back(trace_id)
+
+
 def is_slow(seconds: float) -> bool:
     """Whether a turn that took so long is kept for that."""
     outbox = _outbox()

@@ -47,6 +47,7 @@ class Verdict:
     trace: str
     wanted: bool | None
     kept: bool = True
+    there: bool = True
     known: threading.Event = field(default_factory=threading.Event)
 
 
@@ -104,12 +105,17 @@ class Outbox:
         """
         if self.settings.keep_rate is None or self._closed:
             return True
-        verdict = Verdict(trace, wanted)
-        self._enqueue(verdict)
-        if not verdict.known.wait(VERDICT_S):
+        verdict = self._ask(Verdict(trace, wanted))
+        if not verdict.known.is_set():
             self._enqueue(Verdict(trace, wanted=True))
             return True
         return verdict.kept
+
+    def bring_back(self, trace: str) -> bool:
+        """Return whether spans of the trace were still there, which are kept from now on."""
+        if self.settings.keep_rate is None or self._closed:
+            return False
+        return self._ask(Verdict(trace, wanted=True)).there
 
     @property
     def pending(self) -> int:
@@ -154,6 +160,11 @@ class Outbox:
             self._commit()
         elif not self._wake.is_set():
             self._wake.set()
+
+    def _ask(self, verdict: Verdict) -> Verdict:
+        self._enqueue(verdict)
+        verdict.known.wait(VERDICT_S)
+        return verdict
 
     def _write(self) -> None:
         while not self._closed:
@@ -200,6 +211,7 @@ class Outbox:
 
     def _pass(self, verdict: Verdict) -> None:
         try:
+            verdict.there = self.spools.has(verdict.trace)
             verdict.kept = self.spools.rule(verdict.trace, verdict.wanted)
         except sqlite3.DatabaseError as error:
             failures.count("write a verdict", error)

@@ -156,6 +156,12 @@ class Spool:
             found = self._write.execute("SELECT 1 FROM held WHERE trace = ? AND error LIMIT 1", (trace,)).fetchone()
         return found is not None
 
+    def holds(self, trace: str) -> bool:
+        """Whether a row of this trace is held."""
+        with self._writing:
+            found = self._write.execute("SELECT 1 FROM held WHERE trace = ? LIMIT 1", (trace,)).fetchone()
+        return found is not None
+
     def undecided(self, before: float) -> list[str]:
         """Return the traces with held rows that began before this time and have no verdict."""
         with self._writing:

@@ -84,6 +84,11 @@ class Spools:
             for some in _groups(records):
                 (self.file or self.memory).append(SPAN, some)
 
+    def has(self, trace: str) -> bool:
+        """Return whether spans of the trace are held, or kept already."""
+        with self.lock:
+            return bool(self._verdicts.get(trace)) or any(each.holds(trace) for each in self.all())
+
     def rule(self, trace: str, wanted: bool | None) -> bool:
         """Return whether the trace is kept, with that on disk: as wanted, for an error, or by the share."""
         with self.lock:

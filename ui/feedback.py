@@ -43,7 +43,7 @@ def judge(chat: Chat, one: Exchange) -> None:
     except AgentError as error:
         _acknowledgements()[one.run_id] = f"Your feedback was not taken: {error}"
         return
-    if score is not None and answer.trace_id:
+    if score is not None and answer.trace_id and answer.kept:
         # The service has kept its own part of a trace that was dropped; this is the page's.
         telemetry.decide(answer.trace_id, kept=True)
     _acknowledgements()[one.run_id] = acknowledgement(answer, taken_back=score is None, trace_url=one.trace_url)
@@ -53,7 +53,7 @@ def acknowledgement(answer: FeedbackAnswer, *, taken_back: bool, trace_url: str 
     """Return what became of a score at each place, in words."""
     what = "Taken back" if taken_back else "Thank you"
     told = "; ".join(_place(name, state) for name, state in answer.places.items())
-    return f"{what}: {told}" + (f" ([trace]({trace_url}))" if trace_url else "")
+    return f"{what}: {told}" + (f" ([trace]({trace_url}))" if trace_url and answer.kept else "")
 
 
 def _place(name: str, state: str) -> str:

@@ -25,29 +25,40 @@ async def feedback(given: Feedback, request: Request, caller: CallerDep) -> Feed
         telemetry.scope(session_id=run.thread_id, user_id=user or None),
         telemetry.span("feedback", kind="EVALUATOR", **{"feedback.run_id": run.run_id, "feedback.key": given.key}),
     ):
-        answer = await run_in_threadpool(_score, given, run, user)
-        await _remember(request.app.state.turns.outcomes, given, run)
+        outcomes: Outcomes = request.app.state.turns.outcomes
+        kept = await _kept(outcomes, given, run)
+        answer = await run_in_threadpool(_score, given, run, user, kept=kept)
+        await _remember(outcomes, given, run, kept=kept)
         return answer
 
 
-async def _remember(outcomes: Outcomes, given: Feedback, run: Run) -> None:
+async def _kept(outcomes: Outcomes, given: Feedback, run: Run) -> bool:
+    """Return whether the run's trace is kept: one that was dropped as ordinary is worth it once somebody judges it."""
+    if not (run.trace_id and run.sampled):
+        return False
+    known = await outcomes.kept(run.run_id)
+    if given.score is None:
+        return known is not False
+    if known is False:
+        return await run_in_threadpool(telemetry.bring_back, run.trace_id)
+    return await run_in_threadpool(telemetry.decide, run.trace_id, True)
+
+
+async def _remember(outcomes: Outcomes, given: Feedback, run: Run, *, kept: bool) -> None:
     if given.score is None:
         await outcomes.take_back(run.run_id, given.key)
         return
     vote = Vote(key=given.key, score=given.score, comment=given.comment or None)
     await outcomes.vote(run.run_id, run.thread_id, vote)
-    await outcomes.set_kept(run.run_id, kept=True)
+    await outcomes.set_kept(run.run_id, kept=kept)
 
 
-def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:
-    # A turn that was dropped as an ordinary one is worth keeping once somebody judges it.
-    if run.trace_id and run.sampled and given.score is not None:
-        telemetry.decide(run.trace_id, True)
+def _score(given: Feedback, run: Run, user: str, *, kept: bool) -> FeedbackAnswer:
     posted = telemetry.score(
         given.key,
         given.score,
         trace_id=run.trace_id,
-        recorded=run.sampled,
+        recorded=kept,
         user_id=user,
         run_id=run.run_id,
         comment=given.comment or None,
@@ -56,6 +67,7 @@ def _score(given: Feedback, run: Run, user: str) -> FeedbackAnswer:
     )
     return FeedbackAnswer(
         trace_id=run.trace_id,
+        kept=kept,
         run_id=run.run_id,
         score_id=posted.score.score_id if posted else None,
         places=posted.places(PATIENCE_S) if posted else {"langfuse": "skipped: tracing is off"},

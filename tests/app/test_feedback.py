@@ -194,8 +194,24 @@ def test_feedback_brings_a_dropped_turn_back(server: Langfuse, tmp_path: Path) -
         assert set(client.get_history("t-1").trace_urls) == {said.trace_id}
         until(lambda: {"turn", "DemoModel"} <= observations(server, said.trace_id))
 
-        assert answer["places"] == {"langfuse": "sent"}
+        assert (answer["kept"], answer["places"]) == (True, {"langfuse": "sent"})
         assert observations(server, other.trace_id) == set()
+
+
+def test_feedback_that_comes_too_late_says_so(server: Langfuse, tmp_path: Path) -> None:
+    """Once a dropped turn's spans are gone a vote is kept with its thread, scores nothing, and gives no link."""
+    env = {**server.env, "DATA_DIR": str(tmp_path), "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
+    with own_process({**env, "TELEMETRY_KEEP_RATE": "0", "TELEMETRY_HOLD_S": "4"}) as (url, _):
+        client = AgentClient(url, timeout=60)
+        said = client.invoke("Hello", thread_id="t-1")
+        until(lambda: httpx.get(f"{url}/health/telemetry").json()["process"]["dropped"].get("not kept"))
+        answer = judge(url, said.run_id, 1).json()
+        history = client.get_history("t-1")
+
+    assert (answer["trace_id"], answer["kept"]) == (said.trace_id, False)
+    assert answer["places"]["langfuse"].startswith("skipped: ")
+    assert (history.trace_urls, [vote.score for vote in history.turns[0].votes]) == ({}, [1])
+    assert server.scores(said.trace_id or "") == []
 
 
 def observations(server: Langfuse, trace_id: str | None) -> set[str]:

@@ -117,6 +117,16 @@ def test_feedback_brings_a_dropped_trace_back(receiver: Receiver, tmp_path: Path
     assert whole(receiver) == {liked: 3}
 
 
+def test_what_is_brought_back_is_known(receiver: Receiver, tmp_path: Path) -> None:
+    """Whoever brings a trace back is told whether there was anything left of it; once it is kept it stays so."""
+    with spooling(receiver, tmp_path, keep_rate=0) as (tracer, outbox):
+        liked, _ = trace(tracer)
+        outbox.decide(liked, None)
+        assert [outbox.bring_back(liked), outbox.bring_back(liked)] == [True, True]
+        assert not outbox.bring_back("0" * 31 + "1")
+    assert whole(receiver) == {liked: 3}
+
+
 def test_a_dropped_trace_goes_after_the_hold_time(receiver: Receiver, tmp_path: Path) -> None:
     """Its rows are gone from the disk, and counted."""
     with spooling(receiver, tmp_path, keep_rate=0, hold_s=0.2) as (tracer, outbox):
@@ -125,6 +135,7 @@ def test_a_dropped_trace_goes_after_the_hold_time(receiver: Receiver, tmp_path: 
         until(lambda: outbox.spools.dropped["not kept"] == 3)
         assert outbox.spools.file
         assert outbox.spools.file.held == (0, 0)
+        assert not outbox.bring_back(dropped)
     assert receiver.spans == []
     assert list(tmp_path.iterdir()) == []
 
