@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import streamlit as st
 
@@ -44,10 +44,16 @@ def login() -> None:
 
 
 def _logged_in() -> Visitor:
-    # Two providers may give one subject to different people.
-    issuer, subject = urlsplit(str(st.user.get("iss") or "")).hostname, str(st.user["sub"])
+    issuer, subject = str(st.user.get("iss") or ""), str(st.user["sub"])
     shown = st.user.get("name") or st.user.get("email") or subject
-    return Visitor(f"{issuer}|{subject}" if issuer else subject, str(shown), may_log_out=True)
+    return Visitor(_known_as(issuer, subject), str(shown), may_log_out=True)
+
+
+def _known_as(issuer: str, subject: str) -> str:
+    """Return the user's id: two providers, or two realms of one, may give one subject to different people."""
+    where = urlsplit(issuer)
+    told = quote(where.netloc.lower() + where.path.rstrip("/"), safe=":")
+    return f"{told}|{subject}" if told else subject
 
 
 def _providers() -> list[str | None]:

@@ -65,7 +65,7 @@ def names(stack: Stack, trace_id: str | None) -> set[str]:
 
 
 def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path) -> None:
-    """With a provider configured the page asks for a login, and whoever has one is known by issuer and subject."""
+    """The page asks for a login, and whoever has one is known by the issuer, its realm among them, and the subject."""
     page = f"http://127.0.0.1:{free_port()}"
     secrets = tmp_path / "secrets.toml"
     secrets.write_text(SECRETS.format(page=page, secret=COOKIE_SECRET))
@@ -83,11 +83,11 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         answered(known, 1)
         expect(known.get_by_text("Ada Lovelace")).to_be_visible()
         expect(known.get_by_role("button", name="Log out")).to_be_visible()
-        other = logged_in(chromium, page, sub="u-1", name="Grace", iss="https://elsewhere.test")
+        other = logged_in(chromium, page, sub="u-1", name="Grace", iss="https://id.test/other")
         other.goto(known.url)
         expect(other.get_by_text("Grace").first).to_be_visible()
         expect(other.get_by_text("My name is Ada.")).to_have_count(0)
-    [thread] = AgentClient(stack.service, user_id="id.test|u-1").get_threads().threads
+    [thread] = AgentClient(stack.service, user_id="id.test%2Frealm|u-1").get_threads().threads
     assert thread.title == "My name is Ada."
     for each in (known, other):
         each.context.close()
