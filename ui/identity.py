@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from urllib.parse import quote, urlsplit
 
 import streamlit as st
@@ -35,25 +34,17 @@ def visitor(settings: Settings) -> Visitor | None:
 def login() -> None:
     """Draw the way in."""
     st.title("Agent chat", anchor=False)
-    if find_spec("authlib") is None:
-        st.error("Logging in needs Authlib: install it (pip install 'streamlit[auth]').", icon=":material/error:")
-        return
     for provider in _providers():
         label = f"Log in with {provider.title()}" if provider else "Log in"
         st.button(label, key=f"login-{provider}", icon=":material/login:", on_click=st.login, args=(provider,))
 
 
 def _logged_in() -> Visitor:
-    issuer, subject = str(st.user.get("iss") or ""), str(st.user["sub"])
+    # Two providers, or two realms of one, may give one subject to different people.
+    issuer, subject = urlsplit(str(st.user.get("iss") or "")), str(st.user["sub"])
+    realm = quote(f"{issuer.netloc}{issuer.path.rstrip('/')}", safe=":")
     shown = st.user.get("name") or st.user.get("email") or subject
-    return Visitor(_known_as(issuer, subject), str(shown), may_log_out=True)
-
-
-def _known_as(issuer: str, subject: str) -> str:
-    """Return the user's id: two providers, or two realms of one, may give one subject to different people."""
-    where = urlsplit(issuer)
-    told = quote(where.netloc.lower() + where.path.rstrip("/"), safe=":")
-    return f"{told}|{subject}" if told else subject
+    return Visitor(f"{realm}|{quote(subject, safe=':|@')}", str(shown), may_log_out=True)
 
 
 def _providers() -> list[str | None]:

@@ -1,28 +1,30 @@
 """Who is at the page: by a proxy's header or by a login, never by the address; people do not see one another's."""
 
-import json
-import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
-from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
 
 from app.client import AgentClient
+from tests.openid_server import OpenIDServer, openid_server
 from tests.processes import free_port, start, until
 from tests.ui.proxy import naming_proxy
-from tests.ui.stack import Stack, answered, links, open_tab, port, say, thread_of, trace_of
+from tests.ui.stack import Stack, answered, button, links, open_tab, port, say, thread_of, trace_of
 
 HEADER = "X-Remote-User"
-COOKIE_SECRET = "a cookie secret of more than thirty-two characters"
 SECRETS = """
 [auth]
 redirect_uri = "{page}/oauth2callback"
-cookie_secret = "{secret}"
-client_id = "chat"
-client_secret = "none"
-server_metadata_url = "http://127.0.0.1:9/.well-known/openid-configuration"
+cookie_secret = "a cookie secret of more than thirty-two characters"
+"""
+PROVIDER = """
+[auth.{name}]
+client_id = "{server.client_id}"
+client_secret = "{server.client_secret}"
+server_metadata_url = "{server.metadata_url}"
 """
 
 
@@ -65,41 +67,60 @@ def names(stack: Stack, trace_id: str | None) -> set[str]:
 
 
 def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path) -> None:
-    """The page asks for a login, and whoever has one is known by the issuer, its realm among them, and the subject."""
+    """The provider that somebody logs in with says who it is, to this page only; threads are kept apart by issuer."""
+    with (
+        openid_server("/realms/one", sub="u-1", name="Ada Lovelace") as one,
+        openid_server("/realms/two", sub="u-1", name="Grace") as two,
+        run_page(stack, tmp_path, one=one, two=two) as page,
+    ):
+        ada, grace = (open_tab(chromium) for _ in range(2))
+        ada.goto(f"{page}/?user_id=grace")
+        expect(button(ada, "Log in with One")).to_be_visible()
+        expect(ada.get_by_test_id("stChatInput")).to_have_count(0)
+        button(ada, "Log in with One").click()
+        ada.get_by_role("link", name="Not me").click()
+        log_in(ada, "One", "Ada Lovelace")
+        say(ada, "My name is Ada.")
+        answered(ada, 1)
+
+        grace.goto(ada.url)
+        log_in(grace, "Two", "Grace")
+        grace.goto(ada.url)
+        expect(grace.locator(".st-key-visitor")).to_contain_text("Grace")
+        expect(grace.get_by_text("My name is Ada.")).to_have_count(0)
+
+        button(ada, "Log out").click()
+        expect(button(ada, "Log in with Two")).to_be_visible()
+        expect(ada.get_by_text("My name is Ada.")).to_have_count(0)
+        assert (one.ended, two.ended) == (["u-1"], [])
+        log_in(ada, "One", "Ada Lovelace")
+        expect(ada.locator(".st-key-chats")).to_contain_text("My name is Ada.")
+        assert not any({"traceparent", "baggage"} & headers.keys() for headers in one.headers + two.headers)
+        [thread] = AgentClient(stack.service, user_id=user_of(one)).get_threads().threads
+        assert thread.title == "My name is Ada."
+        assert AgentClient(stack.service, user_id=user_of(two)).get_threads().threads == []
+        for each in (ada, grace):
+            each.close()
+
+
+@contextmanager
+def run_page(stack: Stack, folder: Path, **providers: OpenIDServer) -> Iterator[str]:
+    """A page of its own whose users log in with these."""
     page = f"http://127.0.0.1:{free_port()}"
-    secrets = tmp_path / "secrets.toml"
-    secrets.write_text(SECRETS.format(page=page, secret=COOKIE_SECRET))
+    secrets = folder / "secrets.toml"
+    told = [PROVIDER.format(name=name, server=server) for name, server in providers.items()]
+    secrets.write_text(SECRETS.format(page=page) + "".join(told))
     argv = ["run", "ui/page.py", "--server.port", port(page), f"--secrets.files={secrets}"]
-    env = {"AGENT_URL": stack.service, "DATA_DIR": str(tmp_path), **stack.backend}
+    env = {"AGENT_URL": stack.service, "DATA_DIR": str(folder), **stack.backend}
     with start([sys.executable, "-m", "streamlit", *argv], env, f"{page}/_stcore/health"):
-        stranger = open_tab(chromium)
-        stranger.goto(f"{page}/?user_id=ada")
-        expect(stranger.get_by_text(re.compile("^Log(ging)? in")).first).to_be_visible()
-        expect(stranger.get_by_test_id("stChatInput")).to_have_count(0)
-        stranger.close()
-
-        known = logged_in(chromium, page, sub="u-1", name="Ada Lovelace", iss="https://id.test/realm")
-        say(known, "My name is Ada.")
-        answered(known, 1)
-        expect(known.get_by_text("Ada Lovelace")).to_be_visible()
-        expect(known.get_by_role("button", name="Log out")).to_be_visible()
-        other = logged_in(chromium, page, sub="u-1", name="Grace", iss="https://id.test/other")
-        other.goto(known.url)
-        expect(other.get_by_text("Grace").first).to_be_visible()
-        expect(other.get_by_text("My name is Ada.")).to_have_count(0)
-    [thread] = AgentClient(stack.service, user_id="id.test%2Frealm|u-1").get_threads().threads
-    assert thread.title == "My name is Ada."
-    for each in (known, other):
-        each.context.close()
+        yield page
 
 
-def logged_in(chromium: Browser, page: str, **claims: str) -> Page:
-    """A browser that comes back from the provider with these claims."""
-    told = json.dumps({"is_logged_in": True, "origin": page, **claims})
-    cookie = create_signed_value(COOKIE_SECRET, "_streamlit_user", told).decode()
-    context = chromium.new_context()
-    context.add_cookies([{"name": "_streamlit_user", "value": cookie, "url": page}])
-    context.set_default_timeout(60_000)
-    tab = context.new_page()
-    tab.goto(page)
-    return tab
+def log_in(tab: Page, provider: str, name: str) -> None:
+    button(tab, f"Log in with {provider}").click()
+    tab.get_by_role("link", name=f"I am {name}").click()
+    expect(tab.locator(".st-key-visitor")).to_contain_text(name)
+
+
+def user_of(server: OpenIDServer) -> str:
+    return f"{server.url.removeprefix('http://').replace('/', '%2F')}|u-1"
