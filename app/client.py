@@ -38,6 +38,7 @@ from app.schema import (
     StreamEvent,
     ThreadList,
     ThreadRemoved,
+    ThreadState,
 )
 
 P = ParamSpec("P")
@@ -273,6 +274,10 @@ class AgentClient:
         query = {"limit": limit, "before": before and before.isoformat()}
         return self._call("GET", "/threads", query=query, read=ThreadList, safe=True)
 
+    def _get_thread(self, thread_id: str) -> Call[ThreadState]:
+        """Where the thread stands: its latest run; cheap to ask again and again."""
+        return self._call("GET", "/threads/{thread_id}", thread_id, read=ThreadState, safe=True)
+
     def _delete_thread(self, thread_id: str) -> Call[ThreadRemoved]:
         """Nothing is left of the thread: no message, no file."""
         return self._call("DELETE", "/threads/{thread_id}", thread_id, read=ThreadRemoved)
@@ -329,6 +334,7 @@ class AgentClient:
     cancel, acancel = _both(_cancel)
     get_history, aget_history = _both(_get_history)
     get_threads, aget_threads = _both(_get_threads)
+    get_thread, aget_thread = _both(_get_thread)
     delete_thread, adelete_thread = _both(_delete_thread)
     feedback, afeedback = _both(_feedback)
     upload, aupload = _both(_upload)

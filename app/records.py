@@ -143,6 +143,13 @@ class Records:
         async with self._engine.connect() as connection:
             return [Run(**row) for row in (await connection.execute(query)).mappings()]
 
+    async def latest(self, thread_id: str) -> Run | None:
+        """Return the thread's latest run, None before the first one."""
+        query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created.desc()).limit(1)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return Run(**row) if row else None
+
 
 async def make_tables(engine: AsyncEngine) -> None:
     """Make the tables that are not there."""

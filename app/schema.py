@@ -235,6 +235,14 @@ class ThreadList(BaseModel):
     threads: list[ThreadInfo]
 
 
+class ThreadState(BaseModel):
+    """Where a conversation stands: its latest run, in the background or not; none before the first."""
+
+    thread_id: str
+    run_id: str | None = None
+    status: str | None = None
+
+
 class ThreadRemoved(BaseModel):
     """A conversation that is no longer there, with its messages and files."""
 

@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import streamlit as st
 
-from app.client import AgentClient
-from app.schema import RunInfo
+import telemetry
+from app.client import AgentClient, AgentError, Refused
+from app.schema import ChatHistory, RunInfo, ThreadState
 from ui.actions import actions
 from ui.background import BackgroundRun
 from ui.turns import Turn, turns
@@ -63,6 +64,27 @@ class Chat:
         if known is None or known.done:
             turns().begin(BackgroundRun(self.client, self.thread_id, run.message, run=run))
         return self.turn
+
+    def has_moved(self, told: ChatHistory) -> bool:
+        """Whether the thread has gone on since this was told, elsewhere; each time is noticed once."""
+        before = ThreadState(thread_id=self.thread_id)
+        if told.turns:
+            before.run_id, before.status = told.turns[-1].run_id, told.turns[-1].status
+        now = self._state() or before
+        if now in (before, st.session_state.get("noticed")):
+            return False
+        st.session_state.noticed = now
+        return True
+
+    def _state(self) -> ThreadState | None:
+        """Return where the thread stands, None where that cannot be said."""
+        try:
+            with telemetry.untraced():
+                return self.client.get_thread(self.thread_id)
+        except Refused as error:
+            return ThreadState(thread_id=self.thread_id) if error.status == 404 else None
+        except AgentError:
+            return None
 
     def tell(self, name: str, **about: bool | float | str) -> None:
         """Have an action recorded."""

@@ -18,6 +18,8 @@ def draw_end(chat: Chat, one: Exchange, *, last: bool) -> None:
             draw_asked(chat, asked, f"{one.run_id}-{number}")
     if one.status == "cancelled":
         st.caption("Stopped.")
+    if one.status == "running":
+        st.caption("Not over yet: it is being answered elsewhere, or was cut off.")
     if one.error:
         complain(one.error, one.trace_id)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):

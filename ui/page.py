@@ -18,6 +18,7 @@ from ui.settings import Settings, load_settings
 from ui.turns import Turn
 
 REDRAW_SECONDS = 0.15
+LOOK_AROUND_SECONDS = 3
 NO_BACKGROUND = 501
 
 
@@ -115,6 +116,8 @@ def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | Non
         watch(chat, running, shown[-1])
     elif shown:
         draw(chat, shown[-1], last=True)
+    if not running:
+        look_around(chat, turn, told)
 
 
 def entry(chat: Chat, *, busy: bool, asked: bool) -> None:
@@ -147,6 +150,13 @@ def watch(chat: Chat, turn: Turn, told: Exchange) -> None:
     if turn.done:
         st.rerun()
     draw(chat, exchange.joined(turn.exchange(), told), turn)
+
+
+@st.fragment(run_every=LOOK_AROUND_SECONDS)
+def look_around(chat: Chat, turn: Turn | None, told: ChatHistory) -> None:
+    """Draw the whole page anew once the thread has gone on in another tab, or anywhere else."""
+    if chat.turn is not turn or chat.has_moved(told):
+        st.rerun()
 
 
 main()

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.caller import CallerDep
+from app.caller import Caller, CallerDep
 from app.python_repl import forget
-from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved
+from app.records import Thread
+from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved, ThreadState
 from app.turns import unknown_thread
 
 router = APIRouter(prefix="/threads")
@@ -24,16 +25,30 @@ async def list_threads(request: Request, caller: CallerDep, limit: Limit = 50, b
     return ThreadList(threads=[ThreadInfo(**asdict(thread)) for thread in found])
 
 
+@router.get("/{thread_id}")
+async def state(thread_id: ThreadId, request: Request, caller: CallerDep) -> ThreadState:
+    """Return where the thread stands: cheap, for those who look again and again."""
+    turns, runs = request.app.state.turns, request.app.state.runs
+    await _own(thread_id, request, caller)
+    under_way = await runs.records.unfinished(thread_id=thread_id) if runs else []
+    run = under_way[0] if under_way else await turns.records.latest(thread_id)
+    return ThreadState(thread_id=thread_id, run_id=run and run.run_id, status=run and run.status)
+
+
 @router.delete("/{thread_id}")
 async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> ThreadRemoved:
     """Remove the thread with its messages and its files; traces and scores stay where they are."""
-    turns = request.app.state.turns
-    thread = await turns.records.thread(thread_id)
-    if thread is None or thread.user_id != caller.acting_for(None):
-        raise unknown_thread(thread_id)
-    async with turns.held(thread_id):
+    thread = await _own(thread_id, request, caller)
+    async with request.app.state.turns.held(thread_id):
         if runs := request.app.state.runs:
             await runs.records.forget_thread(thread_id)
         await forget(request.app.state.settings.data_dir, thread_id)
         await request.app.state.threads.remove(thread)
     return ThreadRemoved(thread_id=thread_id)
+
+
+async def _own(thread_id: str, request: Request, caller: Caller) -> Thread:
+    thread = await request.app.state.turns.records.thread(thread_id)
+    if thread is None or thread.user_id != caller.acting_for(None):
+        raise unknown_thread(thread_id)
+    return thread

@@ -56,6 +56,8 @@ async def test_a_conversation(client: AgentClient, way: str) -> None:
     assert [(thread.thread_id, thread.title) for thread in (await call("get_threads")).threads] == [
         ("t-1", "My name is Ada.")
     ]
+    stands = await call("get_thread", "t-1")
+    assert (stands.run_id, stands.status) == (said.run_id, "completed")
     assert (answer.run_id, answer.trace_id, set(answer.places)) == (said.run_id, said.trace_id, {"langfuse"})
     assert (await call("feedback", said.run_id, "stars", None)).score_id == answer.score_id
     assert (await call("delete_thread", "t-1")).thread_id == "t-1"

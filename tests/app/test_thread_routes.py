@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.trace import SpanKind
 
 from telemetry.testing import Recorded
 from tests.processes import until
@@ -90,13 +91,35 @@ def test_nothing_is_left_of_background_runs(url: str) -> None:
     assert httpx.get(f"{url}/runs/{run_id}/events", headers=ADA).status_code == 404
 
 
-def test_another_users_thread_is_not_there(url: str) -> None:
-    """Nobody deletes somebody else's thread, or learns that there is one."""
-    say(url, "Hello", "t-1")
-    theirs, none = (httpx.delete(f"{url}/threads/{thread}", headers=BOB) for thread in ("t-1", "t-9"))
+def test_where_a_thread_stands(url: str, spans: Recorded) -> None:
+    """It is the latest run and its status, in the background or not; who looks, and looks in vain, leaves no trace."""
+    pytest.importorskip("dbos", reason="background runs need DBOS")
+    said = say(url, "Hello", "t-1")
+    assert stands(url) == {"thread_id": "t-1", "run_id": said["run_id"], "status": "completed"}
+    assert httpx.get(f"{url}/threads/t-9", headers=ADA).status_code == 404
+    assert [span.name for span in spans.settled() if span.kind is SpanKind.SERVER] == ["POST /invoke"]
 
-    assert (theirs.status_code, none.status_code) == (404, 404)
-    assert theirs.json()["detail"].replace("t-1", "t-9") == none.json()["detail"]
+    asked = {"message": "Tell me a story of 4000 words", "thread_id": "t-1"}
+    run_id = httpx.post(f"{url}/chatbot/runs", json=asked, headers=ADA).raise_for_status().json()["run_id"]
+    assert stands(url)["run_id"] == run_id
+    until(lambda: stands(url)["status"] == "running", 60)
+    httpx.post(f"{url}/runs/{run_id}/cancel", headers=ADA).raise_for_status()
+    until(lambda: stands(url)["status"] == "cancelled", 60)
+    assert stands(url)["run_id"] == run_id
+
+
+def stands(url: str) -> dict[str, Any]:
+    return httpx.get(f"{url}/threads/t-1", headers=ADA).raise_for_status().json()
+
+
+def test_another_users_thread_is_not_there(url: str) -> None:
+    """Nobody deletes somebody else's thread, or looks at it, or learns that there is one."""
+    say(url, "Hello", "t-1")
+    for verb in ("DELETE", "GET"):
+        theirs, none = (httpx.request(verb, f"{url}/threads/{thread}", headers=BOB) for thread in ("t-1", "t-9"))
+
+        assert (theirs.status_code, none.status_code) == (404, 404)
+        assert theirs.json()["detail"].replace("t-1", "t-9") == none.json()["detail"]
     assert len(threads(url)) == 1
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
+from app.client import AgentClient
 from tests.processes import until
 from tests.ui.stack import (
     BEGINNING,
@@ -232,6 +233,38 @@ def test_two_tabs_see_the_same_turn(chat: Page, chromium: Browser) -> None:
     expect(chat.get_by_text("Stopped.")).to_be_visible()
     expect(chat.get_by_text(BEGINNING)).to_be_visible()
     phone.close()
+
+
+def test_an_idle_tab_notices_what_happens_elsewhere(stack: Stack, chat: Page, chromium: Browser) -> None:
+    """Without a click it follows another tab's turn, a program's answer and its run, and keeps what is being typed."""
+    idle = open_tab(chromium)
+    expect(chat).to_have_url(re.compile("thread_id="))
+    idle.goto(chat.url)
+    expect(idle.get_by_text("What can I do for you?")).to_be_visible()
+    idle.get_by_test_id("stChatInputTextArea").fill("A draft")
+    thread = thread_of(chat)
+    say(chat, ENDLESS_STORY)
+    expect(idle.get_by_text(BEGINNING)).to_be_visible()
+    button(idle, "Stop").click()
+    expect(chat.get_by_text("Stopped.")).to_be_visible()
+    expect(idle.get_by_text("Stopped.")).to_be_visible()
+
+    program = AgentClient(stack.service, "bg-task")
+    events = program.stream("work for 8 seconds", thread_id=thread)
+    next(events)
+    for each in (chat, idle):
+        expect(each.get_by_text("Not over yet")).to_be_visible()
+    assert list(events)
+    for each in (chat, idle):
+        expect(each.get_by_text("Worked for 8 seconds").last).to_be_visible()
+        expect(each.get_by_text("Not over yet")).to_have_count(0)
+    program.submit("work for 600 seconds", thread_id=thread)
+    button(chat, "Cancel").click()
+    for each in (chat, idle):
+        expect(each.get_by_text("Stopped.")).to_have_count(2)
+        answered(each, 3)
+    expect(idle.get_by_test_id("stChatInputTextArea")).to_have_value("A draft")
+    idle.close()
 
 
 def test_a_phone_has_all_of_it(stack: Stack, chromium: Browser) -> None:

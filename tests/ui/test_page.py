@@ -153,7 +153,7 @@ def test_a_thread_that_cannot_be() -> None:
 
 @pytest.mark.usefixtures("url")
 def test_thirty_reruns_are_one_load(spans: Recorded) -> None:
-    """However often the script runs, a load and a stop are one event each, in the thread's session."""
+    """However often the script runs, a load and a stop are one event each, in the thread's session; looking is none."""
     test = page()
     test.chat_input[0].set_value("Tell me a long story").run()
     for _ in range(15):
@@ -168,6 +168,7 @@ def test_thirty_reruns_are_one_load(spans: Recorded) -> None:
     counts = Counter(span.name for span in spans.settled())
     assert counts["page_load"] == 1
     assert counts["stop"] == len(stop)
+    assert not [name for name in counts if "/threads" in name or name == "GET"]
     loads = [span.attributes or {} for span in spans.settled() if span.name == "page_load"]
     assert [load["session.id"] for load in loads] == [test.session_state.thread_id]
 
