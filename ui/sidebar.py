@@ -48,7 +48,10 @@ def choose(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
     at = info.models.index(info.default_model)
     model = st.selectbox("Model", info.models, at, key="model", bind="query-params")
     in_background = st.toggle(
-        "Answer in the background", key="background", help="The answer goes on without this page."
+        "Answer in the background",
+        key="background",
+        help="The answer goes on without this page.",
+        bind="query-params",
     )
     return agents[key], model, in_background
 

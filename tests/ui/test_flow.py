@@ -184,7 +184,7 @@ def test_conversations_can_be_opened_and_deleted(stack: Stack, chat: Page) -> No
 
 
 def test_a_background_run_stays_over_reloads(stack: Stack, tab: Page) -> None:
-    """Progress, state and link of a run are there after a reload; it can be cancelled, and its answer appears."""
+    """Progress, state and link of a run, and its switch, are there after a reload; it can be cancelled and answers."""
     tab.goto(f"{stack.page}/?agent=bg-task")
     tab.get_by_text("Answer in the background").click()
     say(tab, "work for 600 seconds")
@@ -199,7 +199,7 @@ def test_a_background_run_stays_over_reloads(stack: Stack, tab: Page) -> None:
     expect(tab.get_by_text("Stopped.")).to_be_visible()
     assert tree(links(tab), "task long work").startswith("chat turn\n")
 
-    tab.get_by_text("Answer in the background").click()
+    expect(tab.get_by_role("switch", name="Answer in the background")).to_be_checked()
     say(tab, "work for 1 seconds")
     answered(tab, 2)
     tab.reload()
