@@ -219,9 +219,10 @@ class Answering:
         elif mode == "custom":
             yield from in_custom(chunk)
         elif "__interrupt__" in chunk:
-            turn.waits = True
             for waiting in chunk["__interrupt__"]:
-                yield InterruptEvent(id=waiting.id, value=waiting.value)
+                # A subgraph's question is told by each graph around it, too.
+                if turn.ask(waiting.id, waiting.value):
+                    yield InterruptEvent(id=waiting.id, value=waiting.value)
         else:
             for update in chunk.values():
                 yield from self._messages(turn, update, agent)

@@ -1,6 +1,6 @@
 """A graph that nobody runs in a `Turn` is found by its thread and its user all the same; in a request it is a turn."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from telemetry.context import Scope, stamps
 from telemetry.failures import contained
 from telemetry.json_text import dump
 from telemetry.span import fail
-from telemetry.turn import Outcome, current_turn
+from telemetry.turn import Outcome, current_turn, with_questions
 
 # Where the caller's config says it: our own names, then those of Langfuse's callback handler.
 _SESSION = ("session_id", "thread_id", "langfuse_session_id")
@@ -34,22 +34,34 @@ class GraphTurn:
     spans: Sequence[Span] = ()
     open_runs: set[UUID] = field(default_factory=set)
     waits: bool = False
+    questions: dict[str, str] = field(default_factory=dict)
     error: BaseException | None = None
 
     def tell(self, key: str, state: Any) -> None:
         """Write what was said last on each of the spans."""
         with contained("tell a graph's turn"):
             if self.spans and (text := _last_words(state)):
-                for span in self.spans:
-                    span.set_attribute(key, text)
+                self._write(key, text)
+
+    def ask(self, interrupts: Iterable[Any]) -> None:
+        """Note what a person has to answer; each graph around the one that asks says so again."""
+        self.waits = True
+        with contained("note a graph's question"):
+            self.questions |= {each.id: dump(each.value) for each in interrupts}
 
     def end(self) -> None:
-        """Tell how it went, and end the turn's own span."""
+        """Tell how it went, and what it asks, and end the turn's own span."""
+        if self.questions and self._status == "waiting":
+            self._write("output.value", with_questions("", self.questions.values()))
         for span in self.spans[:1]:
             if self.error:
                 fail(span, self.error)
             span.set_attribute("turn.status", self._status)
             span.end()
+
+    def _write(self, key: str, text: str) -> None:
+        for span in self.spans:
+            span.set_attribute(key, text)
 
     @property
     def _status(self) -> Outcome:
@@ -95,7 +107,8 @@ def answered(run_id: UUID, outputs: Any) -> None:
 def failed(run_id: UUID, error: BaseException) -> None:
     """Note what a run ended with: a graph's first run has failed with it, any may have asked a person."""
     if turn := _of_run.get(run_id):
-        turn.waits = turn.waits or "Interrupt" in type(error).__name__
+        if "Interrupt" in type(error).__name__:
+            turn.ask(error.args[0] if error.args else ())
         turn.error = error if turn.root == run_id else None
 
 

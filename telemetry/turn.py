@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -19,6 +19,7 @@ from telemetry import keep, provider
 from telemetry.context import Resumed, Scope, stamps
 from telemetry.failures import contained
 from telemetry.instrumentors import end_runs
+from telemetry.json_text import dump
 from telemetry.span import TraceRef, fail, link_to, reference
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Turn(Generic[T]):
         self.status: Outcome | None = None
         self.error: BaseException | None = None
         self.answer = ""
-        self.waits = False
+        self.questions: dict[str, str] = {}
         self.open_runs: set[UUID] = set()
         self.counts: Counter[str] = Counter()
         self._began = time.monotonic()
@@ -112,6 +113,11 @@ class Turn(Generic[T]):
         """Whether the trace is recorded; pending where that is known only at the end of the turn."""
         recorded = self.trace is not None and self.trace.sampled
         return "pending" if recorded and keep.holds() else recorded
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has asked a person something."""
+        return bool(self.questions)
 
     @property
     def stopping(self) -> bool:
@@ -153,6 +159,14 @@ class Turn(Generic[T]):
         if self.first_token_ms is None:
             self.first_token_ms = self._elapsed_ms()
         self.counts["tokens"] += 1
+
+    def ask(self, key: str, question: Any) -> bool:
+        """Note what a person has to answer before the agent goes on; returns whether this was not known."""
+        known = key in self.questions
+        self.questions[key] = ""
+        with contained("note a question"):
+            self.questions[key] = dump(question)
+        return not known
 
     def cancel(self, cause: str) -> None:
         """End the work where it stands; only the first call has an effect."""
@@ -253,10 +267,13 @@ class Turn(Generic[T]):
             self.span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
         cause = {"turn.cause": self.cause} if self.cause else {}
         self.span.set_attributes({f"turn.{name}": value for name, value in self._figures().items()} | cause)
-        self._tell("output.value", self.answer)
+        self._tell("output.value", with_questions(self.answer, self._open_questions()))
         self.span.end()
         # What a thread that nobody could stop still starts stays in the trace, and says so.
         stamps(self._inside)["late"] = True
+
+    def _open_questions(self) -> Iterable[str]:
+        return self.questions.values() if self.status == "waiting" else ()
 
     def _end_stream(self) -> None:
         if self._stream:
@@ -272,6 +289,11 @@ class Turn(Generic[T]):
         for span in (self.span, self._root):
             if text and span and span.is_recording():
                 span.set_attribute(key, text)
+
+
+def with_questions(answer: str, questions: Iterable[Any]) -> str:
+    """Return the answer and, below it, what a person is asked."""
+    return "\n\n".join(filter(None, (answer, *map(dump, questions))))
 
 
 def cancel_turns(cause: str) -> None:

@@ -15,6 +15,7 @@ import telemetry
 from app.client import AgentClient, AgentError, Failed, Refused
 from app.schema import FileInfo, RunEvent, StreamEvent
 from telemetry import keep
+from telemetry.turn import with_questions
 from ui.exchange import Exchange, from_events
 from ui.tracing import chat_turn
 
@@ -103,7 +104,12 @@ class Turn:
                 if self.message:
                     self._ask()
             finally:
-                span.set_attribute("output.value", self.exchange().answer)
+                span.set_attribute("output.value", self._output)
+
+    @property
+    def _output(self) -> str:
+        seen = self.exchange()
+        return with_questions(seen.answer, seen.asked if seen.status == "waiting" else ())
 
     def _upload(self) -> None:
         """Send the files; a message whose file is refused is not sent."""

@@ -10,10 +10,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
 
 from app.agents import Agent
 from app.client import AgentClient, Refused
 from app.models import Models
+from app.schema import InterruptEvent
 from telemetry.testing import Recorded
 from tests.service import service
 
@@ -33,9 +35,24 @@ def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> Co
     return graph.compile(checkpointer, name="telling")
 
 
+def build_asking(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
+    """An agent that asks in a graph within its graph."""
+
+    def ask(_: MessagesState) -> dict[str, list[AIMessage]]:
+        return {"messages": [AIMessage(f"You said {interrupt('Shall I?')}.")]}
+
+    below = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile(name="below")
+    graph = StateGraph(MessagesState).add_node("below", below).add_edge(START, "below")
+    return graph.compile(checkpointer, name="asking")
+
+
 @pytest.fixture
 def client(spans: Recorded, tmp_path: Path) -> Iterator[AgentClient]:
-    with service(tmp_path, {"telling": Agent("Tells its ids.", "tests.app.test_turns:build")}) as url:
+    table = {
+        "telling": Agent("Tells its ids.", "tests.app.test_turns:build"),
+        "asking": Agent("Asks.", "tests.app.test_turns:build_asking"),
+    }
+    with service(tmp_path, table) as url:
         yield AgentClient(url, "telling", user_id="ada")
 
 
@@ -44,6 +61,15 @@ def test_agent_code_reads_its_ids(client: AgentClient) -> None:
     said = client.invoke("Hello", thread_id="t-1")
 
     assert said.content == f"trace_id={said.trace_id} session_id=t-1 agent_name=telling run_id={said.run_id}"
+
+
+def test_a_question_is_asked_once(client: AgentClient) -> None:
+    """However deep the asking node lies, clients are told once, and the answer reaches it."""
+    client.agent = "asking"
+    events = list(client.stream("Hello", thread_id="t-1"))
+
+    assert [event.value for event in events if isinstance(event, InterruptEvent)] == ["Shall I?"]
+    assert client.invoke("yes", thread_id="t-1").content == "You said yes."
 
 
 def test_the_ids_are_kept_and_nothing_else(client: AgentClient, tmp_path: Path) -> None:

@@ -10,8 +10,11 @@ import pytest
 from fastapi import FastAPI
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import interrupt
+from opentelemetry.trace import SpanKind
 
 import telemetry
 from telemetry import Turn
@@ -26,7 +29,8 @@ pytestmark = pytest.mark.usefixtures("langchain")  # by either recorder
 
 
 def graph(node: Callable[..., Any]) -> CompiledStateGraph:
-    return StateGraph(MessagesState).add_node("node", node).add_edge(START, "node").compile(name="greeter")
+    drawn = StateGraph(MessagesState).add_node("node", node).add_edge(START, "node")
+    return drawn.compile(InMemorySaver() if node is ask else None, name="greeter")
 
 
 async def greet(state: MessagesState) -> dict[str, Any]:
@@ -36,6 +40,14 @@ async def greet(state: MessagesState) -> dict[str, Any]:
 
 async def fail(state: MessagesState) -> dict[str, Any]:
     raise ValueError("no greeting today")
+
+
+async def ask(state: MessagesState) -> dict[str, Any]:
+    return await graph(ask_below).ainvoke(ASKED)
+
+
+async def ask_below(state: MessagesState) -> dict[str, Any]:
+    return {"messages": [interrupt({"question": "Shall I?"})]}
 
 
 async def wait(state: MessagesState) -> dict[str, Any]:
@@ -74,6 +86,17 @@ def test_a_request_that_runs_a_graph_is_a_turn(spans: Recorded) -> None:
     for span in spans.get_finished_spans()[-2:]:
         said = span.attributes or {}
         assert (said["input.value"], said["output.value"]) == ("Hi", "Hello"), span.name
+
+
+def test_a_graph_that_waits(spans: Recorded) -> None:
+    """The turn and the request have what a person is asked, once, however deep the asking node lies."""
+    request(ask)
+
+    (turn,) = [span for span in spans.settled() if span.name == "turn"]
+    (server,) = [span for span in spans.settled() if span.kind is SpanKind.SERVER]
+    assert (turn.attributes or {})["turn.status"] == "waiting"
+    for span in (turn, server):
+        assert (span.attributes or {})["output.value"] == '{"question":"Shall I?"}'
 
 
 def test_a_graph_that_fails(spans: Recorded) -> None:

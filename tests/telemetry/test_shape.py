@@ -193,8 +193,11 @@ def test_a_cancelled_turn_keeps_what_was_said(talk: Talk) -> None:
 
 
 def test_a_waiting_turn_is_no_failure(talk: Talk) -> None:
-    """A tool that asks a person says so; the exception that LangGraph stops with is not shown."""
+    """A tool that asks a person says so, and the turn what it asks; LangGraph's exception is not shown."""
     waiting, answered = talk("interrupt", "book a table for 2 at 19:00", "yes")
+
+    (turn,) = waiting.of("agent")
+    assert turn.output == {"question": "Shall I book a table for 2 at 19:00?", "options": ["yes", "no"]}
 
     (tool,) = waiting.of("tool")
     assert (tool.level, tool.message) == ("DEFAULT", "waits for an answer")

@@ -16,10 +16,13 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 
 import telemetry
-from telemetry import Turn
+from telemetry import Turn, otlp, wire
 from telemetry import turn as module
 from telemetry.gate import Gate
+from telemetry.settings import Settings
 from telemetry.testing import Recorded
+
+SECRET = "sk-ant-api03-" + "a1B2" * 12
 
 pytestmark = pytest.mark.usefixtures("langchain")
 
@@ -60,6 +63,47 @@ async def test_a_whole_turn(spans: Recorded) -> None:
     assert spans.tree(["stream.status", "stream.tokens"]) == (
         "turn AGENT\n  stream stream.status=completed stream.tokens=3"
     )
+
+
+async def test_a_turn_that_waits_tells_what_it_asks(spans: Recorded) -> None:
+    """Its output has the answer so far and each question once; it leaves redacted and within the budget."""
+
+    async def work(turn: Turn[int]) -> None:
+        turn.answer = "Nearly done."
+        assert turn.ask("q-1", {"question": f"Is {SECRET} yours?", "options": ["yes"]})
+        assert not turn.ask("q-1", {"question": f"Is {SECRET} yours?", "options": ["yes"]})
+        assert turn.ask("q-2", "And this? " + "x" * 50_000)
+
+    turn = begin()
+    turn.start(work)
+    await turn.ended()
+
+    said = turn_attributes(spans)["output.value"].split("\n\n")
+    assert said[:2] == ["Nearly done.", f'{{"question":"Is {SECRET} yours?","options":["yes"]}}']
+    assert (len(said), said[2][:9]) == (3, "And this?")
+    (span,) = spans.settled()
+    stages = wire.stages(Settings.model_validate({"TELEMETRY_MAX_VALUE_BYTES": 2_000}))
+    (arrived,) = otlp.decode(wire.prepare(span, stages), "application/x-protobuf")
+    shown = arrived.attributes["langfuse.observation.output"]
+    assert SECRET not in shown
+    assert shown.startswith('Nearly done.\n\n{"question":"Is ')
+    assert len(shown) <= 2_000
+
+
+async def test_a_turn_that_was_stopped_asks_nothing(spans: Recorded) -> None:
+    """Nobody is shown a question that can no longer be answered."""
+
+    async def work(turn: Turn[int]) -> None:
+        turn.ask("q-1", "Shall I?")
+        turn.cancel("cancel")
+        await asyncio.sleep(60)
+
+    turn = begin()
+    turn.start(work)
+    await turn.ended()
+
+    assert (turn.waits, turn.status) == (True, "cancelled")
+    assert "output.value" not in turn_attributes(spans)
 
 
 async def test_cancelled_exactly_once(spans: Recorded) -> None:

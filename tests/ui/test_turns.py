@@ -1,5 +1,6 @@
 """A turn of the page: its thread, its span, its end, whatever happens to the service."""
 
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_one_turn_is_one_trace_with_the_page_at_its_root(client: AgentClient, sp
     assert root.attributes["input.value"] == "What is 6 * 7?"
     assert root.attributes["output.value"] == turn.exchange().answer
     assert "42" in turn.exchange().answer
+
+
+def test_a_turn_that_waits_tells_what_it_asks(client: AgentClient, spans: Recorded) -> None:
+    """The page's span and the service's have the question that a person was left with."""
+    client.agent = "interrupt"
+    turn = run(Turn(client, "t-1", "Book a table for 4 at 19:30"))
+
+    [asked] = turn.exchange().asked
+    for name in ("chat turn", "turn"):
+        span = next(span for span in spans.settled() if span.name == name)
+        assert json.loads(str((span.attributes or {})["output.value"])) == asked, name
 
 
 def test_a_stopped_turn_ends_soon_and_is_no_failure(client: AgentClient, spans: Recorded) -> None:
