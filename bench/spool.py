@@ -22,6 +22,7 @@ from app.agents import load
 from app.models import load_models
 from bench.sink import sink
 from telemetry import wire
+from telemetry.outbox import Prepare
 from telemetry.processor import SpoolProcessor
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
@@ -57,14 +58,14 @@ def main() -> None:
 def processors(endpoint: str) -> dict[str, Callable[[Path], SpanProcessor]]:
     """Return what is compared, by name."""
     stages = wire.stages(Settings())
-    prepare = partial(wire.prepare, stages=stages)
+    prepare = partial(wire.prepare_all, stages=stages)
 
-    def spool(prepare: Callable[[ReadableSpan], bytes], **more: object) -> Callable[[Path], SpanProcessor]:
+    def spool(prepare: Prepare, **more: object) -> Callable[[Path], SpanProcessor]:
         return lambda folder: SpoolProcessor(_settings(endpoint, folder, **more), prepare)
 
     return {
         "stock batch processor": lambda _: BatchSpanProcessor(OTLPSpanExporter(f"{endpoint}/v1/traces")),
-        "spool, the SDK's encoding": spool(lambda span: encode_spans([span]).SerializeToString()),
+        "spool, the SDK's encoding": spool(lambda spans: [encode_spans([span]).SerializeToString() for span in spans]),
         "spool, all stages": spool(prepare),
         "spool, all stages, write-through": spool(prepare, spool_write_through=True),
         "spool, all stages, fsync": spool(prepare, spool_fsync=True),
@@ -117,7 +118,7 @@ def tracing(endpoint: str) -> Iterator[SpoolProcessor]:
     """Trace what runs inside through a spool to this backend."""
     with tempfile.TemporaryDirectory() as folder:
         settings = _settings(endpoint, Path(folder))
-        last = SpoolProcessor(settings, partial(wire.prepare, stages=wire.stages(settings)))
+        last = SpoolProcessor(settings, partial(wire.prepare_all, stages=wire.stages(settings)))
         provider = build_provider(settings, "bench", [last])
         activate(Pipeline(provider, Quiet(last), last), settings)
         try:

@@ -69,7 +69,7 @@ def retry(settings: Settings, _: dict[str, str]) -> int:
     if not settings.endpoint:
         print("There is no backend to send them to.", file=sys.stderr)
         return 2
-    outbox = Outbox(settings, partial(wire.prepare, stages=wire.stages(settings)), interval_s=0.0)
+    outbox = Outbox(settings, partial(wire.prepare_all, stages=wire.stages(settings)), interval_s=0.0)
     outbox.start()
     if outbox.spools.file is None:
         return 1

@@ -25,9 +25,12 @@ from telemetry.spools import GROUP, Record, Spools
 MOST_PENDING = 2048
 # One commit: besides so many rows, so many bytes, or so long to prepare them.
 GROUP_BYTES = 1_000_000
-GROUP_S = 0.005
-# Spans come in swarms: one commit for those of these seconds costs as much as one for the first.
-GATHER_S = 0.005
+GROUP_S = 0.02
+# Spans come in swarms: one commit, one search for secrets and one change of threads for those of these seconds cost
+# hardly more than those for the first.
+GATHER_S = 0.02
+# So many are prepared together.
+TOGETHER = 16
 # How long a shutdown waits for each next answer of a backend that answers.
 FAREWELL_S = 2.0
 # How long the end of a turn waits for its verdict to be on disk.
@@ -37,7 +40,7 @@ LAGS = 2048
 _SHORTENED = SHORTENED.encode()
 _REDACTED = b"[redacted"
 
-Prepare = Callable[[ReadableSpan], bytes]
+Prepare = Callable[[Sequence[ReadableSpan]], Sequence[bytes]]
 
 
 @dataclass
@@ -192,16 +195,23 @@ class Outbox:
     def _group(self) -> int:
         records: list[Record] = []
         size, deadline = 0, time.perf_counter() + GROUP_S
-        while self._pending and len(records) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
-            if isinstance(span := self._pending[0], Verdict):
+        while len(records) < GROUP and size < GROUP_BYTES and time.perf_counter() < deadline:
+            spans = self._next_spans()
+            if not spans:
                 break
-            self._pending.popleft()
-            records.append(_record(span, self._prepare(span)))
-            size += len(records[-1].body)
+            records += map(_record, spans, bodies := self._prepare(spans))
+            size += sum(map(len, bodies))
         if records:
             self.spools.store(records)
             self._measure(records)
         return len(records)
+
+    def _next_spans(self) -> list[ReadableSpan]:
+        spans: list[ReadableSpan] = []
+        while self._pending and len(spans) < TOGETHER and not isinstance(span := self._pending[0], Verdict):
+            spans.append(span)
+            self._pending.popleft()
+        return spans
 
     def _measure(self, records: Sequence[Record]) -> None:
         now = time.time()

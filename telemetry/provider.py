@@ -184,7 +184,7 @@ def _last(settings: Settings) -> SpanProcessor:
     """Return the processor that spans leave by."""
     if settings.exporter == "console":
         return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=settings.schedule_delay_ms)
-    prepare = partial(wire.prepare, stages=wire.stages(settings))
+    prepare = partial(wire.prepare_all, stages=wire.stages(settings))
     spooling = SpoolProcessor(settings, prepare, settings.schedule_delay_ms / 1000)
     spooling.outbox.start()
     return spooling

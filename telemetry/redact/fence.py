@@ -81,6 +81,15 @@ class Fence:
         clean = [found[part] if clean is None else clean for part, clean in known]
         return said if all(map(eq, clean, said.parts)) else Said(clean)
 
+    def new_parts(self, conversations: Iterable[Said]) -> list[str]:
+        """Return the parts of these conversations that nobody has searched yet."""
+        return [part for said in conversations for part in said.parts if self._clean.get(part, len(part)) is None]
+
+    def remember(self, parts: Iterable[str]) -> None:
+        """Remember these parts of conversations as ones without secrets."""
+        for part in parts:
+            self._clean.put(part, part, len(part))
+
     def _searched(self, parts: Sequence[str]) -> dict[str, str]:
         # One search of them all: mostly nothing is found, and each one lets go of the interpreter.
         kinds = self.kinds_in(parts) if parts else frozenset()

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,10 +37,22 @@ class Redact:
 
     def __call__(self, span: Span) -> Span:
         """Return the span without its secrets."""
+        return self.all([span])[0]
+
+    def all(self, spans: Sequence[Span]) -> list[Span]:
+        """Return the spans without their secrets; mostly there is none in any of them, and one search says so."""
+        kept = [self._kept(span) for span in spans]
+        new = self.fence.new_parts(said for span in kept for said in span.attributes.values() if isinstance(said, Said))
+        if self.fence.kinds_in([*new, *(text for span in kept for text in _texts(span))]):
+            return [self._fenced(span, self.fence.kinds_in(_texts(span))) for span in kept]
+        self.fence.remember(new)
+        return [self._fenced(span, frozenset()) for span in kept]
+
+    def _kept(self, span: Span) -> Span:
         if self.only_metadata:
             span = metadata_only(span)
         attributes = self._pseudonymised(self._shown(span.attributes))
-        return self._fenced(span if attributes is span.attributes else span.but(attributes=attributes))
+        return span if attributes is span.attributes else span.but(attributes=attributes)
 
     def _shown(self, attributes: Attributes) -> Attributes:
         return hide(attributes, inputs=self.hide_inputs, outputs=self.hide_outputs)
@@ -57,8 +70,8 @@ class Redact:
     def _pseudonym(self, user: str) -> str:
         return user if self.keeps_pseudonyms and _PSEUDONYM.fullmatch(user) else _pseudonym(self.user_key, user)
 
-    def _fenced(self, span: Span) -> Span:
-        kinds, resource = self.fence.kinds_in(_texts(span)), self._resource(span.resource)
+    def _fenced(self, span: Span, kinds: frozenset[int]) -> Span:
+        resource = self._resource(span.resource)
         if not (kinds or span.events or span.links) and self.fence.passes(span.attributes):
             clean = {key: self.fence.said(value) for key, value in span.attributes.items() if value.__class__ is Said}
             return span.but(attributes={**span.attributes, **clean}, resource=resource)

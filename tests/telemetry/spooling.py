@@ -1,6 +1,6 @@
 """A tracer whose spans go through a spool to a receiver, and deliverers that do not make a test wait."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,8 +27,8 @@ def settings(endpoint: str, folder: Path, **more: object) -> Settings:
     return Settings.model_validate({"otlp_endpoint": endpoint, "spool_dir": folder, "timeout": 2, **more})
 
 
-def encode(span: ReadableSpan) -> bytes:
-    return encode_spans([span]).SerializeToString()
+def encode(spans: Sequence[ReadableSpan]) -> list[bytes]:
+    return [encode_spans([span]).SerializeToString() for span in spans]
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,9 +42,9 @@ def test_ending_a_span_prepares_nothing(receiver: Receiver, tmp_path: Path) -> N
     """Whoever ends a span only enqueues it: the work is done by the writer's thread."""
     threads: set[str] = set()
 
-    def prepare(span: ReadableSpan) -> bytes:
+    def prepare(spans: Sequence[ReadableSpan]) -> list[bytes]:
         threads.add(threading.current_thread().name)
-        return encode(span)
+        return encode(spans)
 
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(last := SpoolProcessor(settings(receiver.endpoint, tmp_path), prepare, 0.01))

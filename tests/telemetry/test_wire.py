@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from telemetry import otlp, wire
 from telemetry.failures import failures
+from telemetry.said import Said
 from telemetry.settings import Settings
 from tests.telemetry.planted import CONTEXT, finished
 
@@ -74,6 +75,37 @@ def test_requests_join() -> None:
     bodies = [wire.prepare(finished(f"span {at}"), STAGES["default"]) for at in range(5)]
 
     assert [span.name for span in otlp.decode(b"".join(bodies), PROTOBUF)] == [f"span {at}" for at in range(5)]
+
+
+def test_spans_that_are_prepared_together_become_what_each_becomes_alone() -> None:
+    """What is clean, what holds a secret, and what was said twice: searching them all at once leaves no other bytes."""
+    said = Said(["[", '{"role":"user","content":"good morning"}', "]"])
+    secret = Said(["[", '{"role":"user","content":"my password=hunter22x"}', "]"])
+    kind = {"openinference.span.kind": "LLM"}
+    clean = [finished(f"s{at}", attributes={**kind, "input.value": said}) for at in range(3)]
+    for spans in (clean, [*clean, finished("odd", attributes={**kind, "input.value": secret})]):
+        for name, mode in MODES.items():
+            together = wire.prepare_all(spans, wire.stages(Settings.model_validate(mode)))
+            assert together == [wire.prepare(span, STAGES[name]) for span in spans]
+            assert b"hunter22x" not in b"".join(together)
+
+
+def test_one_that_cannot_be_prepared_takes_no_other_along(counted: list[int]) -> None:
+    """Only the span whose stage raises goes without its content."""
+
+    def broken(span: otlp.Span) -> otlp.Span:
+        if span.name == "odd":
+            raise RuntimeError
+        return span
+
+    bodies = wire.prepare_all([finished("one"), finished("odd"), finished("two")], (broken,))
+    counted.append(1)
+    arrived = otlp.decode(b"".join(bodies), PROTOBUF)
+    assert [(span.name, wire.STUB in span.attributes) for span in arrived] == [
+        ("one", False),
+        ("odd", True),
+        ("two", False),
+    ]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2])
