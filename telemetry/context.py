@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
+from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
 from opentelemetry import context as otel
@@ -152,7 +153,9 @@ def _inherited(context: Context | None) -> dict[str, AttributeValue]:
     # The scope of a graph that nobody runs in a turn is known to its first span only.
     parent = trace.get_current_span(context)
     said = parent.attributes if isinstance(parent, ReadableSpan) else None
-    return {name: value for name, value in (said or {}).items() if name.startswith(_STAMPS)}
+    # The SDK's own mapping is slow to walk through.
+    known = said.copy() if isinstance(said, MappingProxyType) else said or {}
+    return {name: value for name, value in known.items() if name.startswith(_STAMPS)}
 
 
 def carry(fn: Callable[P, R]) -> Callable[P, R]:

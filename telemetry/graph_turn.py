@@ -1,13 +1,11 @@
 """A graph that nobody runs in a `Turn` is found by its thread and its user all the same; in a request it is a turn."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 from langchain_core.messages import convert_to_messages
-from opentelemetry import context as otel
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, get_current_span, set_span_in_context
 
@@ -73,23 +71,16 @@ class GraphTurn:
 _of_run: dict[UUID, GraphTurn] = {}
 
 
-@contextmanager
-def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any]) -> Iterator[None]:
-    """Let a run's span begin inside; that of a graph's first run begins below its turn's, with what its config says."""
+def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any]) -> Context | None:
+    """Note that a run begins; of a graph's first run return where: below its turn, with what its config says."""
     turn = _of_run.get(parent_id) if parent_id else None
     if turn:
         turn.open_runs.add(run_id)
         _of_run[run_id] = turn
     if parent_id or metadata.get("ls_integration") != "langgraph" or current_turn():
-        yield
-        return
-    turn, inside = _begin(run_id, name, metadata)
-    _of_run[run_id] = turn
-    token = otel.attach(inside)
-    try:
-        yield
-    finally:
-        otel.detach(token)
+        return None
+    _of_run[run_id], inside = _begin(run_id, name, metadata)
+    return inside
 
 
 def asked(run_id: UUID, inputs: Any) -> None:

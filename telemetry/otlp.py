@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from telemetry import protobuf
+from telemetry.said import Said
 
 Attributes = dict[str, Any]
 
@@ -120,7 +121,10 @@ def _plain_attributes(attributes: Mapping[str, Any]) -> Attributes:
     copied = attributes.copy() if isinstance(attributes, MappingProxyType) else attributes
     return {
         key if key.isascii() else _valid(key): (
-            value if (value.__class__ is str and value.isascii()) or value.__class__ is int else _plain(value)
+            # What is joined from JSON was UTF-8 already.
+            value
+            if (value.__class__ is str and value.isascii()) or value.__class__ in (int, bool, Said)
+            else _plain(value)
         )
         for key, value in copied.items()
     }

@@ -1,5 +1,6 @@
 """What is remembered as long as it is asked for, within bounds."""
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -24,6 +25,11 @@ class Remembered(Generic[K, V]):
         if value is None and (value := self._old.get(key)) is not None:
             self.put(key, value, weight)
         return value
+
+    def unlike(self, keys: Iterable[K]) -> list[K]:
+        """Return those of these keys that were not asked for of late, or whose value is another than they are."""
+        young = self._young
+        return [key for key in keys if young.get(key) != key]
 
     def put(self, key: K, value: V, weight: int = 1) -> None:
         """Remember a value of this weight."""

@@ -14,6 +14,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.tracers import BaseTracer
 from langchain_core.tracers.schemas import Run
 from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
+from opentelemetry import context as otel
 from opentelemetry.trace import Span, get_current_span
 
 from telemetry import graph_turn
@@ -138,8 +139,13 @@ class RunTracer(OpenInferenceTracer):
             # Nobody would end its span: the turn has ended those that were open.
             return
         about = run.extra.get("metadata") or {}
-        with graph_turn.began(run.id, run.parent_run_id, run.name, about):
+        inside = graph_turn.began(run.id, run.parent_run_id, run.name, about)
+        token = otel.attach(inside) if inside else None
+        try:
             super()._start_trace(run)
+        finally:
+            if token:
+                otel.detach(token)
         graph_turn.asked(run.id, run.inputs)
         run.extra["thread"] = get_ident()
         if turn:

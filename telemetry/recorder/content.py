@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from langchain_core.messages import BaseMessage, ToolMessage
 from pydantic import BaseModel
 
-from telemetry.json_text import dump, written
+from telemetry.json_text import written
 from telemetry.remembered import Remembered
 from telemetry.said import Said, under_messages
 from telemetry.shape.messages import message as in_openai_shape
@@ -74,7 +74,7 @@ class Content:
             and shown.tool_calls is known.get("tool_calls")
             and shown.name is known.get("name")
             and shown.content.__class__ is str
-            and shown.of[2] == _as_it_is(shown.tool_calls)
+            and shown.of[2] == shown.tool_calls
         ):
             return shown
         return self._found(message, known)
@@ -82,11 +82,12 @@ class Content:
     def _found(self, message: BaseMessage, known: Mapping[str, Any]) -> Shown:
         """A checkpoint makes new objects of the same messages."""
         content = known.get("content")
-        of = (message.__class__, *(_as_it_is(known.get(name)) for name in _FIELDS))
+        of = (message.__class__, *map(known.get, _FIELDS))
         key = known.get("id") or (content if isinstance(content, str) else id(message))
         shown = self._shown.get(key)
         if shown is None or shown.of != of:
             text, size = _serialised(message)
+            of = tuple(map(_as_it_is, of))
             shown = Shown(message, content, known.get("tool_calls"), known.get("name"), of, text, size)
             self._shown.put(key, shown, size)
         elif shown.message is not message:
@@ -230,7 +231,9 @@ def listed(shown: Sequence[Shown]) -> list[str]:
 
 def _as_it_is(value: Any) -> Any:
     # A list, and what is in it, may be edited in place.
-    return (dump(value) if value else "") if isinstance(value, list) else value
+    if value.__class__ is list:
+        return [_as_it_is(each) for each in value]
+    return {key: _as_it_is(each) for key, each in value.items()} if value.__class__ is dict else value
 
 
 def _serialised(message: BaseMessage) -> tuple[str, int]:

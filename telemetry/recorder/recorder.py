@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from threading import get_ident
 from typing import Any
 from uuid import UUID
@@ -28,7 +29,7 @@ from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
 from telemetry.shorten import SHORTENED
 from telemetry.tool_calls import measured
-from telemetry.turn import current_turn
+from telemetry.turn import Turn, current_turn
 
 # Where LangChain's metadata may name the conversation.
 _THREADS = ("session_id", "conversation_id", "thread_id")
@@ -41,6 +42,7 @@ class Run:
     span: Span
     name: str
     began: int
+    turn: Turn[Any] | None
     attributes: dict[str, AttributeValue]
     extra: dict[str, Any]
     is_model: bool = False
@@ -117,8 +119,8 @@ class Recorder(BaseCallbackHandler):
         if not run.said:
             first_token(run.span, run_id)
         run.said.append(token)
-        if token and (turn := current_turn()):
-            turn.token()
+        if token and run.turn:
+            run.turn.token()
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, inputs: Any = None, **_: Any) -> None:
         """End it; a stream tells its input only here."""
@@ -217,11 +219,11 @@ class Recorder(BaseCallbackHandler):
             return None
         above = self._runs.get(about["parent_run_id"]) if about.get("parent_run_id") else None
         name, began = _name(about.get("name"), serialized), time.time_ns()
-        context = set_span_in_context(above.span) if above else None
         metadata = about.get("metadata") or {}
-        with graph_turn.began(run_id, about.get("parent_run_id"), name, metadata):
-            span = self._tracer.start_span(name, context, start_time=began)
-        run = self._runs[run_id] = Run(span, name, began, {}, {"metadata": metadata})
+        inside = graph_turn.began(run_id, about.get("parent_run_id"), name, metadata)
+        context = set_span_in_context(above.span) if above else inside
+        span = self._tracer.start_span(name, context, start_time=began)
+        run = self._runs[run_id] = Run(span, name, began, turn, {}, {"metadata": metadata})
         if turn:
             turn.open_runs.add(run_id)
         if not span.is_recording():
@@ -278,8 +280,8 @@ class Recorder(BaseCallbackHandler):
         self.end_runs(graph_turn.left_open(run_id), cancelled=True, abandoned=False)
         if run.is_model:
             model_call_ended(run_id)
-        if turn := current_turn():
-            turn.open_runs.discard(run_id)
+        if run.turn:
+            run.turn.open_runs.discard(run_id)
         if run.said and "output.value" not in run.attributes:
             run.attributes |= partial(run.said)
         run.span.set_attributes(self._shown({**run.attributes, **(more or {})}))
@@ -307,7 +309,12 @@ def _name(given: str | None, serialized: Any) -> str:
 
 
 def _kind(name: str, run_type: str) -> str:
-    return "AGENT" if "agent" in name.lower() else conventions._langchain_run_type_to_span_kind(run_type).value  # noqa: SLF001 - its words for them
+    return "AGENT" if "agent" in name.lower() else _kind_of(run_type)
+
+
+@lru_cache(maxsize=64)
+def _kind_of(run_type: str) -> str:
+    return conventions._langchain_run_type_to_span_kind(run_type).value  # noqa: SLF001 - its words for them
 
 
 def _filed(metadata: Mapping[str, Any]) -> dict[str, AttributeValue]:

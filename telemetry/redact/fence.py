@@ -76,6 +76,8 @@ class Fence:
 
     def said(self, said: Said) -> Said:
         """Return a conversation without its secrets; each of its parts is searched once."""
+        if not self._clean.unlike(said.parts):
+            return said
         known = [(part, self._clean.get(part, len(part))) for part in said.parts]
         found = self._searched([part for part, clean in known if clean is None])
         clean = [found[part] if clean is None else clean for part, clean in known]
@@ -83,7 +85,8 @@ class Fence:
 
     def new_parts(self, conversations: Iterable[Said]) -> list[str]:
         """Return the parts of these conversations that nobody has searched yet."""
-        return [part for said in conversations for part in said.parts if self._clean.get(part, len(part)) is None]
+        unlike = [part for said in conversations for part in self._clean.unlike(said.parts)]
+        return [part for part in unlike if self._clean.get(part, len(part)) is None]
 
     def remember(self, parts: Iterable[str]) -> None:
         """Remember these parts of conversations as ones without secrets."""
