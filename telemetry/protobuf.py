@@ -16,6 +16,8 @@ def number(value: int) -> bytes:
     """Return an unsigned number as protobuf's varint."""
     if value < 128:
         return _SMALL[value]
+    if value < 16384:
+        return bytes((value & 127 | 128, value >> 7))
     parts = bytearray()
     while value > 127:
         parts.append(value & 127 | 128)
@@ -54,21 +56,21 @@ def fixed(field: int, value: int, form: str = "<Q") -> bytes:
 
 def text(value: str) -> bytes:
     """Return text in UTF-8; half of a surrogate pair is a string in Python and cannot be."""
-    return value.encode("utf-8", "replace")
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace")
 
 
 def pairs(field: int, attributes: Mapping[str, Any]) -> bytes:
     """Return attributes, each as a field of this number."""
     before, parts = tag(field, _LENGTH), []
     for key, value in attributes.items():
-        named, said = _key(key), _any(value)
+        named = _known_key(key) if len(key) < 100 else filled(1, text(key))
+        said = _text(value) if value.__class__ is str else _any(value)
         size = number(len(said))
         parts += (before, number(len(named) + 1 + len(size) + len(said)), named, b"\x12", size, said)
     return b"".join(parts)
-
-
-def _key(key: str) -> bytes:
-    return _known_key(key) if len(key) < 100 else filled(1, text(key))
 
 
 @lru_cache(maxsize=1024)
@@ -76,11 +78,15 @@ def _known_key(key: str) -> bytes:
     return filled(1, text(key))
 
 
+def _text(value: str) -> bytes:
+    said = text(value)
+    return b"\x0a%b%b" % (number(len(said)), said)
+
+
 def _any(value: Any) -> bytes:
     match value:
         case str():
-            said = text(value)
-            return b"\x0a" + number(len(said)) + said
+            return _text(value)
         case bool():
             return tag(2, _VARINT) + number(value)
         case int() if value in _INT64:

@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from opentelemetry import propagate, trace
@@ -45,6 +45,11 @@ class Pipeline:
     spooling: SpoolProcessor | None = None
     propagator: TrustedPropagator = field(default_factory=TrustedPropagator)
     logs: Correlated | None = None
+
+    @cached_property
+    def tracer(self) -> trace.Tracer:
+        """What our own spans are made with: the SDK takes as long to find one as to make a span."""
+        return self.provider.get_tracer("telemetry")
 
 
 def configure(service: str) -> None:
@@ -119,7 +124,7 @@ def pipeline() -> Pipeline | None:
 
 def tracer() -> trace.Tracer:
     """Return the tracer that our own spans are made with; one that makes nothing with tracing off."""
-    return _pipeline.provider.get_tracer("telemetry") if _pipeline else trace.NoOpTracer()
+    return _pipeline.tracer if _pipeline else trace.NoOpTracer()
 
 
 def build_provider(settings: Settings, service: str, processors: Sequence[SpanProcessor]) -> TracerProvider:

@@ -110,7 +110,8 @@ class Content:
         left_out = len(shown) - 1 - kept
         if not left_out:
             return Said(listed(shown)), 0
-        gap = written({"role": "system", "content": f"[… {left_out} messages left out …]"}).decode()
+        # In ASCII, so that a long conversation which is no more than that takes one byte a sign.
+        gap = json.dumps({"role": "system", "content": f"[… {left_out} messages left out …]"}, separators=(",", ":"))
         between = shown[0]._replace(text=gap, size=len(gap))
         return Said(listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
 
