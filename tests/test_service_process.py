@@ -182,7 +182,7 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        (f"postgresql://ada:s3cret@127.0.0.1:{free_port()}/x", "DATABASE_URL cannot be used (connection failed"),
+        ("postgresql://ada:s3cret@127.0.0.1:9/x", "DATABASE_URL cannot be used (connection failed"),
         ("postgresql://ada:s3cret@nobody.invalid/x", "DATABASE_URL cannot be used (failed to resolve host"),
         ("postgresql://ada:%zz-s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
         ("postgresql://ada:1@s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
