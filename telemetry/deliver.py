@@ -190,6 +190,7 @@ class Deliverer:
         self._answered = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="telemetry-delivery", daemon=True)
         self._next_tick = 0.0
+        self._resumes_at = 0.0
 
     def start(self) -> None:
         """Begin."""
@@ -255,12 +256,16 @@ class Deliverer:
         if time.monotonic() >= self._next_tick:
             self._tick()
             self._next_tick = time.monotonic() + TICK_S
+        # What is too old goes, and what is asked for is known, however long the backend wants to be left alone.
+        if (left := self._resumes_at - time.monotonic()) > 0:
+            return min(left, TICK_S)
         self._wake.clear()
         pauses = []
         for lane in self._present():
             pause = self._step(lane)
             if pause:
-                return pause
+                self._resumes_at = time.monotonic() + pause
+                return min(pause, TICK_S)
             pauses.append(pause)
         return None if all(pause is None for pause in pauses) else 0.0
 

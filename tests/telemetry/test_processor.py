@@ -79,6 +79,17 @@ def test_write_through_leaves_nothing_in_memory(receiver: Receiver, tmp_path: Pa
             assert (outbox.pending, outbox.spools.file.claim.committed) == (0, n)
 
 
+def test_the_spool_is_looked_after_while_the_backend_is_left_alone(receiver: Receiver, tmp_path: Path) -> None:
+    """A backend that asks for an hour of patience gets it; what is too old goes meanwhile, and figures are of now."""
+    receiver.answer = (429, {"Retry-After": "3600"})
+    with spooling(receiver, tmp_path, spool_max_age=1.0) as (tracer, outbox):
+        tracer.start_span("s").end()
+        until(lambda: outbox.deliverer.backend.is_down)
+        until(lambda: outbox.spools.dropped["too old"] == 1, 20)
+        until(lambda: outbox.spools.folder.waiting.rows == 0, 20)
+    assert len(receiver.requests) == 1
+
+
 def test_fsync_is_a_switch(receiver: Receiver, tmp_path: Path) -> None:
     """With it each commit waits for the disk, without it none does."""
     for switch, expected in ((True, 2), (False, 1)):
