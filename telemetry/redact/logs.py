@@ -1,8 +1,12 @@
 """The same fence for log lines."""
 
 import logging
+from typing import Any
 
 from telemetry.redact.fence import Fence
+
+# What each record has; all else was given with `extra`.
+_OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "otelTraceID", "otelSpanID", "otelTraceSampled"}
 
 
 class LogFilter(logging.Filter):
@@ -30,3 +34,10 @@ class LogFilter(logging.Filter):
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
             record.exc_text = self._fence.text(record.exc_text)
+        if record.stack_info:
+            record.stack_info = self._fence.text(record.stack_info)
+        for name in record.__dict__.keys() - _OWN:
+            record.__dict__[name] = self._extra(name, record.__dict__[name])
+
+    def _extra(self, name: str, value: Any) -> Any:
+        return self._fence.field(name, value, self._fence.kinds_in([f"{name}={value}"]))

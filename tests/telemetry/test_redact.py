@@ -139,6 +139,22 @@ def test_no_planted_secret_is_logged(kind: str, lines: tuple[logging.Logger, io.
     assert "Traceback" in written.getvalue()
 
 
+@pytest.mark.parametrize("kind", LOOKS)
+def test_no_planted_secret_is_logged_beside_the_message(kind: str, lines: tuple[logging.Logger, io.StringIO]) -> None:
+    """What a record is given as extra fields, which some formatters write, has no secret either, nor has its stack."""
+    logger, written = lines
+    text, secret = LOOKS[kind]
+    logger.handlers[0].setFormatter(logging.Formatter("%(message)s %(note)s %(given)s %(password)s %(count)s"))
+    given = {"note": f"it is {text}", "given": {"deep": [text]}, "password": OPEN_SESAME, "count": 3}
+
+    logger.error("it happened", extra=given, stack_info=True)
+
+    assert secret not in written.getvalue()
+    assert OPEN_SESAME not in written.getvalue()
+    assert "it happened it is " in written.getvalue()
+    assert "[redacted] 3\n" in written.getvalue()
+
+
 def test_sensitive_fields_are_hidden_whole(fence: Fence) -> None:
     """What a sensitive field holds is hidden as a whole, however it is built, and its name stays."""
     text = json.dumps({"credentials": {"user": "ada", "key": ["x", "y"], "port": 80}, "city": "Ulm"})
