@@ -157,7 +157,15 @@ class Lane:
 
     def _bury(self, row: Row, answer: Answer) -> None:
         logger.error("the backend refuses one span for good, it goes to the dead letters: %s", answer)
-        self.spool.bury(row, str(answer), make_stub(row.body, str(answer)))
+        stub = make_stub(row.body, str(answer))
+        try:
+            self.spool.bury(row, str(answer), stub)
+        except sqlite3.OperationalError:
+            # A full disk has no room for what nobody takes: the stub tells of it, and what waits behind goes on.
+            answer = self._ask([row._replace(body=stub)]) if stub else answer
+            if not (answer.accepted or answer.blames_content):
+                raise
+            self._went([row])
         self.backend.buried += not is_stub(row.body)
 
 

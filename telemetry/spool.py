@@ -76,6 +76,7 @@ class Spool:
         self._next = self._write.execute("SELECT ifnull(max(seq), 0) + 1 FROM waiting").fetchone()[0]
         self._next = max(self._next, claim.accepted + 1)
         self._figures = threading.Lock()
+        self._gone: list[int] = []
         self.rows, self.size = self._write.execute(
             "SELECT count(*), ifnull(sum(length(body)), 0) FROM waiting WHERE (seq > ? OR kind <> 'span')",
             (claim.accepted,),
@@ -200,8 +201,10 @@ class Spool:
         with self._reading:
             if self._closed:
                 return []
+            gone = ",".join(map(str, self._gone))
             cursor = self._read.execute(
-                "SELECT seq, kind, at, body FROM waiting WHERE seq > ? AND kind = ? ORDER BY seq LIMIT ? OFFSET ?",
+                f"SELECT seq, kind, at, body FROM waiting WHERE seq > ? AND kind = ? AND seq NOT IN ({gone})"  # noqa: S608 - our own numbers
+                " ORDER BY seq LIMIT ? OFFSET ?",
                 (max(after, self.claim.accepted if kind == SPAN else 0), kind, most_rows, skip),
             )
             with closing(cursor):
@@ -217,15 +220,18 @@ class Spool:
             return
         if rows[-1].kind == SPAN:
             self.claim.accepted = rows[-1].seq
+            self._gone = [seq for seq in self._gone if seq > rows[-1].seq]
         self._count(-len(rows), -sum(len(row.body) for row in rows))
         with self._writing, suppress(sqlite3.OperationalError):
             self._write.execute("DELETE FROM waiting WHERE seq <= ? AND kind = ?", (rows[-1].seq, rows[-1].kind))
 
     def remove(self, row: Row) -> None:
-        """Forget one row wherever it stands."""
-        with self._writing:
-            self._write.execute("DELETE FROM waiting WHERE seq = ?", (row.seq,))
+        """Forget one row wherever it stands; on a full disk until the rows before it are forgotten too."""
+        self._gone.append(row.seq)
         self._count(-1, -len(row.body))
+        with self._writing, suppress(sqlite3.OperationalError):
+            self._write.execute("DELETE FROM waiting WHERE seq = ?", (row.seq,))
+            self._gone.remove(row.seq)
 
     def bury(self, row: Row, reason: str, stub: bytes | None) -> None:
         """Put the row to the dead letters, and the stub in its place."""

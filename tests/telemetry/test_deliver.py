@@ -257,3 +257,22 @@ def test_one_spool_in_trouble_does_not_hold_up_another(receiver: Receiver, tmp_p
             receiver.wait(lambda found, n=n: f"s{n}" in [span.name for span in found])
         until(lambda: dead(outbox))
     assert outbox.spools.memory.take(SPAN, 1, 1) == []
+
+
+def test_a_full_disk_and_a_span_that_is_refused(receiver: Receiver, tmp_path: Path) -> None:
+    """Without room for a dead letter a stub stands for it, and what waits behind arrives, each span once."""
+    receiver.answer = 503
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        for n in range(30):
+            tracer.start_span(f"s{n}", attributes={"text": "poison" if n in (0, 7) else "fine"}).end()
+        until(lambda: outbox.spools.file and outbox.spools.file.claim.committed == 30)
+        assert outbox.spools.file
+        outbox.spools.file._write.execute("PRAGMA query_only = 1")  # no row can be written or deleted now
+        receiver.answer = refusing(b"poison", 400)
+        receiver.wait(lambda found: {f"s{n}" for n in range(30)} <= {span.name for span in found}, 30)
+        until(lambda: outbox.spools.file and outbox.spools.file.is_empty)
+        assert outbox.deliverer.backend.buried == 2
+
+    assert sorted(names(receiver)) == sorted(f"s{n}" for n in range(30))
+    stubs = [span.name for span in receiver.spans if "telemetry.dead_letter" in span.attributes]
+    assert sorted(stubs) == ["s0", "s7"]
