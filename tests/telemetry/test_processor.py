@@ -13,12 +13,17 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+import telemetry
 from telemetry import outbox as outbox_module
-from telemetry import spools
+from telemetry import spools, wire
+from telemetry.intake import accept
 from telemetry.outbox import Outbox, destination
 from telemetry.processor import SpoolProcessor
+from telemetry.provider import Pipeline, activate, build_provider, deactivate
+from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
+from telemetry.testing import Recorded
 from tests.processes import ROOT, until
 from tests.telemetry.spooling import encode, hasten, settings, spooling
 
@@ -53,6 +58,30 @@ def test_ending_a_span_prepares_nothing(receiver: Receiver, tmp_path: Path) -> N
     until(lambda: last.outbox.pending == 0)
     provider.shutdown()
     assert threads == {"telemetry-spool"}
+
+
+def test_one_fence_serves_all_batches(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spans: Recorded
+) -> None:
+    """What front ends send passes one fence of the process, however many requests it comes in: to make one costs."""
+    made, make = [], wire.redact
+    monkeypatch.setattr(wire, "redact", lambda chosen: made.append(chosen) or make(chosen))
+    chosen = settings(receiver.endpoint, tmp_path)
+    last = SpoolProcessor(chosen, encode, 0.01)
+    provider = build_provider(chosen, "test", [last])
+    with telemetry.span("sk-proj-" + "a1B2" * 12):
+        pass
+    body = encode(spans.settled()[0])
+    deactivate()
+    activate(Pipeline(provider, Quiet(last), last), chosen)
+    try:
+        assert [accept(body, "application/x-protobuf", None, 10_000) for _ in range(3)] == [1, 1, 1]
+    finally:
+        deactivate()
+        provider.shutdown()
+    assert len(made) == 1
+    assert len(receiver.spans) == 3
+    assert not any("a1B2" in span.name for span in receiver.spans)
 
 
 def test_memory_is_bounded_when_the_writer_falls_behind(
