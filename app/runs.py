@@ -140,6 +140,9 @@ class Runs:
             if self._watching:
                 return
             await self.records.sign(self.executor)
+            # What may take long, and wait for others. The rest has to begin on this loop: the engine runs what is ours
+            # on the loop that it was launched from, which in a thread would be one of its own.
+            await asyncio.to_thread(DBOS.migrate, self.engine_url)
             self._launch()
             for agent in self.graphs:
                 await DBOS.register_queue_async(

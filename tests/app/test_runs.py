@@ -5,6 +5,8 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 
@@ -91,6 +93,26 @@ def test_a_run_whose_trace_was_dropped_shows_no_link(tmp_path: Path, receiver: R
 
         unlucky = running.over(running.submit("what is 13+13")["run_id"])
         assert unlucky["trace_url"] == f"http://viewer.test/{unlucky['trace_id']}"
+
+
+def test_a_slow_start_of_the_engine_holds_nobody_up(tmp_path: Path, one: Api) -> None:
+    """While the engine waits for its database the service answers others; the run is accepted once it has it."""
+    lock = sqlite3.connect(tmp_path / "engine.db", isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(one.submit, SUMS)
+        try:
+            until(lambda: _signed(tmp_path))
+            assert httpx.get(f"{one.url}/health", timeout=30).is_success
+            assert not asked.done()
+        finally:
+            lock.close()
+        assert one.over(asked.result()["run_id"])["status"] == "completed"
+
+
+def _signed(folder: Path) -> bool:
+    with closing(sqlite3.connect(folder / "service.db")) as records:
+        return bool(records.execute("select 1 from background_executors").fetchall())
 
 
 def test_its_events_can_be_taken_up_again(one: Api) -> None:
