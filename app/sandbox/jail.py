@@ -49,12 +49,15 @@ def main() -> None:
         report(limits, {"refused": f"this system allows no namespaces ({error.strerror})"})
         return
     reader, writer = os.pipe()
+    # One that comes before its handler is there waits for it: by default it would end us alone, without the child.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:
         os.close(reader)
         live(limits, writer)
     os.close(writer)
     signal.signal(signal.SIGTERM, lambda *_: end(child))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     supervise(limits, child, reader)
 
 
@@ -79,6 +82,7 @@ def end(child: int) -> None:
 def live(limits: dict, writer: int) -> None:
     """Become the code; whatever prevents that is written, and nothing is run."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.setsid()
         must(libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0))
         furnish(limits)

@@ -1,14 +1,19 @@
 """A corpus of escapes: each fails cleanly, and whoever ran it goes on."""
 
 import ctypes
+import json
 import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from app.sandbox import Limits, Outcome, run
 from app.sandbox.calls import FORBIDDEN, MACHINES
+from app.sandbox.run import JAIL, _order
 
 QUICK = Limits(wall_s=3, cpu_s=1)
 # On a busy machine a second of CPU time takes its time.
@@ -164,6 +169,37 @@ async def test_a_child_that_was_left_behind_dies(folder: Path) -> None:
 
     assert (outcome.status, outcome.killed) == (0, "")
     assert _left(folder) == []
+
+
+EARLY = """
+import os, runpy, signal, time
+fork = os.fork
+def forked():
+    child = fork()
+    os.kill(os.getpid(), signal.SIGTERM) if child else time.sleep(0.2)
+    return child
+os.fork = forked
+runpy.run_path({jail!r}, run_name="__main__")
+"""
+
+
+def test_a_signal_at_the_very_start_ends_the_code_as_well(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A SIGTERM that the supervisor gets as soon as there is a child ends both, and is reported."""
+    folder.mkdir()
+    reader, writer = os.pipe()
+    order = _order(folder, PATIENT, str(tmp_path_factory.mktemp("root")), writer)
+    command = [sys.executable, "-I", "-S", "-c", EARLY.format(jail=str(JAIL)), order]
+    jail = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, pass_fds=(writer,), start_new_session=True
+    )
+    os.close(writer)
+    jail.communicate(b"import time; time.sleep(120)", timeout=60)  # to the end of whoever could write
+
+    assert json.loads(os.read(reader, 10_000))["status"] == -signal.SIGKILL
+    assert jail.returncode == 0
+    os.close(reader)
 
 
 async def test_it_says_what_was_used(folder: Path) -> None:
