@@ -65,6 +65,7 @@ class Scope:
     agent: str | None = None
     run_id: str | None = None
     resumes: Resumed | None = None
+    name: str | None = None
 
     @property
     def stamps(self) -> dict[str, AttributeValue]:
@@ -73,7 +74,7 @@ class Scope:
         named = {
             "session.id": self.session_id,
             "user.id": self.user_id,
-            "langfuse.trace.name": self.agent,
+            "langfuse.trace.name": self.name or self.agent,
             "langfuse.trace.tags": (self.agent,) if self.agent else None,
             "langfuse.trace.metadata.agent": self.agent,
             "langfuse.trace.metadata.thread": self.session_id,
@@ -92,13 +93,20 @@ class Scope:
 
 @contextmanager
 def scope(
-    *, session_id: str | None = None, user_id: str | None = None, agent: str | None = None, run_id: str | None = None
+    *,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    agent: str | None = None,
+    run_id: str | None = None,
+    name: str | None = None,
 ) -> Iterator[None]:
     """Stamp every span that starts inside, whoever starts it, with what a turn is found by.
 
-    The span that is current at entry gets the same stamps. Nothing of it goes into outgoing headers.
+    The trace is called `name`, else as the agent. The span that is current at entry gets the same stamps. Nothing of it
+    goes into outgoing headers.
     """
-    token = otel.attach(Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=run_id).enter())
+    inside = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=run_id, name=name).enter()
+    token = otel.attach(inside)
     try:
         yield
     finally:

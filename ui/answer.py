@@ -11,6 +11,7 @@ from ui.chat import Chat
 from ui.ending import draw_end
 from ui.exchange import Exchange, Part, SubAgent, ToolUse
 from ui.files import draw_files
+from ui.plain import plain
 from ui.turns import Turn
 
 LONGEST_SHOWN = 20_000
@@ -71,7 +72,7 @@ def draw_tool(use: ToolUse, *, working: bool) -> None:
             st.caption("Output")
             st.code(use.output[:LONGEST_SHOWN] or "(nothing)", None, wrap_lines=True)
     for image in use.images:
-        st.image(b64decode(image["base64"]), caption=image["name"])
+        st.image(b64decode(image["base64"]), caption=plain(image["name"]))
 
 
 def draw_task(task: TaskEvent) -> None:
@@ -80,7 +81,7 @@ def draw_task(task: TaskEvent) -> None:
     done, steps = task.data.get("done"), task.data.get("steps")
     far = f"{done} of {steps}" if steps and done is not None else ""
     said = ", ".join(filter(None, [far, words.get(task.result or "", "")]))
-    label = f"**{task.name}**" + (f": {said}" if said else "")
+    label = f"**{plain(task.name)}**" + (f": {said}" if said else "")
     st.progress(min(1.0, max(0.0, done / steps)) if steps and done else 0.0, label)
 
 

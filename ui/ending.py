@@ -9,6 +9,10 @@ from app.schema import Figures
 from ui.chat import Chat
 from ui.exchange import Exchange
 from ui.feedback import draw_acknowledgement, draw_feedback
+from ui.plain import plain
+
+# A number and its unit stay on one line.
+NARROW = "\N{NO-BREAK SPACE}"
 
 
 def draw_end(chat: Chat, one: Exchange, *, last: bool) -> None:
@@ -52,12 +56,12 @@ def draw_asked(chat: Chat, asked: Any, key: str) -> None:
     if isinstance(options, list):
         with st.container(horizontal=True):
             for option in map(str, options):
-                st.button(option, key=f"answer-{key}-{option}", on_click=chat.send, args=(option,))
+                st.button(plain(option), key=f"answer-{key}-{option}", on_click=chat.send, args=(option,))
 
 
 def complain(sentence: str, trace_id: str | None) -> None:
     """Draw what went wrong, and the trace that tells more."""
-    st.error(sentence, icon=":material/error:")
+    st.error(plain(sentence), icon=":material/error:")
     if trace_id:
         st.caption(f"Trace `{trace_id}`")
 
@@ -73,6 +77,6 @@ def _told(took: Figures) -> Iterator[str]:
     if took.cost is not None:
         yield f"\\${took.cost:.2g}"
     if took.first_token_ms is not None:
-        yield f"first word after {took.first_token_ms / 1000:.1f} s"
+        yield f"first word after {took.first_token_ms / 1000:.1f}{NARROW}s"
     if took.duration_ms is not None:
-        yield f"{took.duration_ms / 1000:.1f} s"
+        yield f"{took.duration_ms / 1000:.1f}{NARROW}s"

@@ -7,6 +7,7 @@ from app.client import AgentError
 from app.schema import FeedbackAnswer
 from ui.chat import Chat
 from ui.exchange import Exchange
+from ui.plain import plain
 
 KEY = "thumbs"
 
@@ -19,17 +20,23 @@ def draw_feedback(chat: Chat, one: Exchange) -> None:
     st.session_state.setdefault(thumbs, int(bool(vote.score)) if vote else None)
     st.feedback("thumbs", key=thumbs, on_change=judge, args=(chat, one))
     if st.session_state[thumbs] is not None:
-        with st.popover("Comment", icon=":material/comment:", type="tertiary"):
+        with st.popover("Comment", icon=":material/comment:", type="tertiary", key=_popover(one), on_change="rerun"):
             comment = f"comment-{one.run_id}"
             st.session_state.setdefault(comment, (vote.comment if vote else None) or "")
             st.text_area("What was good, or wrong?", key=comment, max_chars=5000)
-            st.button("Send", key=f"send-{comment}", on_click=judge, args=(chat, one))
+            st.button("Send", key=f"send-{comment}", on_click=comment_on, args=(chat, one))
 
 
 def draw_acknowledgement(one: Exchange) -> None:
     """Draw what became of the last word on an answer."""
     if said := _acknowledgements().get(one.run_id or ""):
         st.caption(said)
+
+
+def comment_on(chat: Chat, one: Exchange) -> None:
+    """Send the comment with its thumbs, and close its box: what became of it stands below."""
+    judge(chat, one)
+    st.session_state[_popover(one)] = False
 
 
 def judge(chat: Chat, one: Exchange) -> None:
@@ -41,7 +48,7 @@ def judge(chat: Chat, one: Exchange) -> None:
     try:
         answer = chat.client.feedback(one.run_id, KEY, score, comment if score is not None else None)
     except AgentError as error:
-        _acknowledgements()[one.run_id] = f"Your feedback was not taken: {error}"
+        _acknowledgements()[one.run_id] = f"Your feedback was not taken: {plain(str(error))}"
         return
     if score is not None and answer.trace_id and answer.kept:
         # The service has kept its own part of a trace that was dropped; this is the page's.
@@ -53,13 +60,17 @@ def acknowledgement(answer: FeedbackAnswer, *, taken_back: bool, trace_url: str 
     """Return what became of a score at each place, in words."""
     what = "Taken back" if taken_back else "Thank you"
     told = "; ".join(_place(name, state) for name, state in answer.places.items())
-    return f"{what}: {told}" + (f" ([trace]({trace_url}))" if trace_url and answer.kept else "")
+    return f"{what}: {plain(told)}" + (f" ([trace]({trace_url}))" if trace_url and answer.kept else "")
 
 
 def _place(name: str, state: str) -> str:
     words = {"sent": "stored", "queued": "queued, it will be sent"}
     said = words.get(state) or state.replace("skipped: ", "not stored, ", 1)
     return said if name == "langfuse" else f"{name}: {said}"
+
+
+def _popover(one: Exchange) -> str:
+    return f"commenting-{one.run_id}"
 
 
 def _acknowledgements() -> dict[str, str]:

@@ -8,6 +8,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import FileInfo
+from ui.plain import plain
 
 # A larger image is a file among the others.
 MAX_SHOWN = 5_000_000
@@ -19,7 +20,7 @@ def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None
     """Draw images as such and other files by their names, each to be downloaded."""
     for file in files:
         if file.type.startswith("image/") and file.size <= MAX_SHOWN and (image := _image(client, file)):
-            st.image(image, caption=file.name)
+            st.image(image, caption=plain(file.name))
         else:
             draw_download(client, file, place)
 
@@ -27,7 +28,7 @@ def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None
 def draw_download(client: AgentClient, file: FileInfo, place: str | None) -> None:
     """Draw a file's name and size; its bytes are fetched for who clicks."""
     st.download_button(
-        f"{file.name} · {size(file.size)}",
+        f"{plain(file.name)} · {size(file.size)}",
         partial(content, client, file.file_id),
         file.name,
         file.type,

@@ -14,8 +14,9 @@ from ui.chat import Chat, open_thread
 from ui.ending import complain
 from ui.exchange import Exchange
 from ui.identity import Visitor, login, visitor
+from ui.plain import plain
 from ui.settings import Settings, load_settings
-from ui.turns import Turn
+from ui.turns import Stage, Turn, turns
 
 REDRAW_SECONDS = 0.15
 LOOK_AROUND_SECONDS = 3
@@ -33,9 +34,9 @@ def main() -> None:
         else:
             login()
     except telemetry.SettingsError as error:
-        st.error(str(error), icon=":material/settings_alert:")
+        st.error(plain(str(error)), icon=":material/settings_alert:")
     except Unreachable as error:
-        st.error(f"{error} Start it with `python -m app`, or set `AGENT_URL` to where it runs.")
+        st.error(f"{plain(str(error))} Start it with `python -m app`, or set `AGENT_URL` to where it runs.")
         st.button("Try again", icon=":material/refresh:")
     except AgentError as error:
         complain(str(error), error.trace_id)
@@ -44,6 +45,8 @@ def main() -> None:
 def show(settings: Settings, who: Visitor) -> None:
     """Draw the sidebar, the conversation so far and the answer that is being written."""
     thread_id, anybody = open_thread(), connect(settings, who.user_id)
+    # Before the lists are asked for: what changes meanwhile is a reason to draw them again.
+    stage = stage_of(turns().latest(who.user_id, thread_id))
     with telemetry.untraced():
         info, runs = anybody.info(), background_runs(anybody)
     told = history(anybody, thread_id)
@@ -57,7 +60,7 @@ def show(settings: Settings, who: Visitor) -> None:
         sidebar.draw_list_of(client, told.files)
         sidebar.draw_visitor(who)
     arrive(chat)
-    converse(chat, agent, told, unfinished(runs, thread_id))
+    converse(chat, agent, told, unfinished(runs, thread_id), stage)
 
 
 def connect(settings: Settings, user_id: str | None, agent: str | None = None) -> AgentClient:
@@ -100,7 +103,12 @@ def arrive(chat: Chat) -> None:
         chat.tell("page_load")
 
 
-def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | None) -> None:
+def stage_of(turn: Turn | None) -> Stage | None:
+    """Return how far the turn is, None without one."""
+    return turn.stage if turn else None
+
+
+def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | None, stage: Stage | None) -> None:
     """Draw the conversation and the line to go on with it."""
     turn = chat.attach(run) if run else chat.turn
     running = turn if turn and not turn.done else None
@@ -113,7 +121,7 @@ def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | Non
     for one in shown[:-1]:
         draw(chat, one)
     if running:
-        watch(chat, running, shown[-1])
+        watch(chat, running, shown[-1], stage)
     elif shown:
         draw(chat, shown[-1], last=True)
     if not running:
@@ -145,9 +153,9 @@ def welcome(agent: AgentInfo) -> None:
 
 
 @st.fragment(run_every=REDRAW_SECONDS)
-def watch(chat: Chat, turn: Turn, told: Exchange) -> None:
-    """Draw the running turn again and again, and the whole page once it is over."""
-    if turn.done:
+def watch(chat: Chat, turn: Turn, told: Exchange, stage: Stage | None) -> None:
+    """Draw the running turn again and again, and the whole page once it is accepted, has begun, and is over."""
+    if turn.done or turn.stage != stage:
         st.rerun()
     draw(chat, exchange.joined(turn.exchange(), told), turn)
 

@@ -10,6 +10,7 @@ from app.schema import AgentInfo, FileInfo, RunInfo, ServiceInfo, ThreadInfo
 from ui.chat import go_to
 from ui.files import draw_download
 from ui.identity import Visitor
+from ui.plain import plain
 from ui.turns import turns
 
 # Threads that are listed, and how many more are at a click.
@@ -44,7 +45,7 @@ def choose(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
     st.button("New chat", icon=":material/edit_square:", on_click=go_to, width="stretch")
     key = st.selectbox("Agent", agents, list(agents).index(info.default_agent), key="agent", bind="query-params")
     if agents[key].error:
-        st.warning(f"This agent could not be loaded: {agents[key].error}")
+        st.warning(f"This agent could not be loaded: {plain(agents[key].error or '')}")
     at = info.models.index(info.default_model)
     model = st.selectbox("Model", info.models, at, key="model", bind="query-params")
     in_background = st.toggle(
@@ -75,7 +76,7 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> No
     """Draw one conversation of the list."""
     with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
         st.button(
-            thread.title,
+            plain(thread.title),
             key=f"open-{thread.thread_id}",
             type="secondary" if is_open else "tertiary",
             width="stretch",
@@ -95,14 +96,14 @@ def list_more() -> None:
 @st.dialog("Delete this chat?", icon=":material/delete:")
 def confirm(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
     """Ask, and delete: nothing is left of the conversation then."""
-    st.write(f"**{thread.title}**")
+    st.text(thread.title)
     st.caption("Its messages and files go; traces and scores stay where they are.")
     if not st.button("Delete", type="primary", icon=":material/delete:"):
         return
     try:
         client.delete_thread(thread.thread_id)
     except AgentError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(str(error)), icon=":material/error:")
         return
     turns().forget(client.user_id, thread.thread_id)
     if is_open:
@@ -125,7 +126,7 @@ def _list_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
             runs = client.get_runs(RUNS).runs
     for run in runs:
         st.button(
-            run.message or run.run_id,
+            plain(run.message or run.run_id),
             key=f"run-{run.run_id}",
             help=run.status,
             icon=ICONS[run.status],

@@ -27,6 +27,10 @@ FAREWELL_SECONDS = 2
 KEEP_TRIES_S = (1, 2, 4, 8, 16, 0)
 
 
+# Whether the service has accepted it, and whether it has begun with it.
+Stage = tuple[bool, bool]
+
+
 class Turn:
     """One user message, and the files that come with it, on the way through the service, whoever watches."""
 
@@ -55,6 +59,11 @@ class Turn:
         self._error: AgentError | None = None
         self._trace: telemetry.TraceRef | None = None
         self._thread = threading.Thread(target=self._run, name=f"turn {thread_id}", daemon=True)
+
+    @property
+    def stage(self) -> Stage:
+        """How far it is with the service: what lists show changes with that."""
+        return self.exchange().run_id is not None, bool(self._events)
 
     def start(self) -> None:
         """Let the turn begin."""

@@ -17,7 +17,7 @@ async def event(happened: FrontendEvent, request: Request, caller: CallerDep) ->
         thread = await request.app.state.turns.records.thread(happened.thread_id)
         if thread and thread.user_id != user:
             raise HTTPException(404, f"There is no thread {happened.thread_id}.")
-    with telemetry.scope(session_id=happened.thread_id, user_id=user or None):
+    with telemetry.scope(session_id=happened.thread_id, user_id=user or None, name=happened.name):
         telemetry.event(happened.name, **{f"event.{name}": value for name, value in happened.about.items()})
     trace = telemetry.current_trace()
     return EventAnswer(trace_id=trace.trace_id if trace and trace.sampled else None)

@@ -22,7 +22,7 @@ async def feedback(given: Feedback, request: Request, caller: CallerDep) -> Feed
     if run is None or run.user_id != user:
         raise HTTPException(404, f"There is no run {given.run_id}.")
     with (
-        telemetry.scope(session_id=run.thread_id, user_id=user or None),
+        telemetry.scope(session_id=run.thread_id, user_id=user or None, name="feedback"),
         telemetry.span("feedback", kind="EVALUATOR", **{"feedback.run_id": run.run_id, "feedback.key": given.key}),
     ):
         outcomes: Outcomes = request.app.state.turns.outcomes

@@ -97,7 +97,17 @@ def _words(side: Side, role: str) -> str:
     said = [message.content for message in side.messages if message.role == role and message.content]
     if said:
         return _cut(said[-1])
-    return "" if side.messages or side.value is None else _cut(text(side.value))
+    return "" if side.messages or side.value is None else _cut(_plain(side.value))
+
+
+def _plain(value: Any) -> str:
+    """Return the question and its options, where an agent asked with these, else the value."""
+    match value:
+        case {"question": str(question), "options": [*options]}:
+            return f"{question} ({', '.join(map(text, options))})"
+        case {"question": str(question)}:
+            return question
+    return text(value)
 
 
 def _cut(words: str) -> str:

@@ -39,6 +39,8 @@ def test_chat_tool_file_interrupt_feedback(stack: Stack, chat: Page, tmp_path: P
     chat.get_by_role("radio", name="Thumbs up").first.click()
     expect(chat.get_by_text("Thank you: stored")).to_be_visible()
     comment(chat, "Right.")
+    expect(chat.get_by_label("What was good, or wrong?")).to_have_count(0)
+    expect(chat.get_by_text("Thank you: stored")).to_be_visible()
     until(lambda: [score.get("comment") for score in stack.scores(trace_of(first))] == ["Right."], 60)
     thread = thread_of(chat)
 
@@ -191,6 +193,8 @@ def test_a_background_run_stays_over_reloads(stack: Stack, tab: Page) -> None:
     bar = tab.get_by_test_id("stProgress")
     expect(bar).to_be_visible()
     expect(links(tab)).to_have_count(1)
+    for listed in ("chats", "runs"):
+        expect(tab.locator(f".st-key-{listed}").get_by_text("work for 600 seconds").first).to_be_visible()
     tab.reload()
     expect(bar).to_contain_text("of 2400")
     expect(links(tab)).to_have_count(1)

@@ -31,6 +31,18 @@ def id_of(span: Span) -> str:
     return format_trace_id(span.get_span_context().trace_id)
 
 
+def test_a_question_to_a_person_reads_as_one(viewer: Viewer, recorder: Recorder, page: Page) -> None:
+    """A turn that waits shows what it asks and the options, not the JSON that it asked with."""
+    for asked in ({"question": "Shall I book?", "options": ["yes", "no"]}, {"question": "How many?"}, {"amount": 5}):
+        with turn(recorder, output__value=json.dumps(asked), turn__status="waiting"):
+            pass
+    viewer.send(recorder.spans)
+
+    page.goto(viewer.session("trip"))
+    answers = page.get_by_role("region", name="Conversation").locator(".assistant .content")
+    expect(answers).to_have_text(["Shall I book? (yes, no)", "How many?", '{"amount": 5}'])
+
+
 def test_a_session_reads_as_a_conversation(viewer: Viewer, recorder: Recorder, page: Page) -> None:
     """Each turn shows what was asked and answered, its tools, status, figures and scores, and leads to its trace."""
     tool = {"openinference.span.kind": "TOOL"}

@@ -1,0 +1,65 @@
+"""Text stays text where Streamlit reads Markdown; told by a browser, which shows it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.processes import free_port, start
+from tests.ui.stack import port
+from ui.plain import plain
+
+TEXTS = [
+    "Run `import x` and *this* _now_ with __init__ and snake_case",
+    "send one of text/*, image/*, video/*.",
+    "costs $5 or $6, and 2 * 3 < 4 & 5 &amp; 6",
+    "see [this](http://x.test/a_b) or http://127.0.0.1:80/a_b ![i](x.png) <b>no</b>",
+    ":red[no] ~~gone~~ C:\\temp\\*",
+    "at 19:30 note:see Error:red and:blue[no]",
+    "1. Buy milk",
+    "2) Buy milk",
+    "# Buy milk",
+    "- milk",
+    "> milk",
+    "3.5 is more than 3",
+]
+SCRIPT = """
+import json, sys
+import streamlit as st
+from ui.plain import plain
+for number, text in enumerate(json.load(open({texts!r}))):
+    st.button(plain(text), key=f"button-{{number}}")
+    with st.container(key=f"error-{{number}}"):
+        st.error(plain(text))
+"""
+
+
+@pytest.fixture
+def shown(tab: Page, tmp_path: Path) -> Iterator[Page]:
+    (tmp_path / "texts.json").write_text(json.dumps(TEXTS))
+    script = tmp_path / "page.py"
+    script.write_text(SCRIPT.format(texts=str(tmp_path / "texts.json")))
+    url = f"http://127.0.0.1:{free_port()}"
+    argv = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", port(url)]
+    only_here = {"STREAMLIT_SERVER_ADDRESS": "127.0.0.1", "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
+    with start(argv, only_here, f"{url}/_stcore/health"):
+        tab.goto(url)
+        yield tab
+
+
+def test_every_text_is_shown_as_it_is(shown: Page) -> None:
+    """Labels and errors show each sign that was written."""
+    for number, text in enumerate(TEXTS):
+        for place in ("button", "error"):
+            expect(shown.locator(f".st-key-{place}-{number} p")).to_have_text(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["What is 12+34?", "http://127.0.0.1:8080/a_b-c", "3.5 s", "", "read_file: no such file"]
+)
+def test_plain_words_stay_as_they_are(text: str) -> None:
+    """What is no markup needs no backslash."""
+    assert plain(text) == text
