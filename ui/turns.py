@@ -13,7 +13,7 @@ from opentelemetry.trace import Span
 
 import telemetry
 from app.client import AgentClient, AgentError, Failed, Refused
-from app.schema import FileInfo, RunEvent, StreamEvent
+from app.schema import FileInfo, RunEvent, StreamEvent, TokenEvent
 from telemetry import keep
 from telemetry.turn import with_questions
 from ui.exchange import Exchange, from_events
@@ -138,11 +138,19 @@ class Turn:
 
     def _ask(self) -> None:
         for event in self._client.stream(self.message, thread_id=self.thread_id, model=self._model):
-            self._events.append(event)
+            self._take(event)
             if isinstance(event, RunEvent) and self.stopping:
                 self._ask_to_stop(event.run_id)
         if error := self.exchange().error:
             raise Failed(error)
+
+    def _take(self, event: StreamEvent) -> None:
+        # Words are kept as text, not each as an event: a turn stays in memory long after its end.
+        last = self._events[-1] if self._events else None
+        if isinstance(event, TokenEvent) and isinstance(last, TokenEvent) and event.agent == last.agent:
+            self._events[-1] = last.model_copy(update={"content": last.content + event.content})
+        else:
+            self._events.append(event)
 
     def _follow_verdict(self) -> None:
         """Keep or drop this page's part of the trace as the service has; where only this page saw what broke, both."""

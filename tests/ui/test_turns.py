@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from app.client import AgentClient
+from app.schema import TokenEvent
 from telemetry.testing import Recorded
 from tests.processes import free_port, serve, until
 from tests.service import service
@@ -167,6 +168,17 @@ def test_a_message_waits_for_its_refused_file(client: AgentClient) -> None:
     assert seen.refused
     assert [line.partition(":")[0] for line in (seen.error or "").split("\n\n")] == ["a.exe", "c.exe"]
     assert (seen.run_id, [file.name for file in seen.given]) == (None, ["b.txt"])
+
+
+def test_a_long_answer_is_kept_as_text(client: AgentClient) -> None:
+    """What a turn holds on to does not grow with the number of its words; they are all there, in order."""
+    told = Turn(client, "t-1", "Tell me a story of 20 words"), Turn(client, "t-2", "Tell me a story of 300 words")
+    short, long = (run(turn) for turn in told)
+
+    assert len(long._events) == len(short._events)
+    assert len(long.exchange().answer.split()) >= 300
+    tokens = [event.content for event in long._events if isinstance(event, TokenEvent)]
+    assert tokens == [long.exchange().answer]
 
 
 def test_memory_stays_flat(client: AgentClient, monkeypatch: pytest.MonkeyPatch) -> None:

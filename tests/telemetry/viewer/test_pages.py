@@ -138,6 +138,7 @@ def test_a_trace_reads_from_top_to_bottom(viewer: Viewer, recorder: Recorder, pa
     assert page.locator(".row .name").all_inner_texts() == ["turn", "model", "lookup"]
 
     page.get_by_role("link", name="lookup").click()
+    expect(page.locator(".failure.calm")).to_have_count(0)
     detail = page.locator(".detail")
     expect(detail.locator(".failure")).to_have_text("upstream is gone")
     expect(detail).to_contain_text("cache miss")

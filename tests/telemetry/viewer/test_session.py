@@ -34,13 +34,16 @@ def id_of(span: Span) -> str:
 def test_a_question_to_a_person_reads_as_one(viewer: Viewer, recorder: Recorder, page: Page) -> None:
     """A turn that waits shows what it asks and the options, not the JSON that it asked with."""
     for asked in ({"question": "Shall I book?", "options": ["yes", "no"]}, {"question": "How many?"}, {"amount": 5}):
-        with turn(recorder, output__value=json.dumps(asked), turn__status="waiting"):
-            pass
+        with turn(recorder, output__value=json.dumps(asked), turn__status="waiting") as waiting:
+            waiting.set_attribute("langfuse.observation.status_message", "waits for an answer")
     viewer.send(recorder.spans)
 
     page.goto(viewer.session("trip"))
     answers = page.get_by_role("region", name="Conversation").locator(".assistant .content")
     expect(answers).to_have_text(["Shall I book? (yes, no)", "How many?", '{"amount": 5}'])
+    page.get_by_role("link", name="trace", exact=True).first.click()
+    page.locator(".row").filter(has_text=re.compile(r"(?<!chat )turn")).last.click()
+    expect(page.locator(".failure.calm")).to_have_text("waits for an answer")
 
 
 def test_a_session_reads_as_a_conversation(viewer: Viewer, recorder: Recorder, page: Page) -> None:
