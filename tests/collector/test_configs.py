@@ -66,21 +66,22 @@ def test_a_span_reaches_langfuse_as_it_was_made(config: str, backend: Receiver, 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_secrets_do_not_pass_the_second_fence(config: str, backend: Receiver, tmp_path: Path) -> None:
-    """What looks like a secret is masked in values, in lists, in events, in the status, and under telling names."""
+    """What looks like a secret is masked in names, values, lists, events, the status, and under telling names."""
     dsn = "postgres://ada:hunter2@db/agents"
     planted = {f"planted.{n}": f"before {text} after" for n, text in enumerate((*SECRETS[:-1], dsn))}
     made = dataclasses.replace(
-        span(status="ERROR"),
+        span(" ".join(SECRETS[:-1]), status="ERROR"),
         attributes={**planted, "list": [SECRETS[0]], "http.request.header.authorization": ["hush"]},
-        message=f"401 for {SECRETS[1]}",
-        events=[otlp.Event("exception", 1_700_000_000_100_000_000, {"exception.message": SECRETS[2]})],
+        message=f"401 for {SECRETS[1]}, at {dsn}",
+        events=[otlp.Event(f"failed with {SECRETS[5]}", 1_700_000_000_100_000_000, {"exception.message": SECRETS[2]})],
     )
     with Collector(config, backend.endpoint, tmp_path, overlay=overlay(config)) as collector:
         collector.send(made)
         [arrived] = backend.wait()
     assert not [text for text in (*SECRETS, "hush") if text in repr(arrived)]
     assert arrived.attributes["planted.2"] == "before **** after"
-    assert arrived.message == "401 for ****"
+    assert arrived.name == " ".join(["****"] * 7)
+    assert arrived.message == "401 for ****, at postgres****db/agents"
 
 
 def test_ordinary_text_passes_the_fence_unchanged(backend: Receiver, tmp_path: Path) -> None:
