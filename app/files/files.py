@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
@@ -24,6 +25,8 @@ T = TypeVar("T")
 CHUNK = 1024 * 1024
 # Nobody is still writing what has not changed for so long.
 ABANDONED_S = 3600
+# What else lies in a store is somebody else's.
+_OUR_KEY = re.compile(r"[0-9a-f]{32}")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -75,7 +78,7 @@ class Files:
 
     async def sweep(self) -> None:
         """Remove what uploads and removals left in the store when their process was killed."""
-        old = await run_sync(lambda: set(self.store.older_than(ABANDONED_S)))
+        old = await run_sync(lambda: set(filter(_OUR_KEY.fullmatch, self.store.older_than(ABANDONED_S))))
         for file_id in old - await self.catalogue.known(old):
             await run_sync(self.store.remove, file_id)
 

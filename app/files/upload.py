@@ -8,13 +8,16 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.files.content import Refusal
 
+# By RFC 2046.
+LONGEST_BOUNDARY = 70
+
 
 class Upload:
     """The name and the bytes of a file that is being sent; iterate over it once, for the bytes."""
 
     def __init__(self, content_type: str, body: AsyncIterator[bytes]) -> None:
         kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+        if kind != b"multipart/form-data" or not 0 < len(options.get(b"boundary", b"")) <= LONGEST_BOUNDARY:
             raise Refusal(422, "Send the file as multipart/form-data, in a field named file.")
         self.name: str | None = None
         self._body = body

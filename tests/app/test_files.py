@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import jwt
@@ -157,9 +158,11 @@ def test_a_bad_form_is_refused(url: str, folder: Path, body: bytes, words: str) 
     assert (listed(url), kept(folder)) == ([], [])
 
 
-def test_another_kind_of_body_is_refused(url: str) -> None:
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data", f"multipart/form-data; boundary={'b' * 300}"])
+def test_another_kind_of_body_is_refused(url: str, kind: str) -> None:
     """A body that is no form is told how to send a file."""
-    response = httpx.post(f"{url}/files", params={"thread_id": "t-1"}, content=b"hello")
+    headers = {"Content-Type": kind}
+    response = httpx.post(f"{url}/files", params={"thread_id": "t-1"}, content=b"hello", headers=headers)
 
     assert (response.status_code, "multipart/form-data" in response.json()["detail"]) == (422, True)
 
@@ -233,6 +236,18 @@ def test_a_service_killed_in_the_middle(tmp_path: Path) -> None:
     os.utime(rest, (0, 0))
     with own_process(tmp_path) as (url, _):
         assert (listed(url), kept(tmp_path)) == ([], [])
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    """Somebody else's old file in the store outlives a start; what an upload left behind does not."""
+    store = tmp_path / "store"
+    store.mkdir()
+    theirs, left = store / "report.pdf", store / uuid4().hex
+    for path in (theirs, left):
+        path.touch()
+        os.utime(path, (0, 0))
+    with service(tmp_path, FILES_URL=f"file://{store}"):
+        assert list(store.iterdir()) == [theirs]
 
 
 @contextmanager
