@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
 
 import telemetry
@@ -15,6 +16,7 @@ def answer_errors(app: FastAPI) -> None:
     """Make the app answer its failures this way."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(DataError, _unkept)
     app.add_exception_handler(Exception, _failed)
 
 
@@ -45,6 +47,10 @@ def _told(request: Request, error: HTTPException) -> str:
         case 405, "Method Not Allowed":
             return f"{request.url.path} does not take {request.method}, but {(error.headers or {}).get('Allow')}."
     return str(error.detail)
+
+
+async def _unkept(_: Request, __: Exception) -> JSONResponse:
+    return answer(422, "The database takes no such value: leave out NUL characters.")
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:

@@ -18,7 +18,16 @@ from pydantic_core import PydanticSerializationError, to_json
 
 MAX_MESSAGE = 100_000
 
-Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE)]
+
+def _without_nul(text: str) -> str:
+    # Postgres keeps none.
+    if "\0" in text:
+        raise ValueError("a NUL character cannot be kept: leave it out")
+    return text
+
+
+WithoutNul = AfterValidator(_without_nul)
+Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_MESSAGE), WithoutNul]
 THREAD_ID = r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$"
 ThreadId = Annotated[str, StringConstraints(pattern=THREAD_ID)]
 USER_ID = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
@@ -136,7 +145,7 @@ class Feedback(BaseModel):
     run_id: str = Field(min_length=1, max_length=128)
     key: str = Field(pattern=VOTE_KEY, description="what is judged, such as stars")
     score: StrictBool | FiniteFloat | Annotated[str, StringConstraints(min_length=1, max_length=500)] | None
-    comment: str | None = Field(None, max_length=5_000)
+    comment: Annotated[str, WithoutNul] | None = Field(None, max_length=5_000)
     kwargs: dict[str, Any] = Field(default_factory=dict, description="kept beside the score; a comment may be in it")
     user_id: UserId | None = None
 

@@ -68,8 +68,7 @@ class Settings(BaseSettings):
     files_url: str | None = Field(
         default=None,
         alias="FILES_URL",
-        description="where files are kept, as fsspec writes it (s3://bucket/prefix), for one database alone; without it "
-        "in DATA_DIR",
+        description="where files are kept, by fsspec (s3://bucket/prefix), for one database; without it in DATA_DIR",
     )
     hash_file_names: bool = Field(
         default=False,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 LOOK_EVERY_S = 0.2
+# No database counts further.
+MOST_EVENTS = 2**31 - 1
 
 
 @router.post("/{agent_id}/runs", status_code=202)
@@ -55,7 +57,7 @@ async def one(run_id: str, request: Request, caller: CallerDep) -> RunInfo:
 
 @router.get("/runs/{run_id}/events", response_class=StreamingResponse)
 async def events(
-    run_id: str, request: Request, caller: CallerDep, last_event_id: Annotated[int, Header(ge=0)] = 0
+    run_id: str, request: Request, caller: CallerDep, last_event_id: Annotated[int, Header(ge=0, le=MOST_EVENTS)] = 0
 ) -> StreamingResponse:
     """Stream the run's events as they happen, those behind the last one that the caller has seen."""
     run = await _found(run_id, request, caller)

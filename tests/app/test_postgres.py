@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import psycopg
 import pytest
 from sqlalchemy import text
@@ -61,6 +62,25 @@ async def test_a_session_that_stands_still_lets_go(database: str) -> None:
             assert (await other.execute(text("show search_path"))).scalar() == "public"
         with pytest.raises(DBAPIError):
             await stopped.execute(text("select 1"))
+
+
+def test_what_postgres_cannot_keep_is_refused(workers: tuple[str, str]) -> None:
+    """A NUL character, wherever it stands, is a 422 with a sentence, and nothing of the request is kept."""
+    with httpx.Client(base_url=workers[0], timeout=60) as client:
+        run_id = client.post("/invoke", json={"message": "Hello", "thread_id": "t-1"}).json()["run_id"]
+        refused = [
+            client.post("/invoke", json={"message": "a\0b", "thread_id": "t-2"}),
+            client.post("/bg-task/runs", json={"message": "a\0b", "thread_id": "t-2"}),
+            client.post("/feedback", json={"run_id": run_id, "key": "stars", "score": 1, "comment": "a\0b"}),
+            client.post("/feedback", json={"run_id": "a\0b", "key": "stars", "score": 1}),
+            client.get("/runs/a%00b"),
+            client.post("/runs/a%00b/cancel"),
+            client.get("/files/a%00b"),
+        ]
+
+        assert [(each.status_code, "NUL" in each.json()["detail"]) for each in refused] == [(422, True)] * 7
+        assert [thread["thread_id"] for thread in client.get("/threads").json()["threads"]] == ["t-1"]
+        assert not client.post("/history", json={"thread_id": "t-1"}).json()["turns"][0]["votes"]
 
 
 def test_another_worker_knows_the_thread(workers: tuple[str, str], tmp_path: Path) -> None:

@@ -298,6 +298,15 @@ def test_bad_input(tmp_path: Path, spans: Recorded, path: str, status: int, word
     assert (answer.status_code, words in answer.json()["detail"]) == (status, True)
 
 
+def test_an_event_that_no_database_can_count_to(tmp_path: Path, spans: Recorded) -> None:
+    """A Last-Event-ID beyond any number is a 422 before the stream begins."""
+    with service(tmp_path) as url:
+        run_id = httpx.post(f"{url}/bg-task/runs", json={"message": "work for 1 second"}).json()["run_id"]
+        answer = httpx.get(f"{url}/runs/{run_id}/events", headers={"Last-Event-ID": "9" * 20})
+
+    assert (answer.status_code, "last-event-id" in answer.json()["detail"]) == (422, True)
+
+
 def test_an_old_sqlite_is_told_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From Python 3.12 on the engine cannot use it: runs are refused with the way out, all else works."""
     monkeypatch.setattr(sys, "version_info", (3, 12))
