@@ -56,11 +56,13 @@ def examine(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
     """Yield what there is to say, as it is found; `origins` names what did not come from the environment."""
     yield from _resolved(settings, origins)
     yield from _rivals()
-    if settings.active and settings.exporter == "otlp":
+    if not settings.active:
+        yield Finding("error", "Tracing is off: no span is made. Set a backend, or switch tracing on.")
+    elif settings.exporter == "console":
+        yield Finding("ok", "Spans are printed, and go to no backend.")
+    else:
         yield from _spooled(settings)
         yield from _sent(settings)
-    else:
-        yield Finding("error", "Tracing is off: no span is made. Set a backend, or switch tracing on.")
 
 
 def _resolved(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:

@@ -318,6 +318,13 @@ class Settings(BaseSettings):
             raise ValueError("is not a list of headers: write name=value,name=value, special signs URL-encoded")
         return value
 
+    @field_validator("public_key")
+    @classmethod
+    def _public(cls, value: str | None) -> str | None:
+        if value and value.startswith("sk-lf-"):
+            raise ValueError("is a secret key: it and LANGFUSE_SECRET_KEY have changed places")
+        return value
+
     @field_validator("environment")
     @classmethod
     def _environment(cls, value: str | None) -> str | None:

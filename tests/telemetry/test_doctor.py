@@ -65,6 +65,12 @@ def test_tracing_that_is_off_is_an_error(tmp_path: Path) -> None:
     assert "Tracing is off" in said
 
 
+def test_printed_spans_are_no_error(tmp_path: Path) -> None:
+    """Who asks for the console gets spans there, and is not told that tracing is off."""
+    code, said = run(tmp_path, "doctor", OTEL_TRACES_EXPORTER="console")
+    assert (code, "Spans are printed" in said, "off" in said) == (0, True, False), said
+
+
 def test_settings_that_cannot_be_served_are_said_in_one_sentence(tmp_path: Path) -> None:
     """The doctor refuses what the service would refuse."""
     code, said = run(tmp_path, "doctor", LANGFUSE_PUBLIC_KEY="pk")

@@ -78,6 +78,10 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
     [
         ({"LANGFUSE_SECRET_KEY": ""}, "set both or neither"),
         ({"LANGFUSE_PUBLIC_KEY": "", "LANGFUSE_SECRET_KEY": ""}, "LANGFUSE_HOST is set without keys"),
+        ({"LANGFUSE_PUBLIC_KEY": "sk-lf-1"}, "LANGFUSE_PUBLIC_KEY is a secret key"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "Authorization: Basic cGs6c2s="}, "OTEL_EXPORTER_OTLP_HEADERS is not a list"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "x-key=1,two"}, "write name=value"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": 'x-key="1"'}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS is not a list"),
         ({"LANGFUSE_HOST": "langfuse.example"}, "LANGFUSE_HOST is not an address"),
         ({"LANGFUSE_HOST": "https://pk:sk@langfuse.example"}, "LANGFUSE_HOST holds a password"),
         ({"LANGFUSE_SAMPLING_RATE": "150"}, "LANGFUSE_SAMPLING_RATE"),
