@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -109,10 +110,12 @@ class Desk:
     def _box(self, place: str, owner: str) -> Box:
         name = f"scores-{place}-{sha256(owner.encode()).hexdigest()[:8]}.sqlite"
         try:
-            return Box(self._settings.spool_dir.absolute() / name if self._settings.spool else None)
-        except OSError as error:
+            box = Box(self._settings.spool_dir.absolute() / name if self._settings.spool else None)
+            box.figures()
+        except (OSError, sqlite3.Error) as error:
             logger.warning("scores are kept in memory until they are sent, and end with the process: %s", error)
             return Box(None)
+        return box
 
     def _clean(self, score: Score) -> Score:
         silent = self._settings.content == "metadata-only"

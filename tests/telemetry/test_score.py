@@ -152,6 +152,20 @@ def test_the_last_word_wins_while_the_first_is_on_its_way(spans: Recorded, serve
     assert [score["value"] for score in server.scores(TRACE)] == [2]
 
 
+def test_a_file_that_cannot_be_opened_stops_nobody(server: Langfuse) -> None:
+    """Where scores cannot be on disk, as in another user's folder, tracing begins and they arrive all the same."""
+    spool = Path(os.environ["TELEMETRY_SPOOL_DIR"])
+    with recording(load_settings()):
+        telemetry.score("stars", 1, trace_id=TRACE)
+    [file] = spool.glob("scores-*.sqlite")
+    file.unlink()
+    file.mkdir()
+
+    with recording(load_settings()):
+        posted = telemetry.score("words", 1, trace_id=TRACE)
+        assert outcome(posted, 10) == {"langfuse": "sent"}
+
+
 def test_a_refused_score_lets_the_others_pass(spans: Recorded, server: Langfuse) -> None:
     """What the backend refuses for good is kept apart, with the reason, and shown."""
     refused = telemetry.score("", 1, trace_id=TRACE)
