@@ -25,7 +25,7 @@ test: setup ## run the tests, as many at once as there are cores
 chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
 	$(BIN)/python -m pytest tests/chaos -m chaos
 
-bench: setup | $(UV) ## measure what tracing costs, beside others, and write docs/performance.md (an hour; BENCH="--rounds 1")
+bench: setup | $(UV) ## measure what tracing costs, beside others, and write docs/performance.md (half an hour; BENCH="--rounds 1")
 	@UV=$(UV) $(BIN)/python -m bench $(BENCH)
 
 bench-short: setup | $(UV) ## the same of a few cells, beside OpenInference only; writes nothing

@@ -45,8 +45,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--short", action="store_true", help="few cells, ours and OpenInference only")
-    parser.add_argument("--rounds", type=int, help="how often each cell is run (5; short: 3)")
-    parser.add_argument("--peer-rounds", type=int, help="how often by the peers (3)")
+    parser.add_argument("--rounds", type=int, help="how often each cell is run at most (5; short: 3)")
+    parser.add_argument("--peer-rounds", type=int, help="how often by the peers (2)")
     parser.add_argument("--variants", help="only these, by comma")
     parser.add_argument("--cells", type=int, help="only so many of the cells")
     parser.add_argument("--only", choices=GROUPS, help="only these cells; the figures of all others stay as they are")
@@ -63,7 +63,7 @@ def _plan(asked: argparse.Namespace) -> Plan:
         variants = [name for name in variants if name in asked.variants.split(",")]
     if asked.seconds:
         cells = [replace(cell, seconds=asked.seconds) if cell.mode in MODES else cell for cell in cells]
-    return Plan(cells[: asked.cells], variants, asked.rounds or (3 if asked.short else 5), asked.peer_rounds or 3)
+    return Plan(cells[: asked.cells], variants, asked.rounds or (3 if asked.short else 5), asked.peer_rounds or 2)
 
 
 def _said_by(module: str) -> str:

@@ -29,6 +29,8 @@ class Cell:
     history: int = 0
     concurrency: int = 1
     checkpointer: bool = False
+    rounds: int = 5
+    """How often it is run at most, each time in a round of all cells and variants."""
     seconds: float = 1.0
     """How much CPU time the measured part takes at least, or how long it runs where it is paced."""
 
@@ -48,12 +50,12 @@ class Cell:
 
 PLAIN = [Cell(mode, history) for mode, history in product(MODES, HISTORIES)]
 OTHERS = [
-    Cell(mode, history, concurrency, checkpointer)
-    for mode, history, concurrency, checkpointer in product(MODES, HISTORIES, (1, 32), (False, True))
+    Cell(mode, 40, concurrency, checkpointer, rounds=2)
+    for mode, concurrency, checkpointer in product(MODES, (1, 32), (False, True))
     if concurrency > 1 or checkpointer
 ]
-LOADS = [Cell("paced", 2, 32, seconds=8), Cell("saturated", 2, 32, seconds=6)]
-GROUPS = {"turns": PLAIN, "web": [Cell(mode) for mode in WEB], "load": LOADS, "others": OTHERS}
+LOADS = [Cell("paced", 2, 32, rounds=4, seconds=8), Cell("saturated", 2, 32, rounds=4, seconds=6)]
+GROUPS = {"turns": PLAIN, "web": [Cell(mode, rounds=4) for mode in WEB], "load": LOADS, "others": OTHERS}
 SHORT = [Cell("stream", 40, seconds=0.6), Cell("invoke", 200, seconds=0.6)]
 
 

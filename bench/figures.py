@@ -1,8 +1,8 @@
-"""From samples to figures: medians over the rounds, each ratio taken within one round."""
+"""From samples to figures: of the times the lower quartile, and how far the rounds lie apart; of all else medians."""
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Any
@@ -46,18 +46,20 @@ def replaced(before: Row, found: Row) -> Row:
 
 
 def turn_row(cell: Cell, variant: str, measured: Measured) -> Row:
-    """Return the figures of a turn, beside those of the untraced one of the same round."""
+    """Return the figures of a turn, beside those of the untraced one; the spread is that of the rounds' ratios."""
     samples, bases = measured.of(cell, variant), measured.of(cell, "untraced")
-    ratios = _paired(samples, bases, lambda own, base: own["cpu_ms"] / base["cpu_ms"])
+    cpu, loop = (_undisturbed(samples, key) for key in ("cpu_ms", "loop_ms"))
+    base_cpu, base_loop = (_undisturbed(bases, key) for key in ("cpu_ms", "loop_ms"))
+    rounds = [own["cpu_ms"] / base["cpu_ms"] for own, base in zip(samples, bases, strict=False)]
     return {
         "variant": variant,
         "mode": cell.mode,
         "history": cell.history,
-        "cpu_ratio": round(median(ratios), 2),
-        "cpu_spread": [round(min(ratios), 2), round(max(ratios), 2)],
-        "loop_ratio": round(median(_paired(samples, bases, lambda own, base: own["loop_ms"] / base["loop_ms"])), 2),
-        "added_ms": round(median(_paired(samples, bases, lambda own, base: own["cpu_ms"] - base["cpu_ms"])), 2),
-        "cpu_ms": _median(samples, "cpu_ms", 2),
+        "cpu_ratio": round(cpu / base_cpu, 2),
+        "cpu_spread": [round(min(rounds), 2), round(max(rounds), 2)],
+        "loop_ratio": round(loop / base_loop, 2),
+        "added_ms": round(cpu - base_cpu, 2),
+        "cpu_ms": round(cpu, 2),
         "kb": _median(samples, "kb", 1),
         "kb_sent": _median(samples, "kb_sent", 1),
         "spans": _median(samples, "spans", 1),
@@ -104,8 +106,13 @@ def header(plan: Plan, measured: Measured) -> Row:
     }
 
 
-def _paired(own: Sequence[Sample], bases: Sequence[Sample], of: Callable[[Sample, Sample], float]) -> list[float]:
-    return [of(sample, base) for sample, base in zip(own, bases, strict=False)]
+def _undisturbed(samples: Sequence[Sample], key: str) -> float:
+    """Return what a turn takes where little else goes on: the lower quartile of all parts of all rounds.
+
+    What other work of the machine does to a turn's CPU time only adds to it.
+    """
+    parts = sorted(part for sample in samples for part in sample["parts"][key])
+    return parts[len(parts) // 4]
 
 
 def _median(samples: Sequence[Sample], key: str, digits: int) -> float:

@@ -40,7 +40,7 @@ def measure(plan: Plan, endpoint: str) -> Measured:
     measured = Measured()
     try:
         for number in range(plan.rounds):
-            for cell in plan.cells:
+            for cell in (each for each in plan.cells if number < each.rounds):
                 print(f"round {number + 1} of {plan.rounds}: {cell.name}", file=sys.stderr, flush=True)
                 _round(measured, plan, number, cell, endpoint)
     except KeyboardInterrupt:

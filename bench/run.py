@@ -27,7 +27,13 @@ def run(variant: str, cell: Cell, endpoint: str) -> dict[str, Any]:
     python = sys.executable if variant in ("untraced", *SETTINGS) else str(python_of(variant))
     command = [python, "-m", "bench.child", variant, json.dumps(asdict(cell)), endpoint]
     with tempfile.TemporaryDirectory() as folder:
-        env = {"PATH": os.environ["PATH"], "HOME": folder, "PYTHONPATH": str(ROOT), **SETTINGS.get(variant, {})}
+        env = {
+            "PATH": os.environ["PATH"],
+            "HOME": folder,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONHASHSEED": "0",
+            **SETTINGS.get(variant, {}),
+        }
         try:
             done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS)  # noqa: S603 - ourselves
         except subprocess.TimeoutExpired:

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import time
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from bench.backend import Backend
@@ -31,21 +33,16 @@ async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, 
 
     await _talk(conversations(0)[:1], tracing, cell)
     tracing.flush()
-    totals = {"cpu": 0.0, "loop": 0.0, "bytes": 0, "sent": 0, "spans": 0, "turns": 0}
-    batch = 0
-    while not batch or (totals["cpu"] < cell.seconds and batch < MOST):
-        batch += 1
-        began = conversations(batch)
+    parts: list[dict[str, float]] = []
+    while not parts or (sum(part["cpu"] for part in parts) < cell.seconds and len(parts) < MOST):
+        began = conversations(len(parts) + 1)
         for each in began:  # the turn before, which saw the history first
             await turn(each, tracing, GREETING)
         await asyncio.to_thread(tracing.flush)
         backend.counted()
         gc.collect()
-        for key, value in (await _measured(began, tracing, cell)).items():
-            totals[key] += value
-        for key, value in backend.counted().items():
-            totals[key] += value
-    return _per_turn(totals)
+        parts.append(await _measured(began, tracing, cell) | backend.counted())
+    return _per_turn(parts)
 
 
 async def _measured(conversations: list[Conversation], tracing: Tracing, cell: Cell) -> dict[str, float]:
@@ -73,13 +70,19 @@ async def turn(conversation: Conversation, tracing: Tracing, words: str) -> None
             pass
 
 
-def _per_turn(totals: dict[str, float]) -> dict[str, Any]:
+def _per_turn(parts: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    totals = {key: sum(part[key] for part in parts) for key in ("turns", "bytes", "sent", "spans")}
     turns = totals["turns"]
     return {
-        "cpu_ms": totals["cpu"] / turns * 1e3,
-        "loop_ms": totals["loop"] / turns * 1e3,
+        **timed(parts),
         "kb": totals["bytes"] / turns / 1e3,
         "kb_sent": totals["sent"] / turns / 1e3,
         "spans": totals["spans"] / turns,
         "turns": turns,
     }
+
+
+def timed(parts: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return the CPU milliseconds of a turn in each part of the measured time, and the middle of them."""
+    each = {f"{key}_ms": [part[key] / part["turns"] * 1e3 for part in parts] for key in ("cpu", "loop")}
+    return {"parts": each, **{key: median(values) for key, values in each.items()}}

@@ -12,9 +12,11 @@ from fastapi.responses import StreamingResponse
 from bench.backend import Backend
 from bench.cells import Cell
 from bench.tracing import Tracing
+from bench.turns import timed
 
 EVENTS = 200
-CALLS = {"sse": 60, "httpx": 300}
+CALLS = {"sse": 120, "httpx": 300}
+PARTS = 6
 
 
 def measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
@@ -34,16 +36,17 @@ async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, 
             await call()
         await asyncio.to_thread(tracing.flush)
         backend.counted()
-        cpu, loop = time.process_time(), time.thread_time()
-        for _ in range(calls):
-            await call()
-        loop = time.thread_time() - loop
-        await asyncio.to_thread(tracing.flush)
-        cpu = time.process_time() - cpu
+        parts: list[dict[str, float]] = []
+        for _ in range(PARTS):
+            cpu, loop = time.process_time(), time.thread_time()
+            for _ in range(calls // PARTS):
+                await call()
+            loop = time.thread_time() - loop
+            await asyncio.to_thread(tracing.flush)
+            parts.append({"cpu": time.process_time() - cpu, "loop": loop, "turns": calls // PARTS})
     got = backend.counted()
     return {
-        "cpu_ms": cpu / calls * 1e3,
-        "loop_ms": loop / calls * 1e3,
+        **timed(parts),
         "kb": got["bytes"] / calls / 1e3,
         "kb_sent": got["sent"] / calls / 1e3,
         "spans": got["spans"] / calls,
