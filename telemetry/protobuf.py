@@ -16,19 +16,13 @@ def number(value: int) -> bytes:
     """Return an unsigned number as protobuf's varint."""
     if value < 128:
         return _SMALL[value]
-    if value < 16384:
-        return bytes((value & 127 | 128, value >> 7))
-    parts = bytearray()
-    while value > 127:
-        parts.append(value & 127 | 128)
-        value >>= 7
-    parts.append(value)
-    return bytes(parts)
+    return bytes((value & 127 | 128,)) + number(value >> 7)
 
 
 _SMALL = [bytes((value,)) for value in range(128)]
 
 
+@lru_cache
 def tag(field: int, kind: int) -> bytes:
     """Return what stands before a field."""
     return number(field << 3 | kind)
@@ -67,7 +61,7 @@ def pairs(field: int, attributes: Mapping[str, Any]) -> bytes:
     before, parts = tag(field, _LENGTH), []
     for key, value in attributes.items():
         named = _known_key(key) if len(key) < 100 else filled(1, text(key))
-        said = _text(value) if value.__class__ is str else _any(value)
+        said = block(1, text(value)) if value.__class__ is str else _any(value)
         size = number(len(said))
         parts += (before, number(len(named) + 1 + len(size) + len(said)), named, b"\x12", size, said)
     return b"".join(parts)
@@ -78,15 +72,10 @@ def _known_key(key: str) -> bytes:
     return filled(1, text(key))
 
 
-def _text(value: str) -> bytes:
-    said = text(value)
-    return b"\x0a%b%b" % (number(len(said)), said)
-
-
 def _any(value: Any) -> bytes:
     match value:
         case str():
-            return _text(value)
+            return block(1, text(value))
         case bool():
             return tag(2, _VARINT) + number(value)
         case int() if value in _INT64:
