@@ -28,7 +28,6 @@ _NO_ENVIRONMENT = "would become 'default' in Langfuse: use a-z, 0-9, - and _, at
 
 Budget = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
-Shape = Literal["langfuse", "openinference"]
 Sampler = Literal[
     "always_on",
     "always_off",
@@ -227,11 +226,11 @@ class Settings(BaseSettings):
         alias="TELEMETRY_LANGCHAIN",
         description="who records LangChain's runs: openinference, or recorder, which costs a fraction of it",
     )
-    shape: Shape | None = Field(
-        default=None,
+    shape: Literal["langfuse", "openinference"] = Field(
+        default="langfuse",
         alias="TELEMETRY_SHAPE",
-        description="langfuse makes spans that Langfuse shows well; openinference keeps the instrumentors' own keys; "
-        "without it langfuse, unless spans go to an address that is not Langfuse's and no LANGFUSE_* key is set",
+        description="langfuse makes spans that Langfuse shows well, on every route: a collector's address does not say "
+        "who is behind it; openinference keeps the instrumentors' own keys, which other backends draw messages from",
     )
     content: Literal["full", "metadata-only"] = Field(
         default="full",
@@ -354,7 +353,7 @@ class Settings(BaseSettings):
     def _filed_under(self) -> Self:
         known = OTELResourceDetector().detect().attributes
         named = known.get("deployment.environment.name") or known.get("deployment.environment")
-        if self.active and self.leaves_as == "langfuse" and named and not _ENVIRONMENT.fullmatch(str(named).lower()):
+        if self.active and self.shape == "langfuse" and named and not _ENVIRONMENT.fullmatch(str(named).lower()):
             raise ValueError(f"deployment.environment.name in OTEL_RESOURCE_ATTRIBUTES {_NO_ENVIRONMENT}")
         return self
 
@@ -367,12 +366,6 @@ class Settings(BaseSettings):
     def active(self) -> bool:
         """Whether spans are made: tracing is on and they have somewhere to go."""
         return self.enabled and (self.exporter == "console" or bool(self.exporter == "otlp" and self.endpoint))
-
-    @property
-    def leaves_as(self) -> Shape:
-        """The shape that spans leave in: the one asked for, else what their backend reads."""
-        elsewhere = self.endpoint and not self.public_key and urlsplit(self.endpoint).path != LANGFUSE_TRACES
-        return self.shape or ("openinference" if elsewhere else "langfuse")
 
     @cached_property
     def endpoint(self) -> str | None:

@@ -26,7 +26,7 @@ STUB = "telemetry.withheld"
 def stages(settings: Settings) -> tuple[Stage, ...]:
     """Return what each span goes through, in this order."""
     return (
-        shape.langfuse if settings.leaves_as == "langfuse" else shape.openinference,
+        shape.langfuse if settings.shape == "langfuse" else shape.openinference,
         redact(settings),
         brief,
         previewed,

@@ -150,11 +150,11 @@ def test_no_secret_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({}, "langfuse"),
         ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}, "langfuse"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://phoenix:6006"}, "openinference"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "langfuse"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://cloud.langfuse.com/api/public/otel"}, "langfuse"),
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "TELEMETRY_SHAPE": "langfuse"}, "langfuse"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://phoenix:6006", "TELEMETRY_SHAPE": "openinference"}, "openinference"),
     ],
 )
-def test_spans_leave_as_their_backend_reads_them(bare: pytest.MonkeyPatch, environ: dict[str, str], shape: str) -> None:
-    """An endpoint alone is enough: Langfuse's own keys go to Langfuse only, unless somebody says otherwise."""
-    assert settings(bare, **environ).leaves_as == shape
+def test_spans_are_langfuses_on_every_route(bare: pytest.MonkeyPatch, environ: dict[str, str], shape: str) -> None:
+    """Behind a collector is Langfuse as well, unless somebody says otherwise."""
+    assert settings(bare, **environ).shape == shape
