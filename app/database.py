@@ -1,10 +1,10 @@
 """Where threads, runs and checkpoints are kept."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from sqlite3 import DatabaseError
 from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -18,6 +18,7 @@ from app.records import Records, make_tables
 from app.settings import Settings
 from telemetry.settings import SettingsError, unusable
 
+_SERVICE, _CHECKPOINTS = "service.db", "checkpoints.db"
 # Survives the process, if not the machine; waiting for the disk at every step of every turn, turns wait in line.
 _SYNC = "PRAGMA synchronous=NORMAL"
 
@@ -38,7 +39,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     async with AsyncExitStack() as opened:
         try:
             database = await opened.enter_async_context(_open(settings))
-        except (OSError, DatabaseError, SQLAlchemyError) as error:
+        except (OSError, sqlite3.DatabaseError, SQLAlchemyError) as error:
             raise _refusal(settings, error) from error
         yield database
 
@@ -53,6 +54,9 @@ def _refusal(settings: Settings, error: Exception) -> SettingsError:
 def _open(settings: Settings) -> AbstractAsyncContextManager[Database]:
     if settings.postgres_url is None:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        for name in (_SERVICE, _CHECKPOINTS):
+            # Not by aiosqlite: where it fails, its thread speaks to an event loop that has gone.
+            sqlite3.connect(settings.data_dir / name).close()
         return _open_sqlite(settings.data_dir)
     from app.postgres import open_postgres  # its driver takes time to load, which SQLite does without
 
@@ -61,10 +65,10 @@ def _open(settings: Settings) -> AbstractAsyncContextManager[Database]:
 
 @asynccontextmanager
 async def _open_sqlite(folder: Path) -> AsyncIterator[Database]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{folder / 'service.db'}")
+    engine = create_async_engine(f"sqlite+aiosqlite:///{folder / _SERVICE}")
     event.listen(engine.sync_engine, "connect", _use_wal)
     try:
-        async with AsyncSqliteSaver.from_conn_string(str(folder / "checkpoints.db")) as saver:
+        async with AsyncSqliteSaver.from_conn_string(str(folder / _CHECKPOINTS)) as saver:
             await saver.conn.execute(_SYNC)
             await make_tables(engine)
             yield Database(engine, Records(engine), saver, Alone())

@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("write it as postgresql://user:password@host/name, or leave it out for SQLite")
+        if value and not _is_whole(value.get_secret_value()):
+            raise ValueError("cannot be read: write special characters of its password as %-codes")
         return value
 
     @model_validator(mode="after")
@@ -166,3 +168,10 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_whole(url: str) -> bool:
+    try:
+        return not urlsplit(url).fragment
+    except ValueError:
+        return False

@@ -187,6 +187,8 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(tmp_path: Path, name: str)
         ("postgresql://ada:%zz-s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
         ("postgresql://ada:1@s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
         ("postgresql://ada:s3cret@127.0.0.1:port/x", "DATABASE_URL cannot be read"),
+        ("postgresql://ada:1#s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
+        ("postgresql://ada:1[s3cret@127.0.0.1/x", "DATABASE_URL cannot be read"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path: Path, url: str, words: str) -> None:
