@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 15.0
+# What the threads of links and scores would import, beside a program that imports the same: half of a module is seen
+# where two threads do so at once.
+_NEEDED = ("langfuse", "langfuse.api.projects.client", "langfuse.api.scores.client", "httpcore")
 _NO_TRACE = "0" * 32
 # The one project of the local viewer, which speaks as Langfuse does.
 _VIEWER = "/project/local/"
@@ -71,6 +75,9 @@ _links: Links | None = None
 def learn_links(settings: Settings) -> None:
     """Begin to learn where traces are shown."""
     global _links
+    if settings.langfuse_url:
+        for name in _NEEDED:
+            import_module(name)
     _links = Links(settings)
     _links.ask()
 

@@ -71,6 +71,27 @@ def test_a_provider_of_somebody_else(receiver: Receiver, tmp_path: Path) -> None
     assert {span.resource["service.name"] for span in receiver.spans} == {"theirs"}
 
 
+def test_no_thread_imports_beside_the_program(receiver: Receiver, tmp_path: Path) -> None:
+    """Links and scores find their SDK loaded: two threads that import the same at once see half of a module."""
+    code = """
+        import sys, threading, telemetry
+        telemetry.configure("agent-api")
+        loaded = set(sys.modules)
+        with telemetry.span("work"):
+            telemetry.score("stars", 5)
+        for thread in threading.enumerate():
+            if thread.name == "telemetry-links":
+                thread.join()
+        telemetry.shutdown()
+        print(*{name.split(".")[0] for name in set(sys.modules) - loaded} - set(sys.stdlib_module_names))
+    """
+    keys = {"LANGFUSE_HOST": receiver.endpoint, "LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}
+    imported = run(code, tmp_path, **keys)
+
+    assert imported.split() == []
+    assert any("scores" in request.path for request in receiver.requests)
+
+
 def test_the_environment_names_the_service(receiver: Receiver, tmp_path: Path) -> None:
     """OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over what the code says."""
     code = """
