@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ class Feedback:
     """Delivers scores as feedback on their runs; it traces nothing."""
 
     def __init__(self, settings: Settings) -> None:
+        import_module("langsmith.client")  # before its thread needs it, beside a program that imports the same
         self._settings = settings
         self._client: Client | None = None
         self._project_id: UUID | None = None
