@@ -4,7 +4,7 @@ import errno
 import hashlib
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 from uuid import uuid4
@@ -39,13 +39,17 @@ class Files:
     most_bytes: int
     types: Sequence[str]
 
-    async def keep(self, upload: Upload, thread_id: str, user_id: str) -> File:
-        """Return the uploaded file once it is kept, whole; raises `Refusal` and leaves nothing of any other."""
+    async def keep(self, upload: Upload, thread_id: str, user_id: str, claim: Callable[[], Awaitable[object]]) -> File:
+        """Return the uploaded file once it is kept, whole, its thread claimed before it is listed.
+
+        Raises `Refusal` and leaves nothing of any other.
+        """
         name, file_id = checked_name(upload.name or ""), uuid4().hex
         writing = await _room(lambda: self.store.create(file_id))
         try:
             size, kind, digest = await self._write(writing, upload)
             await _room(writing.keep)
+            await claim()
             file = File(file_id, thread_id, user_id, name, size, kind, digest)
             await self.catalogue.add(file)
         except BaseException:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -31,10 +32,11 @@ ThreadQuery = Annotated[ThreadId, Query(description="the conversation; uploading
 async def upload(request: Request, caller: CallerDep, thread_id: ThreadQuery) -> FileInfo:
     """Keep a file, sent as the field `file` of a multipart form, for the thread."""
     user = caller.acting_for(None)
-    await _own_thread(request, thread_id, user)
+    await _refuse_foreign(request, thread_id, user)
     with _refusals(), _span("upload file", thread_id, user) as span:
         incoming = await Upload.begin(request.headers.get("content-type", ""), _body(request))
-        file = await _files(request).keep(incoming, thread_id, user)
+        claim = partial(request.app.state.turns.claim, Thread(thread_id, user, DEFAULT_AGENT))
+        file = await _files(request).keep(incoming, thread_id, user, claim)
         span.set_attributes(_about(request, file))
         return FileInfo(**known(file), **await _ids(request, thread_id))
 
@@ -105,9 +107,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
         raise Refusal(400, "The upload broke off before its end: send it again.") from error
 
 
-async def _own_thread(request: Request, thread_id: str, user: str) -> None:
-    thread = await request.app.state.turns.records.claim(Thread(thread_id, user, DEFAULT_AGENT))
-    if thread.user_id != user:
+async def _refuse_foreign(request: Request, thread_id: str, user: str) -> None:
+    thread = await request.app.state.turns.records.thread(thread_id)
+    if thread and thread.user_id != user:
         raise unknown_thread(thread_id)
 
 

@@ -62,6 +62,15 @@ def test_a_new_thread_with_a_file_is_listed(url: str) -> None:
     assert [thread["title"] for thread in threads(url)] == ["New conversation"]
 
 
+def test_a_refused_file_begins_no_thread(url: str) -> None:
+    """A conversation whose first file was refused is not there, and its id is anybody's."""
+    refused = httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.exe", b"MZ" + bytes(64))}, headers=ADA)
+
+    assert (refused.status_code, threads(url)) == (415, [])
+    assert httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"b")}, headers=BOB).status_code == 201
+    assert httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"a")}, headers=ADA).status_code == 404
+
+
 def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
     """Its messages, its runs and its files are gone; its id is free, and remembers nothing."""
     said = say(url, "My name is Ada.", "t-1")
