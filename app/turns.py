@@ -51,7 +51,7 @@ class Turns:
     _following: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
-        """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for a busy one."""
+        """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for one that is not free."""
         thread_id = asked.thread_id or str(uuid4())
         thread = await self.claim(Thread(thread_id, user, key))
         if thread_id in self._busy:
@@ -59,6 +59,7 @@ class Turns:
         self._busy[thread_id] = None
         try:
             await self._take(thread_id)
+            await self.refuse_answer_of_other(thread_id, key)
             turn = self._busy[thread_id] = await self._start(key, graph, thread, asked)
         except BaseException:
             await self._free(thread_id)
@@ -71,6 +72,16 @@ class Turns:
         if thread.user_id != wanted.user_id:
             raise unknown_thread(thread.thread_id)
         return thread
+
+    async def refuse_answer_of_other(self, thread_id: str, key: str) -> None:
+        """Let the agent `key` go on with the thread; 409 where another one waits there for its answer."""
+        last = await self.records.latest(thread_id)
+        if last and last.status == "waiting" and last.agent != key:
+            raise HTTPException(
+                409,
+                f"Thread {thread_id} waits for an answer to the agent {last.agent}: "
+                "answer it there, or begin another thread.",
+            )
 
     async def note(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
         """Keep what the turn came to, so that its thread shows it ever after; `kept` is of the trace it points to."""

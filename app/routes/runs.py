@@ -35,6 +35,7 @@ async def begin(agent_id: str, asked: UserInput, request: Request, caller: Calle
     thread_id = asked.thread_id or str(uuid4())
     await runs.turns.claim(Thread(thread_id, user, agent_id))
     async with runs.turns.held(thread_id):
+        await runs.turns.refuse_answer_of_other(thread_id, agent_id)
         run = await runs.submit(agent_id, user, asked.model_copy(update={"thread_id": thread_id}))
     return await _shown(runs, run)
 

@@ -240,6 +240,22 @@ def test_a_question_that_failed_is_not_asked_again(spans: Recorded, tmp_path: Pa
     assert answered.content == "You said yes."
 
 
+@pytest.mark.parametrize("way", ["chatbot/invoke", "chatbot/stream", "chatbot/runs", "asks_in_node/runs"])
+def test_another_agent_takes_no_answer(spans: Recorded, tmp_path: Path, way: str) -> None:
+    """What is said to another agent while one waits is refused, and the question stays; its own agent takes it."""
+    with service(tmp_path, TABLE) as address:
+        client = AgentClient(address, "interrupt")
+        client.invoke("Book a table for 4 at 20:00", thread_id="t-1")
+        refused = httpx.post(f"{address}/{way}", json={"message": "yes", "thread_id": "t-1"}, timeout=60)
+        answer = client.invoke("yes", thread_id="t-1")
+        after = AgentClient(address, "chatbot").invoke("Hello", thread_id="t-1")
+
+    assert refused.status_code == 409
+    assert "waits for an answer to the agent interrupt" in refused.json()["detail"]
+    assert "Booked a table for 4" in answer.content
+    assert after.content
+
+
 def test_another_users_run_and_thread_are_not_there(spans: Recorded, tmp_path: Path) -> None:
     """Nobody cancels, reads or resumes what is not theirs."""
     with service(tmp_path, TABLE) as address:
