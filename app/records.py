@@ -1,7 +1,7 @@
 """Whose threads there are, and which runs they had: what the checkpoints do not say."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,6 +48,9 @@ runs = Table(
     Column("created", DateTime(timezone=True), nullable=False),
     Column("ended", DateTime(timezone=True)),
 )
+
+# Asked to stop, where another process is at work; nobody else is told so.
+STOPPING = "cancelling"
 
 
 def _now() -> datetime:
@@ -120,7 +123,7 @@ class Records:
 
     async def begin(self, run: Run) -> None:
         """Keep a run that begins; one that still runs on its thread died with its process."""
-        lost = update(runs).where(runs.c.thread_id == run.thread_id, runs.c.status == "running")
+        lost = update(runs).where(runs.c.thread_id == run.thread_id, runs.c.status.in_(("running", STOPPING)))
         async with self._engine.begin() as connection:
             await connection.execute(lost.values(status="failed", ended=_now()))
             await connection.execute(self._insert(runs).values(asdict(run)))
@@ -135,20 +138,37 @@ class Records:
         """Return the run, None where there is none."""
         async with self._engine.connect() as connection:
             row = (await connection.execute(select(runs).where(runs.c.run_id == run_id))).mappings().one_or_none()
-        return Run(**row) if row else None
+        return _read(row) if row else None
+
+    async def stop(self, run_id: str) -> bool:
+        """Ask the process where the run is under way to stop it; return whether it had not ended."""
+        change = update(runs).where(runs.c.run_id == run_id, runs.c.status.in_(("running", STOPPING)))
+        async with self._engine.begin() as connection:
+            return bool((await connection.execute(change.values(status=STOPPING))).rowcount)
+
+    async def stopping(self, run_ids: Sequence[str]) -> Sequence[str]:
+        """Return those of the runs that were asked to stop."""
+        query = select(runs.c.run_id).where(runs.c.run_id.in_(run_ids), runs.c.status == STOPPING)
+        async with self._engine.connect() as connection:
+            return (await connection.execute(query)).scalars().all()
 
     async def of_thread(self, thread_id: str) -> Sequence[Run]:
         """Return the thread's runs, oldest first."""
         query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created)
         async with self._engine.connect() as connection:
-            return [Run(**row) for row in (await connection.execute(query)).mappings()]
+            return [_read(row) for row in (await connection.execute(query)).mappings()]
 
     async def latest(self, thread_id: str) -> Run | None:
         """Return the thread's latest run, None before the first one."""
         query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created.desc()).limit(1)
         async with self._engine.connect() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-        return Run(**row) if row else None
+        return _read(row) if row else None
+
+
+def _read(row: Mapping[Any, Any]) -> Run:
+    run = Run(**row)
+    return replace(run, status="running") if run.status == STOPPING else run
 
 
 async def make_tables(engine: AsyncEngine) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.records import insert_into
+from app.records import STOPPING, insert_into
 from telemetry import TraceRef
 
 metadata = MetaData()
@@ -83,7 +83,6 @@ executors = Table(
 )
 
 FINAL = ("waiting", "completed", "failed", "cancelled")
-STOPPING = "cancelling"
 
 
 class Fenced(Exception):  # noqa: N818 - named for what happened

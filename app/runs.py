@@ -22,8 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 import telemetry
 from app.fenced_saver import FencedSaver
-from app.records import Thread
-from app.run_records import STOPPING, AttemptRecord, BackgroundRun, Fenced, RunRecords
+from app.records import STOPPING, Thread
+from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
 from app.running import Running
 from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
 from app.turns import AgentTurn, Turns, config_of, run_event, run_of

@@ -74,6 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             database.claims,
             settings.turn_timeout_s,
             lambda model: settings.model_prices.get(model or app.state.models.default),
+            alone=settings.postgres_url is None,
         )
         app.state.threads = Threads(database.engine, app.state.files, database.checkpoints)
         async with open_runs(settings, database, app.state.turns, app.state.agents) as app.state.runs:

@@ -22,7 +22,7 @@ from app.claims import Claims
 from app.messages import closed, in_custom, in_update, last_turn, stopped, to_chat
 from app.outcomes import Outcome, Outcomes
 from app.prices import INPUT, OUTPUT, Price, cost
-from app.records import Records, Run, Thread
+from app.records import STOPPING, Records, Run, Thread
 from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from app.usage import Usage
 from telemetry import Resumed, Turn, untraced
@@ -35,6 +35,8 @@ AgentTurn = Turn[StreamEvent]
 PriceOf = Callable[[str | None], Price | None]
 # LangGraph itself would stop an agent that goes round in circles after ten thousand steps.
 MAX_STEPS = 50
+# Between two looks for turns that another process was asked to cancel.
+LOOK_EVERY_S = 0.5
 
 
 @dataclass
@@ -46,9 +48,11 @@ class Turns:
     claims: Claims
     timeout_s: float
     price_of: PriceOf
+    alone: bool
     has_run: Callable[[str], Awaitable[bool]] | None = None
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
     _following: set[asyncio.Task[None]] = field(default_factory=set)
+    _watching: asyncio.Task[None] | None = None
 
     async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
         """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for one that is not free."""
@@ -64,6 +68,7 @@ class Turns:
         except BaseException:
             await self._free(thread_id)
             raise
+        self._watch()
         return turn
 
     async def claim(self, wanted: Thread) -> Thread:
@@ -101,7 +106,15 @@ class Turns:
 
     def running(self, run_id: str) -> AgentTurn | None:
         """Return the turn of this run, None where it is not under way here."""
-        return next((turn for turn in self._busy.values() if turn and str(turn.run_id) == run_id), None)
+        return self._under_way().get(run_id)
+
+    async def cancel(self, run: Run) -> str:
+        """Stop the run where it is under way, here or in another process; return its status."""
+        if turn := self.running(run.run_id):
+            turn.cancel("cancel")
+        elif self.alone or not await self.records.stop(run.run_id):
+            return run.status
+        return STOPPING
 
     @asynccontextmanager
     async def held(self, thread_id: str) -> AsyncIterator[None]:
@@ -114,6 +127,25 @@ class Turns:
             yield
         finally:
             await self._free(thread_id)
+
+    def _under_way(self) -> dict[str, AgentTurn]:
+        return {str(turn.run_id): turn for turn in self._busy.values() if turn}
+
+    def _watch(self) -> None:
+        if not self.alone and (self._watching is None or self._watching.done()):
+            self._watching = asyncio.create_task(self._stop_where_asked())
+
+    async def _stop_where_asked(self) -> None:
+        # Most turns are over before the first look, and pay for none.
+        await asyncio.sleep(LOOK_EVERY_S)
+        while under_way := self._under_way():
+            try:
+                for run_id in await self.records.stopping(list(under_way)):
+                    if turn := self.running(run_id):
+                        turn.cancel("cancel")
+            except SQLAlchemyError as error:
+                logger.warning("what other processes were asked to cancel cannot be seen: %s", one_line(error))
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _take(self, thread_id: str) -> None:
         if not await self.claims.take(thread_id) or (self.has_run and await self.has_run(thread_id)):

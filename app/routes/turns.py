@@ -82,14 +82,12 @@ async def stream(
 
 @router.post("/runs/{run_id}/cancel")
 async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, str]:
-    """Stop the run where it stands."""
+    """Stop the run where it stands, in whichever process that is."""
     turns = request.app.state.turns
     run = await turns.records.run(run_id)
     if run is None or (caller.user_id and run.user_id != caller.user_id):
         raise HTTPException(404, f"There is no run {run_id}.")
-    if turn := turns.running(run_id):
-        turn.cancel("cancel")
-    return {"run_id": run_id, "status": "cancelling" if turn else run.status}
+    return {"run_id": run_id, "status": await turns.cancel(run)}
 
 
 @router.post("/traces/{trace_id}/keep")

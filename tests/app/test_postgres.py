@@ -134,6 +134,23 @@ def test_a_busy_thread_is_busy_everywhere(workers: tuple[str, str], spans: Recor
     assert AgentClient(workers[1], "chatbot").invoke("Hello", thread_id="t-1").content
 
 
+def test_any_worker_cancels_the_turn(workers: tuple[str, str], spans: Recorded) -> None:
+    """A turn ends as cancelled, as told in its stream and its history, though another worker than its own was asked."""
+    events = AgentClient(workers[0], "slow").stream(SUM, thread_id="t-1")
+    run = next(events)
+    assert isinstance(run, RunEvent)
+    with httpx.Client(base_url=workers[1], timeout=60) as second:
+        asked = [second.post(f"/runs/{run.run_id}/cancel").json()["status"] for _ in range(2)]
+        during = second.get("/threads/t-1").json()["status"]
+        end = list(events)[-1]
+        until(lambda: second.get("/threads/t-1").json()["status"] == "cancelled")
+        after = second.post(f"/runs/{run.run_id}/cancel").json()["status"]
+
+    assert isinstance(end, EndEvent)
+    assert (end.status, set(asked), after) == ("cancelled", {"cancelling"}, "cancelled")
+    assert during in ("running", "cancelled")
+
+
 def test_a_dead_process_lets_go_of_its_threads(database: str, spans: Recorded, tmp_path: Path) -> None:
     """After a SIGKILL in the middle of a turn another worker takes the thread over."""
     address = f"http://127.0.0.1:{free_port()}"
