@@ -19,6 +19,7 @@ from telemetry.turn import Outcome, current_turn, with_questions
 # Where the caller's config says it: our own names, then those of Langfuse's callback handler.
 _SESSION = ("session_id", "thread_id", "langfuse_session_id")
 _USER = ("user_id", "langfuse_user_id")
+_FASTAPI = "opentelemetry.instrumentation.fastapi"
 
 
 @dataclass(eq=False)
@@ -125,11 +126,17 @@ def _begun_by(run_id: UUID) -> GraphTurn | None:
 def _begin(run_id: UUID, name: str, metadata: Mapping[str, Any]) -> tuple[GraphTurn, Context]:
     request = get_current_span()
     inside = _scope(name, metadata).enter()
-    if getattr(request, "kind", None) is not SpanKind.SERVER or not request.is_recording():
+    if not _is_request(request) or not request.is_recording():
         return GraphTurn(run_id), inside
     span = provider.tracer().start_span("turn", inside, attributes={"openinference.span.kind": "AGENT"})
     is_root = getattr(request, "parent", None) is None
     return GraphTurn(run_id, (span, request) if is_root else (span,)), set_span_in_context(span, inside)
+
+
+def _is_request(span: Span) -> bool:
+    scope = getattr(span, "instrumentation_scope", None)
+    # A background task has a span of FastAPI's instrumentation, as its request has.
+    return getattr(span, "kind", None) is SpanKind.SERVER or getattr(scope, "name", None) == _FASTAPI
 
 
 def _scope(name: str, metadata: Mapping[str, Any]) -> Scope:

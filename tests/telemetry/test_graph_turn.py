@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, FastAPI
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -86,6 +87,31 @@ def test_a_request_that_runs_a_graph_is_a_turn(spans: Recorded) -> None:
     for span in spans.get_finished_spans()[-2:]:
         said = span.attributes or {}
         assert (said["input.value"], said["output.value"]) == ("Hi", "Hello"), span.name
+
+
+def test_a_background_task_that_runs_a_graph_is_a_turn(spans: Recorded) -> None:
+    """What runs once its request is answered is a turn in its trace, with question and answer."""
+    app, done = FastAPI(), Event()
+
+    async def later() -> None:
+        await graph(greet).ainvoke(ASKED, CONFIG)
+        done.set()
+
+    @app.get("/greet")
+    def endpoint(tasks: BackgroundTasks) -> None:
+        tasks.add_task(later)
+
+    telemetry.instrument(app)
+    with serve(app) as url, telemetry.untraced():
+        httpx.get(f"{url}/greet", timeout=60)
+        assert done.wait(60)
+
+    # The task's own span is left out: the instrumentation makes it with the tracer of this process's first app.
+    (turn,) = [span for span in spans.settled() if span.name == "turn"]
+    (server,) = [span for span in spans.settled() if span.kind is SpanKind.SERVER]
+    said = turn.attributes or {}
+    assert [said[name] for name in ("turn.status", "input.value", "output.value")] == ["completed", "Hi", "Hello"]
+    assert turn.context.trace_id == server.context.trace_id
 
 
 def test_a_graph_that_waits(spans: Recorded) -> None:
