@@ -139,6 +139,11 @@ def _test_trace(settings: Settings) -> tuple[str, bytes]:
 def explain(answer: Answer, settings: Settings, elsewhere: Callable[[], str | None] = lambda: None) -> str:
     """Return in plain words what a refusal means and what to do; `elsewhere` looks for a path that would be right."""
     endpoint = settings.endpoint or ""
+    if answer.is_page:
+        return (
+            f"{endpoint} answers with a web page ({answer.status}), and nothing was taken: it is a login page or a "
+            "proxy's, not an OTLP backend; check the address, and what stands before it."
+        )
     match answer.status:
         case None:
             return _silence(answer, endpoint)

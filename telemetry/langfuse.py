@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from telemetry.post import Answer, retry_after
+from telemetry.post import Answer, is_html, retry_after
 from telemetry.scores.score import Score
 from telemetry.settings import Settings
 
@@ -161,9 +161,11 @@ class Scores:
 
 
 def _answer(error: "ApiError") -> Answer:
-    if error.status_code and 200 <= error.status_code < 300:
-        return Answer(error.status_code)  # accepted, in words that this SDK does not know
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    if error.status_code and 200 <= error.status_code < 300:
+        if is_html(headers.get("content-type")):
+            return Answer(error.status_code, "with a web page", is_page=True)
+        return Answer(error.status_code)  # accepted, in words that this SDK does not know
     text = " ".join(str(error.body).split())[:300]
     return Answer(error.status_code, text, retry_after(headers.get("retry-after")))
 

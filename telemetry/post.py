@@ -27,11 +27,13 @@ class Answer:
     status: int | None
     text: str = ""
     retry_after_s: float = 0.0
+    # A login page or a proxy's notice: whoever answers 200 with one has not taken anything.
+    is_page: bool = False
 
     @property
     def accepted(self) -> bool:
         """Whether the backend has the spans now."""
-        return self.status is not None and 200 <= self.status < 300
+        return self.status is not None and 200 <= self.status < 300 and not self.is_page
 
     @property
     def blames_content(self) -> bool:
@@ -98,8 +100,19 @@ class _Headers(AuthBase):
 def _read(response: requests.Response) -> Answer:
     # An answer that breaks off is none: rather twice than lost.
     body = b"".join(islice(response.iter_content(4096), 16))
+    is_page = response.ok and is_html(response.headers.get("Content-Type"))
     text = "" if response.ok else body.decode("utf-8", "replace") or response.reason
-    return Answer(response.status_code, _line(text), retry_after(response.headers.get("Retry-After")))
+    return Answer(
+        response.status_code,
+        "with a web page" if is_page else _line(text),
+        retry_after(response.headers.get("Retry-After")),
+        is_page,
+    )
+
+
+def is_html(content_type: str | None) -> bool:
+    """Return whether it is a page for people, which no backend answers to spans or scores."""
+    return (content_type or "").partition(";")[0].strip().lower() in ("text/html", "application/xhtml+xml")
 
 
 def retry_after(value: str | None) -> float:

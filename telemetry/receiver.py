@@ -13,6 +13,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any, ClassVar, Self, cast
 
 from telemetry import otlp
+from telemetry.post import is_html
 from telemetry.tree import span_tree
 
 PATHS = ("/v1/traces", "/api/public/otel/v1/traces")
@@ -112,7 +113,7 @@ class Receiver:
             return 404, []
         answer = self.answer
         answer = answer(request) if callable(answer) else answer
-        return _decoded(request, answer) if (_status(answer) or 0) // 100 == 2 else (answer, [])
+        return _decoded(request, answer) if _takes(answer) else (answer, [])
 
 
 def _decoded(request: Request, answer: Answer) -> tuple[Answer, list[otlp.Span]]:
@@ -123,6 +124,11 @@ def _decoded(request: Request, answer: Answer) -> tuple[Answer, list[otlp.Span]]
         return 413, []
     except otlp.Malformed:
         return 400, []
+
+
+def _takes(answer: Answer) -> bool:
+    is_page = isinstance(answer, tuple) and is_html(answer[1].get("Content-Type"))
+    return (_status(answer) or 0) // 100 == 2 and not is_page
 
 
 def _status(answer: Answer) -> int | None:

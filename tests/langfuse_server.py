@@ -9,7 +9,7 @@ from secrets import token_hex
 from typing import Any
 
 import httpx
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry.viewer import Settings, create_app
@@ -22,7 +22,7 @@ class Langfuse:
     """The server and its keys; `status` is what it answers to scores instead of taking them.
 
     With `forgets` it takes the score first: the acknowledgement is lost. Without `lists` it is one of the servers that
-    take one score at a time.
+    take one score at a time, and behind a `login` all it answers is a page.
     """
 
     def __init__(self, app: ASGIApp, keys: tuple[str, str]) -> None:
@@ -31,6 +31,7 @@ class Langfuse:
         self.status: int | None = None
         self.forgets = False
         self.lists = True
+        self.login = False
         self.slow_s = 0.0
         self.asked: list[Any] = []
         self._app = app
@@ -71,6 +72,8 @@ class Langfuse:
         if isinstance(content, list) and not self.lists:
             problem = {"message": "Invalid request data", "error": "expected object, received array"}
             return await JSONResponse(problem, 400)(scope, receive, send)
+        if self.login:
+            return await HTMLResponse("<html>Log in</html>")(scope, receive, send)
         if self.status and self.forgets:
             await self._app(scope, _again(body), _nowhere)
         if self.status:

@@ -110,6 +110,23 @@ def test_order_outlives_a_refusal(receiver: Receiver, tmp_path: Path, status: in
     assert names(receiver) == [f"s{n}" for n in range(10)]
 
 
+@pytest.mark.parametrize("kind", ["text/html", "Text/HTML; charset=utf-8"])
+def test_a_web_page_is_no_acceptance(receiver: Receiver, tmp_path: Path, kind: str) -> None:
+    """Behind a login page that answers 200 the spans wait, health says why, and they arrive once it is gone."""
+    receiver.answer = 200, {"Content-Type": kind}
+    with spooling(receiver, tmp_path) as (tracer, outbox):
+        tracer.start_span("kept").end()
+        until(lambda: outbox.deliverer.backend.failures > 3)
+        assert outbox.deliverer.state == "refusing"
+        assert outbox.deliverer.backend.last_error
+        assert outbox.deliverer.backend.last_error[1] == "200 with a web page"
+        assert outbox.spools.file
+        assert (outbox.spools.file.rows, outbox.deliverer.backend.accepted) == (1, 0)
+        receiver.answer = 200
+        receiver.wait(1)
+    assert names(receiver) == ["kept"]
+
+
 def test_a_stub_that_is_refused_has_no_stub(receiver: Receiver, tmp_path: Path) -> None:
     """Where the ids themselves are refused nothing arrives of the span, and the queue moves on."""
     receiver.answer = lambda request: 400 if b"bad" in raw(request) else 200

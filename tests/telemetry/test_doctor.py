@@ -101,6 +101,14 @@ def test_the_path_of_langfuse_is_found_too(receiver: Receiver, tmp_path: Path) -
     assert f"{receiver.endpoint}/api/public/otel/v1/traces would be right" in said
 
 
+def test_a_login_page_is_no_backend(receiver: Receiver, tmp_path: Path) -> None:
+    """A 200 with a web page is an error, in plain words."""
+    receiver.answer = 200, {"Content-Type": "text/html; charset=utf-8"}
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert code == 1
+    assert f"{receiver.endpoint}/v1/traces answers with a web page (200), and nothing was taken" in said
+
+
 SENTENCES: list[tuple[Answer, str]] = [
     (Answer(401, "no"), "does not know these keys"),
     (Answer(403, "no"), "does not know these keys"),

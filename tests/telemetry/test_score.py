@@ -131,6 +131,17 @@ def test_nothing_is_lost_while_the_backend_is_down(spans: Recorded, server: Lang
     assert sorted(score["value"] for score in settled(server)) == list(range(40, 60))
 
 
+def test_a_login_page_takes_no_score(spans: Recorded, server: Langfuse) -> None:
+    """A proxy that answers 200 with a web page has not taken the score: it waits, and arrives."""
+    server.login = True
+    telemetry.score("mood", 1, trace_id=TRACE)
+    until(lambda: telemetry.stats()["scores"]["langfuse"]["last_error"])
+    assert telemetry.stats()["scores"]["langfuse"]["last_error"]["what"] == "200 with a web page"
+
+    server.login = False
+    assert [score["value"] for score in settled(server)] == [1]
+
+
 def test_a_lost_acknowledgement_doubles_nothing(spans: Recorded, server: Langfuse) -> None:
     """What the backend took without saying so is sent again under its id."""
     server.status, server.forgets = 500, True
