@@ -21,6 +21,9 @@ _DEEPEST = 28
 _LONG_NUMBER = 10**12
 
 
+# A field may be written as a pair: what it is called under one of these names, what it holds under one of those.
+_NAMES = ("name", "Name", "key", "Key", "header", "field")
+_VALUES = frozenset({"value", "Value"})
 _TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 # Cleaned parts of conversations, in bytes; the turns of a thread have most of them in common.
@@ -116,7 +119,7 @@ class Fence:
             case dict():
                 return self._fields(value, kinds, depth)
             case list() | tuple():
-                return [self.value(item, kinds, depth + 1) for item in value]
+                return [self._item(*two, kinds, depth + 1) for two in zip((None, *value), value, strict=False)]
             case int() if abs(value) >= _LONG_NUMBER:
                 return value if (clean := self._plain(str(value), kinds)) == str(value) else clean
             case _:
@@ -142,9 +145,20 @@ class Fence:
             text = self._compiled[kind].sub(self._rules[kind].left_of, text)
         return text
 
+    def _item(self, before: Any, item: Any, kinds: frozenset[int], depth: int) -> Any:
+        """An item may be a pair of name and value, or what is given to the option before it."""
+        if _is_pair(item):
+            return [self.value(item[0], kinds, depth + 1), _hidden(item[0], item[1])]
+        is_given = _is_option(before) and isinstance(item, str) and not item.startswith("-")
+        return _hidden(before, item) if is_given else self.value(item, kinds, depth)
+
     def _fields(self, fields: dict[Any, Any], kinds: frozenset[int], depth: int) -> dict[str, Any]:
+        pair = _name_of_pair(fields)
         return {
-            self._plain(str(name), kinds): self.field(str(name), each, kinds, depth) for name, each in fields.items()
+            self._plain(str(name), kinds): self.field(
+                pair if pair and name in _VALUES else str(name), each, kinds, depth
+            )
+            for name, each in fields.items()
         }
 
     def field(self, name: str, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:
@@ -160,6 +174,20 @@ def _has_parts(value: Any) -> bool:
     if isinstance(value, list):
         return not all(isinstance(each, (str, int, float)) for each in value)
     return isinstance(value, (bytes, dict))
+
+
+def _name_of_pair(fields: dict[Any, Any]) -> str | None:
+    """Return the sensitive name that stands beside its value."""
+    names = (fields[key] for key in _NAMES if key in fields) if not _VALUES.isdisjoint(fields) else ()
+    return next((name for name in names if isinstance(name, str) and _sensitive(name)), None)
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and len(item) == 2 and isinstance(item[0], str) and _sensitive(item[0])
+
+
+def _is_option(item: Any) -> bool:
+    return isinstance(item, str) and item.startswith("--") and _sensitive(item)
 
 
 def _hidden(name: str, value: Any) -> Any:

@@ -37,9 +37,11 @@ _KEY = (
 )
 _SHORT_KEY = "auth|jwt|otp|cvv|cvc|pass"
 _BETWEEN = r"(?P<between>[\"'\\]*\s*(?:[:=]|%3D|=>)\s*)"
-_VALUE = (
-    r"(?P<value>\"(?:[^\"\\\r\n]|\\.)*\"?|\\+\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?|[^\s\"'\\,;&<>{}()\[\]]+|[{\[])"
-)
+_QUOTED = r"\"(?:[^\"\\\r\n]|\\.)*\"?|\\+\"[^\"\\\r\n]*\\*\"?|\\*'[^'\\\r\n]*\\*'?"
+_VALUE = rf"(?P<value>{_QUOTED}|[^\s\"'\\,;&<>{{}}()\[\]]+|[{{\[])"
+_QUOTE = r"[\"'\\]+"
+_SPACE = r"(?:\s|\\+[nrt])*"
+_ANY_KEY = rf"(?P<name>[\w.-]*(?:{_KEY}|{_SHORT_KEY}))"
 _PEM = r"(?:[0-9A-Za-z+/=\s:,-]|\\+[nrt])"
 
 
@@ -116,6 +118,13 @@ _LITERALS = {
 }
 
 
+# What follows an option where text is about it; a variable is not its value.
+_PROSE = re.compile(
+    "(?i)(?:an?|and|are|argument|as|at|but|by|can|flag|for|from|has|if|in|instead|into|is|its?|may|must|not?|of|on"
+    "|option|or|parameter|should|so|than|that|the|then|this|to|was|when|where|which|will|with|without|you)[.:`]?"
+)
+_VARIABLE = re.compile(r"\$\{?[A-Z_][A-Z0-9_]*\}?")
+
 _LINE_END = re.compile(r"\s|\\+[rn]")
 
 
@@ -146,8 +155,44 @@ def _assigned(match: Any) -> str | None:
         return None
     if not (quote or between in ("=", "%3D") or looks_random(value)):
         return None
+    return _put(match, name, given)
+
+
+def _paired(match: Any) -> str | None:
+    name, value = match["name"], match["value"]
+    return _put(match, name, value) if value and is_sensitive(name) else None
+
+
+def _behind(match: Any) -> str | None:
+    given = match["value"]
+    quote = given[: len(given) - len(given.lstrip("\"'\\"))]
+    if not is_sensitive(match["name"]) or says_nothing(match["name"], given.strip("\"'\\")):
+        return None
+    return f"{match['before']}{quote}[redacted {_kind_of(match['name'])}]{quote}{match['between']}{match['name']}"
+
+
+def _listed(match: Any) -> str | None:
+    # Two words in brackets are a pair only in a list of them, or as bytes.
+    return _paired(match) if match["list"] or match["between"].endswith("b") else None
+
+
+def _option(match: Any) -> str | None:
+    value = match["value"].strip("\"'\\")
+    if value.startswith("-") or _PROSE.fullmatch(value) or _VARIABLE.fullmatch(value):
+        return None
+    return _paired(match)
+
+
+def _login(match: Any) -> str | None:
+    return None if _VARIABLE.fullmatch(match["value"]) else f"{match['before']}[redacted login]"
+
+
+def _put(match: Any, name: str, given: str) -> str | None:
+    quote = given[: len(given) - len(given.lstrip("\"'\\"))]
+    if says_nothing(name, given.strip("\"'\\")):
+        return None
     closing = quote if quote and given.endswith(quote) else ""
-    return f"{match['before']}{name}{between}{quote}[redacted {_kind_of(name)}]{closing}"
+    return f"{match['before']}{name}{match['between']}{quote}[redacted {_kind_of(name)}]{closing}"
 
 
 def says_nothing(name: str, value: str) -> bool:
@@ -239,6 +284,36 @@ SECRETS: tuple[Rule, ...] = (
         _assigned,
     ),
     Rule("secret", rf"(?i){_BEFORE}(?P<name>{_SHORT_KEY}){_BETWEEN}{_VALUE}", _assigned),
+    # Without a value behind it, it says that there is a pair somewhere in this JSON.
+    Rule(
+        "secret",
+        rf"(?i)(?P<before>{_QUOTE}(?:name|key|header|field){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}){_ANY_KEY}"
+        rf"(?P<between>{_QUOTE}(?:{_SPACE},{_SPACE}{_QUOTE}value{_QUOTE}{_SPACE}:{_SPACE})?){_VALUE}?",
+        _paired,
+    ),
+    Rule(
+        "secret",
+        rf"(?i)(?P<before>{_QUOTE}value{_QUOTE}{_SPACE}:{_SPACE})(?P<value>{_QUOTED})"
+        rf"(?P<between>{_SPACE},[^{{}}]*?{_QUOTE}(?:name|key|header|field){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}){_ANY_KEY}",
+        _behind,
+    ),
+    Rule(
+        "secret",
+        rf"(?i)(?P<before>(?P<list>[\[(,]{_SPACE})?[\[(]{_SPACE}b?{_QUOTE}){_ANY_KEY}"
+        rf"(?P<between>{_QUOTE}{_SPACE},{_SPACE}b?)(?P<value>{_QUOTED})",
+        _listed,
+    ),
+    Rule(
+        "secret",
+        rf"(?i)(?P<before>--){_ANY_KEY}(?P<between>{_QUOTE}{_SPACE},{_SPACE}|(?:\s|\\+[nrt])+){_VALUE}",
+        _option,
+    ),
+    Rule(
+        "login",
+        r"(?P<before>curl\b(?:[^\r\n]|\\\r?\n)*?(?:[\s\"']|\\+[nrt])(?:-[uU]|--(?:proxy-)?user)[\s=\"'\\,]*)"
+        r"(?P<user>[^\s:\"'\\=]+):(?P<value>[^\s\"'\\]+)",
+        _login,
+    ),
     Rule("secret", rf"(?i)<(?P<name>[\w.:-]*(?:{_KEY}))>(?P<value>[^<>]+)</", _element),
     Rule(
         "parameter",

@@ -175,6 +175,24 @@ def test_a_type_of_its_own_saves_no_field(fence: Fence) -> None:
     }
 
 
+def test_pairs_of_name_and_value_are_fields() -> None:
+    """A value that stands beside a sensitive name, before or behind it, goes as if it were a field of that name."""
+    pairs = {
+        "list": [["host", "a.org"], ["x-api-key", OPEN_SESAME], ("cookie", [OPEN_SESAME])],
+        "maps": [{"value": OPEN_SESAME, "name": "password"}, {"key": "city", "value": "Ulm"}],
+        "typed": {"key": "token", "value": {"stringValue": OPEN_SESAME}},
+        "command": ["run", "--password", OPEN_SESAME, "--token", "--verbose"],
+    }
+
+    assert json.loads(FENCE.text(json.dumps(pairs))) == FENCE.value(pairs, frozenset())
+    assert FENCE.value(pairs, frozenset()) == {
+        "list": [["host", "a.org"], ["x-api-key", "[redacted]"], ["cookie", ["[redacted]"]]],
+        "maps": [{"value": "[redacted]", "name": "password"}, {"key": "city", "value": "Ulm"}],
+        "typed": {"key": "token", "value": {"stringValue": "[redacted]"}},
+        "command": ["run", "--password", "[redacted]", "--token", "--verbose"],
+    }
+
+
 @pytest.mark.parametrize("text", ['{"cvv": 737}', '{"card": {"cvc": "737"}}', "cvv=737", "the cvc: 737"])
 def test_the_code_of_a_card_is_a_secret(text: str, fence: Fence) -> None:
     """Three digits are a secret where they are a card's."""
@@ -414,6 +432,11 @@ def test_hostile_text_costs_no_time(fence: Fence) -> None:
         "\\" * 300_000 + "u0041",
         '{"a":' * 50_000,
         "eyJ" + "a." * 150_000,
+        "curl -u " * 30_000,
+        "curl -u a:" * 30_000,
+        "--password " * 30_000,
+        '[["token",' * 30_000,
+        '{"name":"token",' * 20_000,
     ]
 
     began = time.monotonic()
