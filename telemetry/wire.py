@@ -12,6 +12,7 @@ from telemetry.otlp import Span
 from telemetry.redact import Fence, Redact
 from telemetry.settings import Settings
 from telemetry.shape.error import brief
+from telemetry.shape.http import short_name
 from telemetry.shape.tool import previewed
 from telemetry.shorten import shorten
 
@@ -29,6 +30,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
         shape.langfuse if settings.shape == "langfuse" else shape.openinference,
         redact(settings),
         brief,
+        short_name,
         previewed,
         shorten(settings.max_value_bytes, settings.max_span_bytes),
     )

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from telemetry import otlp, viewer, wire
 from telemetry.redact import Fence, LogFilter
@@ -213,6 +213,19 @@ def test_no_failure_is_cut_within_a_secret(behind: int) -> None:
     assert "app:" not in str(arrived)
     assert len(arrived.attributes["exception.stacktrace"]) <= 4_000
     assert len(arrived.attributes["langfuse.observation.status_message"]) <= 500
+
+
+@pytest.mark.parametrize("behind", range(40))
+def test_no_name_of_a_call_is_cut_within_a_secret(behind: int) -> None:
+    """Where the name of an HTTP call is cut there is no half of a secret left either."""
+    found, secret = LOOKS["openai project"]
+    attributes = {"http.request.method": "GET", "url.full": f"http://a.org/{'y.' * behind}/{found}/x/{'z.' * 99}"}
+
+    arrived = sent(finished("GET", kind=SpanKind.CLIENT, attributes=attributes))
+
+    assert secret[:12] not in arrived.name
+    assert arrived.name.startswith("GET a.org /" + "y." * behind)
+    assert len(arrived.name) <= 100
 
 
 class Color(StrEnum):
