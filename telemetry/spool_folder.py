@@ -1,5 +1,7 @@
 """All the spool files of a folder, whoever owns them: what waits there, and the dead letters."""
 
+import logging
+import math
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing, suppress
@@ -7,8 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
-from telemetry.claim import accepted_in
+from telemetry.claim import Claim, TakenError, accepted_in
 from telemetry.spool import DeadLetter, Spool, Waiting, age
+
+logger = logging.getLogger(__name__)
 
 
 class Folder(NamedTuple):
@@ -62,6 +66,45 @@ def forget_dead(database: Path, letters: Iterable[DeadLetter]) -> None:
     """Forget these dead letters of a file, whoever owns it."""
     with closing(sqlite3.connect(database, timeout=5, isolation_level=None)) as connection:
         connection.executemany("DELETE FROM dead WHERE id = ?", [(letter.id,) for letter in letters])
+
+
+def drop_foreign(folder: Path, destination: str, oldest: float) -> int:
+    """Remove dead processes' files for other destinations, last written before this time; returns how many rows went.
+
+    Nobody sends them once the endpoint or the key has changed, and what people said is in them.
+    """
+    locks = [lock for lock in folder.glob("*.lock") if not lock.name.startswith(f"{destination}-")]
+    return sum(_drop_foreign(lock) for lock in locks if _written(lock.with_suffix(".db")) < oldest)
+
+
+def drop_corrupt(folder: Path, oldest: float) -> int:
+    """Remove files that were set aside before this time; returns how many."""
+    old = [path for path in folder.glob("*.corrupt") if path.stat().st_ctime < oldest]
+    for path in old:
+        for end in ("-wal", "-shm", ""):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        logger.warning("%s could not be read and is beyond TELEMETRY_SPOOL_MAX_AGE: it is removed", path)
+    return len(old)
+
+
+def _drop_foreign(lock: Path) -> int:
+    try:
+        claim = Claim(lock)
+    except (TakenError, OSError):
+        return 0
+    rows = (look(lock.with_suffix(".db")) or Waiting()).rows
+    claim.remove()
+    claim.give_up()
+    logger.warning(
+        "%s is for another backend and beyond TELEMETRY_SPOOL_MAX_AGE: it is removed, with %d spans", lock.stem, rows
+    )
+    return rows
+
+
+def _written(database: Path) -> float:
+    """Return when a file was last written, which none of its rows is younger than; a missing one is just being made."""
+    times = [each.stat().st_mtime for each in (database, Path(f"{database}-wal")) if each.exists()]
+    return max(times, default=math.inf)
 
 
 def survey(folder: Path, ours: Iterable[Spool]) -> Folder:

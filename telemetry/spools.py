@@ -110,6 +110,7 @@ class Spools:
             self._let_go()
             if self._settings.spool and self._ticks % ADOPT_EVERY == 0:
                 self._adopt()
+                self._clear_away()
                 self.folder = spool_folder.survey(self._place(), self.all())
         self._ticks += 1
 
@@ -230,6 +231,13 @@ class Spools:
                 self._judge(adopted)
             elif not claim.path.exists():
                 self.set_aside += 1
+
+    def _clear_away(self) -> None:
+        """Remove what nobody will send, and nobody has looked into, in all the time that spans are kept."""
+        before = time.time() - self._settings.spool_max_age
+        with suppress(OSError):  # another process was faster
+            self.dropped["for another backend"] += spool_folder.drop_foreign(self._place(), self._destination, before)
+            self.dropped["unreadable files"] += spool_folder.drop_corrupt(self._place(), before)
 
     def _judge(self, adopted: Spool) -> None:
         """Keep what a dead process had not decided, unless the rest of the trace was dropped here."""

@@ -196,6 +196,8 @@ def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: 
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     assert code == 0
     assert "The spool does not drain: 1 spans wait" in said
+    code, said = run(tmp_path, "spool", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
+    assert (code, f"{file.name}  1 spans, 3 bytes" in said, "(for another backend)" in said) == (0, True, True), said
 
 
 def _bury(folder: Path, endpoint: str) -> None:

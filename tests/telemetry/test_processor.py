@@ -23,6 +23,7 @@ from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
+from telemetry.spool import SPAN, Spool
 from telemetry.testing import Recorded
 from tests.processes import ROOT, until
 from tests.telemetry.spooling import encode, hasten, settings, spooling
@@ -117,6 +118,19 @@ def test_the_spool_is_looked_after_while_the_backend_is_left_alone(receiver: Rec
         until(lambda: outbox.spools.dropped["too old"] == 1, 20)
         until(lambda: outbox.spools.folder.waiting.rows == 0, 20)
     assert len(receiver.requests) == 1
+
+
+def test_files_for_another_backend_go_when_they_are_too_old(receiver: Receiver, tmp_path: Path) -> None:
+    """After a change of endpoint or key nobody sends what is left: it is counted and removed, as is what is corrupt."""
+    left = Spool.create(tmp_path, "elsewhere")
+    left.append(SPAN, [(1.0, b"a"), (2.0, b"b")])
+    left.close()
+    (tmp_path / "broken.corrupt").touch()
+    with spooling(receiver, tmp_path, spool_max_age=0.5) as (_, outbox):
+        outbox.start()
+        until(lambda: outbox.spools.dropped["for another backend"] == 2, 20)
+        until(lambda: outbox.spools.dropped["unreadable files"] == 1, 20)
+        assert [path for path in tmp_path.iterdir() if "elsewhere" in path.name or "broken" in path.name] == []
 
 
 def test_fsync_is_a_switch(receiver: Receiver, tmp_path: Path) -> None:

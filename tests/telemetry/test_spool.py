@@ -12,7 +12,7 @@ import pytest
 
 from telemetry.claim import Claim, TakenError, adoptable
 from telemetry.spool import SPAN, DeadLetter, Spool, adopt
-from telemetry.spool_folder import survey
+from telemetry.spool_folder import drop_corrupt, drop_foreign, survey
 
 NOW = 1_700_000_000.0
 ALL = 10**9
@@ -215,6 +215,33 @@ def test_a_folder_is_surveyed_whoever_owns_its_files(tmp_path: Path) -> None:
     folder = survey(tmp_path, [ours, Spool.memory()])
     assert (folder.files, folder.waiting.rows, folder.waiting.size) == (2, 4, 7)
     assert folder.waiting.oldest_s > 1000
+
+
+def test_what_nobody_sends_is_not_kept_for_ever(tmp_path: Path) -> None:
+    """Old files of dead processes for other backends go, with what was said in them; all others stay."""
+    old, new, ours = orphan(tmp_path, destination="there"), orphan(tmp_path, destination="there"), orphan(tmp_path)
+    living = Spool.create(tmp_path, "there")
+    fill(living, b"abcd")
+    for lock in (old, ours, living.claim.path):
+        for path in tmp_path.glob(f"{lock.stem}.db*"):
+            os.utime(path, (NOW, NOW))
+
+    assert drop_foreign(tmp_path, "here", NOW + 1) == 3
+    assert {path.stem for path in tmp_path.glob("*.db")} == {new.stem, ours.stem, living.name}
+    assert not list(tmp_path.glob(f"{old.stem}*"))
+    assert drop_foreign(tmp_path, "here", NOW + 1) == 0
+
+
+def test_what_was_set_aside_is_not_kept_for_ever(tmp_path: Path) -> None:
+    """A person has as long to look into it as spans have to be sent, from when it was set aside."""
+    lock = orphan(tmp_path)
+    os.utime(lock.with_suffix(".db"), (NOW, NOW))
+    [claim] = adoptable(tmp_path, "here")
+    claim.set_aside()
+
+    assert drop_corrupt(tmp_path, time.time() - 60) == 0
+    assert drop_corrupt(tmp_path, time.time() + 60) == 1
+    assert not list(tmp_path.glob("*.corrupt*"))
 
 
 def test_memory_is_a_spool_like_any_other() -> None:
