@@ -68,7 +68,7 @@ class Redact:
         return {**attributes, **hidden}
 
     def _pseudonym(self, user: str) -> str:
-        return user if self.keeps_pseudonyms and _PSEUDONYM.fullmatch(user) else _pseudonym(self.user_key, user)
+        return user if self.keeps_pseudonyms and _PSEUDONYM.fullmatch(user) else pseudonym(self.user_key, user)
 
     def _fenced(self, span: Span, kinds: frozenset[int]) -> Span:
         resource = self._resource(span.resource)
@@ -114,7 +114,8 @@ class Redact:
         return replace(link, attributes=self._attributes(link.attributes, kinds))
 
 
-def _pseudonym(key: bytes, user: str) -> str:
+def pseudonym(key: bytes, user: str) -> str:
+    """Return what stands for a user id: the same for the same key, and nobody without it can tell whose it is."""
     return "user-" + hmac.new(key, user.encode(), hashlib.sha256).hexdigest()[:20]
 
 

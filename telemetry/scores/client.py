@@ -47,7 +47,7 @@ def score(
         value=value,
         trace_id=_current() if here else trace_id,
         observation_id=observation_id,
-        user_id=user_id or _stamped("user.id"),
+        user_id=open_desk.user(user_id or _stamped("user.id")),
         run_id=run_id or _stamped("langfuse.trace.metadata.run"),
         comment=comment,
         metadata=dict(metadata or {}),

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from telemetry import langfuse, langsmith, wire
+from telemetry.redact.stage import pseudonym
 from telemetry.scores.box import Box
 from telemetry.scores.courier import Courier, Place
 from telemetry.scores.score import Score
@@ -77,6 +78,11 @@ class Desk:
             place: self._put(courier, clean) for place, courier in self._couriers.items() if place not in skipped
         }
         return Posted(clean, {**skipped, **tickets})
+
+    def user(self, user_id: str | None) -> str | None:
+        """Return the user as scores may know one: the pseudonym where user ids are hashed."""
+        key = self._settings.user_hash_key
+        return pseudonym(key.get_secret_value().encode(), user_id) if key and user_id else user_id
 
     def close(self) -> None:
         """Deliver what can be delivered at once, and leave the rest to the next process."""

@@ -94,6 +94,21 @@ def test_a_change_of_mind_is_no_second_vote(spans: Recorded, server: Langfuse) -
     assert sorted(score["value"] for score in server.scores(TRACE)) == [0, 1]
 
 
+def test_the_id_of_a_score_betrays_no_hashed_user(server: Langfuse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where user ids are hashed, so is the one in a score's id: nobody can try names out; a user still has one vote."""
+    monkeypatch.setenv("TELEMETRY_USER_HASH_KEY", "k" * 16)
+    at = Score(name="x", value=1, trace_id=TRACE).at
+    guessed = Score(name="mood", value=1, trace_id=TRACE, user_id="ada", at=at).score_id
+    with recording(load_settings()):
+        for user, value in (("ada", 1), ("bob", 1), ("ada", 0)):
+            posted = telemetry.score("mood", value, trace_id=TRACE, user_id=user, at=at)
+            assert outcome(posted, 10) == {"langfuse": "sent"}
+
+    scores = server.scores(TRACE)
+    assert sorted(score["value"] for score in scores) == [0, 1]
+    assert guessed not in [score["id"] for score in scores]
+
+
 def test_a_score_can_be_taken_back(spans: Recorded, server: Langfuse) -> None:
     """None takes a score back, one that has arrived and one that has not."""
     telemetry.score("arrived", 1, trace_id=TRACE)
