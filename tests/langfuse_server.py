@@ -12,7 +12,8 @@ import httpx
 from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from telemetry.viewer import Settings, create_app
+from telemetry.viewer.app import create_app
+from telemetry.viewer.settings import Settings
 from tests.processes import serve
 
 SCORES = "/api/public/scores"

@@ -4,10 +4,9 @@ import sys
 
 from pydantic import ValidationError
 
-from telemetry.server import Server
 from telemetry.settings import SettingsError
 from telemetry.usage import take_no_arguments
-from telemetry.viewer import Settings, create_app
+from telemetry.viewer.settings import Settings
 
 
 def main() -> None:
@@ -18,6 +17,11 @@ def main() -> None:
         settings = Settings()
     except ValidationError as error:
         sys.exit("; ".join(_sentence(problem) for problem in error.errors()))
+    try:
+        from telemetry.server import Server
+        from telemetry.viewer.app import create_app
+    except ModuleNotFoundError as missing:
+        sys.exit(f"The viewer needs {missing.name}, which its extra brings: pip install 'agent-telemetry[viewer]'.")
     try:
         Server(create_app(settings), settings.host, settings.port, prefix="VIEWER_").run()
     except SettingsError as error:

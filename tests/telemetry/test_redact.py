@@ -18,9 +18,11 @@ from langchain_core.messages import AIMessage
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from telemetry import otlp, viewer, wire
+from telemetry import otlp, wire
 from telemetry.redact import Fence, LogFilter
 from telemetry.settings import Settings, SettingsError, load_settings
+from telemetry.viewer.app import create_app
+from telemetry.viewer.settings import Settings as ViewerSettings
 from tests.processes import serve
 from tests.telemetry.planted import LOOKS, NAMES, OPEN_SESAME, ORDINARY, Plant, conversation, finished, plants
 
@@ -68,10 +70,10 @@ def _holds(plant: Plant) -> bool:
 def test_no_planted_secret_reaches_the_viewer(tmp_path: Path) -> None:
     """The viewer's database has every span and no secret."""
     stages, planted = wire.stages(Settings()), plants()
-    keep = viewer.Settings(db=tmp_path / "viewer.db")
+    keep = ViewerSettings(db=tmp_path / "viewer.db")
     body = b"".join(wire.prepare(plant.span, stages) for plant in planted)
 
-    with serve(viewer.create_app(keep)) as url:
+    with serve(create_app(keep)) as url:
         answer = httpx.post(
             f"{url}/api/public/otel/v1/traces",
             content=gzip.compress(body),

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer, format_span_id, format_trace_id
 from playwright.sync_api import Browser, Page, expect
 
-from telemetry.viewer import Settings, create_app
+from telemetry.viewer.app import create_app
+from telemetry.viewer.settings import Settings
 from tests.processes import serve
 
 TRACES = "/api/public/otel/v1/traces"

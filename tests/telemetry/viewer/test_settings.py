@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from telemetry.receiver import Receiver
-from telemetry.viewer import Settings
+from telemetry.viewer.settings import Settings
 from tests.processes import ROOT, free_port, start
 from tests.telemetry.viewer.conftest import TRACES, running
 
@@ -21,6 +21,19 @@ COMMAND = [sys.executable, "-m", "telemetry.viewer"]
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(f"VIEWER_{name.upper()}", raising=False)
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "jinja2", "uvicorn"])
+def test_a_missing_extra_is_named(missing: str) -> None:
+    """Installed without its extra the viewer says in one sentence what to install."""
+    code = (
+        f"import runpy, sys; sys.modules[{missing!r}] = None; runpy.run_module('telemetry.viewer', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    said = f"The viewer needs {missing}, which its extra brings: pip install 'agent-telemetry[viewer]'.\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_defaults_are_for_this_machine_alone() -> None:
