@@ -60,7 +60,9 @@ def examine(settings: Settings, origins: dict[str, str]) -> Iterator[Finding]:
         yield Finding("error", "Tracing is off: no span is made. Set a backend, or switch tracing on.")
     elif settings.exporter == "console":
         yield Finding("ok", "Spans are printed, and go to no backend.")
+        yield from _sampled(settings)
     else:
+        yield from _sampled(settings)
         yield from _spooled(settings)
         yield from _sent(settings)
 
@@ -87,6 +89,12 @@ def _rivals() -> Iterator[Finding]:
     for name, what in _RIVAL_SWITCHES.items():
         if os.environ.get(name, "").lower() not in ("", "false", "0"):
             yield Finding("warning", f"{name} is set: {what}.")
+
+
+def _sampled(settings: Settings) -> Iterator[Finding]:
+    if settings.records_nothing:
+        names = "OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG" if settings.sampler else "LANGFUSE_SAMPLING_RATE"
+        yield Finding("warning", f"No trace that begins here is recorded: the share is 0. Raise it, or unset {names}.")
 
 
 def _spooled(settings: Settings) -> Iterator[Finding]:

@@ -367,6 +367,12 @@ class Settings(BaseSettings):
         """Whether spans are made: tracing is on and they have somewhere to go."""
         return self.enabled and (self.exporter == "console" or bool(self.exporter == "otlp" and self.endpoint))
 
+    @property
+    def records_nothing(self) -> bool:
+        """Whether a sampler that is set leaves out every trace that begins here."""
+        rate = self.sampler_arg if self.sampler else self.sampling_rate
+        return (self.sampler or "").endswith("always_off") or (rate == 0 and "always_on" not in (self.sampler or ""))
+
     @cached_property
     def endpoint(self) -> str | None:
         """The full address that spans are posted to, None without a backend."""
@@ -404,6 +410,7 @@ def load_settings() -> Settings:
     """
     _unset_empty(os.environ)
     _refuse_unknown_names(os.environ)
+    _refuse_two_addresses(os.environ)
     try:
         return Settings()
     except ValidationError as error:
@@ -450,6 +457,12 @@ def _unset_empty(environ: MutableMapping[str, str]) -> None:
     # The libraries that read these themselves log a warning, or a traceback, for an empty one.
     for name in [name for name, value in environ.items() if name.startswith(("OTEL_", "OPENINFERENCE_")) and not value]:
         del environ[name]
+
+
+def _refuse_two_addresses(environ: Mapping[str, str]) -> None:
+    names = variables(Settings, "langfuse_host")
+    if len({given.rstrip("/") for name in names if (given := environ.get(name))}) > 1:
+        raise SettingsError(f"{' and '.join(names)} name two addresses: set one of them, or the same in both.")
 
 
 def _refuse_unknown_names(environ: Mapping[str, str]) -> None:

@@ -164,6 +164,22 @@ def test_a_port_without_tls_is_recognised(tmp_path: Path) -> None:
     assert "TLS to" in said
 
 
+@pytest.mark.parametrize(
+    ("env", "warned"),
+    [
+        ({"LANGFUSE_SAMPLING_RATE": "0"}, True),
+        ({"OTEL_TRACES_SAMPLER": "parentbased_always_off"}, True),
+        ({"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}, True),
+        ({"OTEL_TRACES_SAMPLER": "always_on", "LANGFUSE_SAMPLING_RATE": "0"}, False),
+        ({"LANGFUSE_SAMPLING_RATE": "0.1"}, False),
+    ],
+)
+def test_a_share_of_nothing_is_warned_of(receiver: Receiver, tmp_path: Path, env: dict[str, str], warned: bool) -> None:
+    """The test trace arrives whatever the sampler says: the doctor tells that no other will."""
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **env)
+    assert (code, "No trace that begins here is recorded" in said) == (0, warned), said
+
+
 def test_double_instrumentation_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
     """Whoever records the same calls again is named."""
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, LANGSMITH_OTEL_ENABLED="true")
