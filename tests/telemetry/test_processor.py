@@ -72,7 +72,7 @@ def test_one_fence_serves_all_batches(
     provider = build_provider(chosen, "test", [last])
     with telemetry.span("sk-proj-" + "a1B2" * 12):
         pass
-    body = encode(spans.settled()[0])
+    [body] = encode(spans.settled())
     deactivate()
     activate(Pipeline(provider, Quiet(last), last), chosen)
     try:
