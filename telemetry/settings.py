@@ -410,7 +410,6 @@ def load_settings() -> Settings:
     """
     _unset_empty(os.environ)
     _refuse_unknown_names(os.environ)
-    _refuse_two_addresses(os.environ)
     try:
         return Settings()
     except ValidationError as error:
@@ -457,12 +456,6 @@ def _unset_empty(environ: MutableMapping[str, str]) -> None:
     # The libraries that read these themselves log a warning, or a traceback, for an empty one.
     for name in [name for name, value in environ.items() if name.startswith(("OTEL_", "OPENINFERENCE_")) and not value]:
         del environ[name]
-
-
-def _refuse_two_addresses(environ: Mapping[str, str]) -> None:
-    names = variables(Settings, "langfuse_host")
-    if len({given.rstrip("/") for name in names if (given := environ.get(name))}) > 1:
-        raise SettingsError(f"{' and '.join(names)} name two addresses: set one of them, or the same in both.")
 
 
 def _refuse_unknown_names(environ: Mapping[str, str]) -> None:

@@ -36,13 +36,12 @@ def test_langfuse_keys_are_enough(bare: pytest.MonkeyPatch) -> None:
 
 
 def test_host_names(bare: pytest.MonkeyPatch) -> None:
-    """LANGFUSE_BASE_URL is LANGFUSE_HOST by another name; an empty one is unset; a trailing slash does no harm."""
+    """LANGFUSE_BASE_URL stands above LANGFUSE_HOST; an empty one is unset; a trailing slash does no harm."""
     keys = {"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk"}
 
     assert settings(bare, LANGFUSE_HOST="http://a:1/", **keys).langfuse_url == "http://a:1"
     assert settings(bare, LANGFUSE_BASE_URL="").langfuse_url == "http://a:1"
-    assert settings(bare, LANGFUSE_BASE_URL="http://a:1").langfuse_url == "http://a:1"
-    assert settings(bare, LANGFUSE_HOST="", LANGFUSE_BASE_URL="http://b:2").langfuse_url == "http://b:2"
+    assert settings(bare, LANGFUSE_BASE_URL="http://b:2").langfuse_url == "http://b:2"
 
 
 def test_otel_names_win_and_keys_stay_home(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +84,6 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": 'x-key="1"'}, "OTEL_EXPORTER_OTLP_TRACES_HEADERS is not a list"),
         ({"LANGFUSE_HOST": "langfuse.example"}, "LANGFUSE_HOST is not an address"),
         ({"LANGFUSE_HOST": "https://pk:sk@langfuse.example"}, "LANGFUSE_HOST holds a password"),
-        ({"LANGFUSE_BASE_URL": "http://b:2"}, "LANGFUSE_BASE_URL and LANGFUSE_HOST name two addresses"),
         ({"LANGFUSE_SAMPLING_RATE": "150"}, "LANGFUSE_SAMPLING_RATE"),
         ({"LANGFUSE_ENVIRONMENT": "My Team!"}, "LANGFUSE_ENVIRONMENT would become 'default'"),
         ({"LANGFUSE_TRACING": "perhaps"}, "LANGFUSE_TRACING"),
