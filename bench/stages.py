@@ -19,7 +19,7 @@ from telemetry import otlp, wire
 from telemetry.settings import Settings
 from telemetry.testing import recording
 
-STAGES = ("shape", "redact", "brief", "preview", "shorten")
+STAGES = ("shape", "redact", "brief", "name", "preview", "shorten")
 SENTENCE = "It was the best of times, it was the worst of times, it was the age of wisdom; "
 
 

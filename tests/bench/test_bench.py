@@ -13,7 +13,10 @@ import pytest
 from bench import document
 from bench.cells import HISTORIES, MODES, PEERS
 from bench.plot import plot
+from bench.stages import STAGES
 from bench.tracing import OURS, SETTINGS
+from telemetry import wire
+from telemetry.settings import Settings
 from tests.processes import ROOT
 
 FIGURES = {"cpu_ratio", "loop_ratio", "added_ms", "kb", "spans"}
@@ -31,6 +34,11 @@ def is_row(row: dict[str, Any]) -> bool:
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
     return json.loads(document.RESULTS.read_text())
+
+
+def test_every_stage_has_a_row() -> None:
+    """A stage that spans go through is measured by its name."""
+    assert len(STAGES) == len(wire.stages(Settings()))
 
 
 def test_the_short_form_runs(tmp_path: Path) -> None:
