@@ -93,10 +93,10 @@ class Runs:
         await self._enqueue(run)
         return run
 
-    async def keeps_trace(self, run: BackgroundRun) -> bool:
+    async def keeps_trace(self, run: BackgroundRun, made: Sequence[AttemptRecord]) -> bool:
         """Return whether the trace that the run points to is kept, as far as that is known."""
         kept = await self.turns.outcomes.kept(run.run_id)
-        if kept is None and (made := await self.records.attempts(run.run_id)):
+        if kept is None and made:
             return made[0].sampled
         return run.sampled and kept is not False
 
@@ -417,7 +417,7 @@ class Runs:
             kind, _, said = error.partition(": ")
             event = ErrorEvent(error=kind if said else "Failed", message=error, trace_id=run.trace_id)
             await self.records.tell(run, event.model_dump_json())
-        kept = await self.keeps_trace(run)
+        kept = await self.keeps_trace(run, await self.records.attempts(run.run_id))
         await self.records.tell(run, EndEvent(status=status, kept=kept).model_dump_json())
         await self.records.end(run, status, error)
         await self.turns.records.end(run.run_id, status)

@@ -94,13 +94,14 @@ async def _found(run_id: str, request: Request, caller: CallerDep) -> Background
 
 
 async def _shown(runs: "Runs", run: BackgroundRun) -> RunInfo:
+    made = await runs.records.attempts(run.run_id)
     return RunInfo(
         run_id=run.run_id,
         thread_id=run.thread_id,
         agent=run.agent,
         trace_id=run.trace_id,
-        trace_ids=[each.trace_id for each in await runs.records.attempts(run.run_id) if each.trace_id],
-        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and await runs.keeps_trace(run) else None,
+        trace_ids=[each.trace_id for each in made if each.trace_id],
+        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and await runs.keeps_trace(run, made) else None,
         status=await runs.status(run),
         error=run.error,
         message=UserInput.model_validate_json(run.asked).message,
