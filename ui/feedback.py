@@ -20,7 +20,7 @@ def draw_feedback(chat: Chat, one: Exchange) -> None:
     st.session_state.setdefault(thumbs, int(bool(vote.score)) if vote else None)
     st.feedback("thumbs", key=thumbs, on_change=judge, args=(chat, one))
     if st.session_state[thumbs] is not None:
-        with st.popover("Comment", icon=":material/comment:", type="tertiary", key=_popover(one), on_change="rerun"):
+        with st.popover("Comment", icon=":material/comment:", type="tertiary", key=_popover(one)):
             comment = f"comment-{one.run_id}"
             st.session_state.setdefault(comment, (vote.comment if vote else None) or "")
             st.text_area("What was good, or wrong?", key=comment, max_chars=5000)
@@ -36,7 +36,8 @@ def draw_acknowledgement(one: Exchange) -> None:
 def comment_on(chat: Chat, one: Exchange) -> None:
     """Send the comment with its thumbs, and close its box: what became of it stands below."""
     judge(chat, one)
-    st.session_state[_popover(one)] = False
+    # Another box, closed: one that is told to close stays open in a browser that was never told it had opened.
+    _boxes()[one.run_id] = _boxes().get(one.run_id, 0) + 1
 
 
 def judge(chat: Chat, one: Exchange) -> None:
@@ -70,7 +71,11 @@ def _place(name: str, state: str) -> str:
 
 
 def _popover(one: Exchange) -> str:
-    return f"commenting-{one.run_id}"
+    return f"commenting-{one.run_id}-{_boxes().get(one.run_id, 0)}"
+
+
+def _boxes() -> dict[str | None, int]:
+    return st.session_state.setdefault("comment_boxes", {})
 
 
 def _acknowledgements() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """From the first click to the viewer: what people do in the chat, and what it leaves in traces and scores."""
 
 import re
+import signal
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
@@ -97,6 +98,23 @@ def test_a_vote_can_be_changed_and_taken_back(stack: Stack, chat: Page) -> None:
     chat.reload()
     answered(chat, 1)
     expect(up).not_to_be_checked()
+
+
+def test_a_comment_sent_before_the_page_caught_up_closes_its_box(mortal: Stack, tab: Page) -> None:
+    """Opened, written and sent while the page waits for the service: the box closes, and the comment arrives."""
+    with mortal.run_service() as service, mortal.run_page():
+        tab.goto(mortal.page)
+        say(tab, "My name is Ada.")
+        answered(tab, 1)
+        tab.get_by_role("radio", name="Thumbs up").click()
+        expect(tab.get_by_text("Thank you: stored")).to_be_visible()
+        service.popen.send_signal(signal.SIGSTOP)
+        tab.get_by_role("radio", name="Thumbs down").click()
+        comment(tab, "Wrong.")
+        service.popen.send_signal(signal.SIGCONT)
+        expect(tab.get_by_label("What was good, or wrong?")).to_be_hidden()
+        trace_id = trace_of(links(tab))
+        until(lambda: [score.get("comment") for score in mortal.scores(trace_id)] == ["Wrong."], 60)
 
 
 def test_what_was_stopped_or_failed_can_be_tried_again(stack: Stack, chat: Page) -> None:
