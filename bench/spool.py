@@ -22,8 +22,8 @@ from app.agents import load
 from app.models import load_models
 from bench.sink import sink
 from telemetry import wire
-from telemetry.outbox import Prepare
-from telemetry.processor import SpoolProcessor
+from telemetry.delivery.outbox import Prepare
+from telemetry.delivery.processor import SpoolProcessor
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.settings import Settings

@@ -7,8 +7,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from telemetry import doctor, spool_folder, wire
-from telemetry.outbox import Outbox, destination
+from telemetry import doctor, wire
+from telemetry.delivery import spool_folder
+from telemetry.delivery.outbox import Outbox, destination
 from telemetry.settings import Settings, SettingsError, load_settings
 
 

@@ -15,9 +15,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import format_trace_id
 from pydantic import SecretStr
 
-from telemetry import spool_folder, wire
+from telemetry import wire
+from telemetry.delivery import spool_folder
+from telemetry.delivery.post import Answer, Poster
 from telemetry.langfuse import make_client
-from telemetry.post import Answer, Poster
 from telemetry.provider import build_provider
 from telemetry.settings import LANGFUSE_TRACES, Settings, variables
 

@@ -1,7 +1,7 @@
 """Which traces are kept, decided when their turn has ended: the service decides, whoever began the trace follows."""
 
 from telemetry import provider
-from telemetry.outbox import Outbox
+from telemetry.delivery.outbox import Outbox
 
 
 def holds() -> bool:

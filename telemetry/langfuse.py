@@ -10,7 +10,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from telemetry.post import Answer, is_html, retry_after
+from telemetry.delivery.post import Answer, is_html, retry_after
 from telemetry.scores.score import Score
 from telemetry.settings import Settings
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from telemetry.post import Answer
+from telemetry.delivery.post import Answer
 from telemetry.scores.score import Score
 from telemetry.settings import Settings
 

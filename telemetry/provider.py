@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 
 from telemetry import instrumentors, langfuse, wire
 from telemetry.context import Stamper
+from telemetry.delivery.processor import SpoolProcessor
 from telemetry.logs import Correlated, correlate
-from telemetry.processor import SpoolProcessor
 from telemetry.propagator import StartPropagator, TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler

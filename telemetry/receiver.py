@@ -13,7 +13,7 @@ from socketserver import ThreadingTCPServer
 from typing import Any, ClassVar, Self, cast
 
 from telemetry import otlp
-from telemetry.post import is_html
+from telemetry.delivery.post import is_html
 from telemetry.tree import span_tree
 
 PATHS = ("/v1/traces", "/api/public/otel/v1/traces")

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from telemetry import provider
+from telemetry.delivery.outbox import Outbox
 from telemetry.failures import failures
-from telemetry.outbox import Outbox
 from telemetry.scores import desk
 
 

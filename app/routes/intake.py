@@ -5,7 +5,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from app.caller import CallerDep
 from telemetry import otlp
-from telemetry.intake import accept
+from telemetry.delivery.intake import accept
 
 router = APIRouter()
 PATH = "/otlp/v1/traces"

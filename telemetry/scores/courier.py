@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
+from telemetry.delivery.post import Answer
 from telemetry.failures import contained
-from telemetry.post import Answer
 from telemetry.scores.box import Box, Row
 from telemetry.scores.score import Score
 

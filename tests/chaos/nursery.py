@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import telemetry
-from telemetry import deliver, langgraph, provider, spools
+from telemetry import langgraph, provider
+from telemetry.delivery import deliver, spools
 
 WARM = langgraph  # what every process imports when it starts: here once for all
 

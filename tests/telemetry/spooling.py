@@ -9,9 +9,9 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.trace import Tracer
 
-from telemetry import deliver, spools
-from telemetry.outbox import Outbox
-from telemetry.processor import SpoolProcessor
+from telemetry.delivery import deliver, spools
+from telemetry.delivery.outbox import Outbox
+from telemetry.delivery.processor import SpoolProcessor
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
 

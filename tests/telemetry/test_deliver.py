@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from telemetry import deliver
-from telemetry.deliver import Backend
-from telemetry.outbox import Outbox
-from telemetry.post import Answer, Poster
+from telemetry.delivery import deliver
+from telemetry.delivery.deliver import Backend
+from telemetry.delivery.outbox import Outbox
+from telemetry.delivery.post import Answer, Poster
+from telemetry.delivery.spool import SPAN
 from telemetry.receiver import Receiver, Request
 from telemetry.settings import Settings
-from telemetry.spool import SPAN
 from tests.processes import until
 from tests.telemetry.spooling import hasten, settings, spooling
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from telemetry import doctor
+from telemetry.delivery.post import Answer
+from telemetry.delivery.spool import SPAN, Spool
 from telemetry.doctor import explain
-from telemetry.post import Answer
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
-from telemetry.spool import SPAN, Spool
 from tests.processes import ROOT, free_port
 
 
@@ -218,7 +218,7 @@ def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: 
 
 def _bury(folder: Path, endpoint: str) -> None:
     """What a process leaves whose one span was refused for good."""
-    from telemetry.outbox import destination
+    from telemetry.delivery.outbox import destination
 
     file = Spool.create(folder / "spool", destination(Settings.model_validate({"otlp_endpoint": endpoint})))
     _, body = doctor._test_trace(Settings.model_validate({"otlp_endpoint": endpoint}))

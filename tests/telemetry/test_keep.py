@@ -12,8 +12,8 @@ import pytest
 from opentelemetry.trace import StatusCode, Tracer, format_trace_id, set_span_in_context
 
 import telemetry
-from telemetry.outbox import Outbox
-from telemetry.processor import SpoolProcessor
+from telemetry.delivery.outbox import Outbox
+from telemetry.delivery.processor import SpoolProcessor
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver

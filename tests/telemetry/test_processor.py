@@ -14,16 +14,17 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import telemetry
-from telemetry import outbox as outbox_module
-from telemetry import spools, wire
-from telemetry.intake import accept
-from telemetry.outbox import Outbox, destination
-from telemetry.processor import SpoolProcessor
+from telemetry import wire
+from telemetry.delivery import outbox as outbox_module
+from telemetry.delivery import spools
+from telemetry.delivery.intake import accept
+from telemetry.delivery.outbox import Outbox, destination
+from telemetry.delivery.processor import SpoolProcessor
+from telemetry.delivery.spool import SPAN, Spool
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver
 from telemetry.settings import Settings
-from telemetry.spool import SPAN, Spool
 from telemetry.testing import Recorded
 from tests.processes import ROOT, until
 from tests.telemetry.spooling import encode, hasten, settings, spooling

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.claim import Claim, TakenError, adoptable
-from telemetry.spool import SPAN, DeadLetter, Spool, adopt
-from telemetry.spool_folder import drop_corrupt, drop_foreign, survey
+from telemetry.delivery.claim import Claim, TakenError, adoptable
+from telemetry.delivery.spool import SPAN, DeadLetter, Spool, adopt
+from telemetry.delivery.spool_folder import drop_corrupt, drop_foreign, survey
 
 NOW = 1_700_000_000.0
 ALL = 10**9
@@ -35,7 +35,7 @@ def orphan(folder: Path, count: int = 3, destination: str = "here") -> Path:
     """The file of a process that has died; its lock."""
     code = (
         "import os, pathlib\n"
-        "from telemetry.spool import SPAN, Spool\n"
+        "from telemetry.delivery.spool import SPAN, Spool\n"
         f"file = Spool.create(pathlib.Path({str(folder)!r}), {destination!r})\n"
         f"for n in range({count}): file.append(SPAN, [({NOW} + n, b'%d' % n)])\n"
         "print(file.claim.path, flush=True)\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import telemetry
-from telemetry import processor
+from telemetry.delivery import processor
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver

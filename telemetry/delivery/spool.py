@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from telemetry.claim import Claim, NoClaim
+from telemetry.delivery.claim import Claim, NoClaim
 
 # The mark in the claim is about spans alone: the statements below say so in plain text.
 SPAN = "span"

@@ -9,8 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
-from telemetry.claim import Claim, TakenError, accepted_in
-from telemetry.spool import DeadLetter, Spool, Waiting, age
+from telemetry.delivery.claim import Claim, TakenError, accepted_in
+from telemetry.delivery.spool import DeadLetter, Spool, Waiting, age
 
 logger = logging.getLogger(__name__)
 

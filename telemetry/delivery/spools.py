@@ -11,11 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from telemetry import failures, spool_folder
-from telemetry.claim import adoptable
+from telemetry import failures
+from telemetry.delivery import spool_folder
+from telemetry.delivery.claim import adoptable
+from telemetry.delivery.spool import SPAN, DeadLetter, Spool, adopt
+from telemetry.delivery.spool_folder import Folder
 from telemetry.settings import Settings
-from telemetry.spool import SPAN, DeadLetter, Spool, adopt
-from telemetry.spool_folder import Folder
 
 logger = logging.getLogger(__name__)
 

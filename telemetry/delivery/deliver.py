@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from telemetry import failures
-from telemetry.post import Answer
-from telemetry.spool import SPAN, Row, Spool
-from telemetry.stub import is_stub, make_stub
+from telemetry.delivery.post import Answer
+from telemetry.delivery.spool import SPAN, Row, Spool
+from telemetry.delivery.stub import is_stub, make_stub
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from weakref import WeakSet
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 from telemetry import wire
-from telemetry.outbox import Outbox, Prepare
+from telemetry.delivery.outbox import Outbox, Prepare
 from telemetry.redact import Redact
 from telemetry.settings import Settings
 

@@ -1,7 +1,7 @@
 """Spans of another process that has no key of the backend's: redacted, and spooled with our own."""
 
 from telemetry import otlp, provider
-from telemetry.spools import Record
+from telemetry.delivery.spools import Record
 
 
 def accept(body: bytes, content_type: str, encoding: str | None, limit: int) -> int:

@@ -14,12 +14,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode, format_trace_id
 
 from telemetry import failures
-from telemetry.deliver import Deliverer
-from telemetry.post import Poster
+from telemetry.delivery.deliver import Deliverer
+from telemetry.delivery.post import Poster
+from telemetry.delivery.spool import DeadLetter
+from telemetry.delivery.spools import GROUP, Record, Spools
 from telemetry.settings import Settings
 from telemetry.shorten import SHORTENED
-from telemetry.spool import DeadLetter
-from telemetry.spools import GROUP, Record, Spools
 
 # Past so many spans in memory whoever ends one writes some himself.
 MOST_PENDING = 2048
