@@ -26,7 +26,7 @@ from app.records import STOPPING, Records, Run, Thread
 from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from app.usage import Usage
 from telemetry import Resumed, Turn, untraced
-from telemetry.gate import Gate
+from telemetry.langchain.gate import Gate
 from telemetry.span import one_line
 
 logger = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from telemetry.application import instrument
 from telemetry.context import Resumed, TraceRef, carry, continued, scope, traceparent
 from telemetry.keep import bring_back, decide
+from telemetry.langchain.traced import traced_node, traced_tool
 from telemetry.langfuse import backend, trace_url
 from telemetry.logs import guard_logs
 from telemetry.propagator import trust
@@ -13,7 +14,6 @@ from telemetry.settings import SettingsError
 from telemetry.span import capture_exception, current_trace, event, get_span, span, untraced
 from telemetry.stats import stats
 from telemetry.task import Task, end_tasks
-from telemetry.traced import traced_node, traced_tool
 from telemetry.turn import Turn, cancel_turns, current_turn, drain
 
 __all__ = [

@@ -41,7 +41,7 @@ def instrument_libraries(provider: TracerProvider, settings: Settings) -> None:
     for instrumentor in _http_clients():
         instrumentor.instrument(tracer_provider=provider, request_hook=_note, async_request_hook=_note_async)
     if find_spec("langchain_core"):
-        from telemetry import langgraph
+        from telemetry.langchain import langgraph
 
         langgraph.instrument(provider, settings)
 
@@ -52,14 +52,14 @@ def uninstrument_libraries() -> None:
         if instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.uninstrument()
     if find_spec("langchain_core"):
-        from telemetry import langgraph
+        from telemetry.langchain import langgraph
 
         langgraph.uninstrument()
 
 
 def end_runs(run_ids: Iterable[UUID], *, cancelled: bool, abandoned: bool) -> None:
     """End the spans of these LangChain runs, of those that are still open."""
-    if langgraph := sys.modules.get("telemetry.langgraph"):
+    if langgraph := sys.modules.get("telemetry.langchain.langgraph"):
         langgraph.end_runs(run_ids, cancelled=cancelled, abandoned=abandoned)
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import telemetry
-from telemetry import langgraph, provider
+from telemetry import provider
 from telemetry.delivery import deliver, spools
+from telemetry.langchain import langgraph
 
 WARM = langgraph  # what every process imports when it starts: here once for all
 

@@ -310,7 +310,7 @@ async def test_nothing_of_the_turn_is_in_headers(spans: Recorded) -> None:
 @contextmanager
 def unbridged() -> Iterator[None]:
     """Take the bridge out, and put it back."""
-    from telemetry import langgraph
+    from telemetry.langchain import langgraph
 
     modules = [import_module(name) for name in langgraph._ENTRANCES]
     wrapped = [module._set_config_context for module in modules]

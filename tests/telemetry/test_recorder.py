@@ -13,10 +13,11 @@ from langgraph.graph import START, MessagesState, StateGraph
 from opentelemetry.trace import get_current_span
 
 import telemetry
-from telemetry import json_text, langgraph, shape
+from telemetry import json_text, shape
+from telemetry.langchain import content as module
+from telemetry.langchain import langgraph
+from telemetry.langchain.content import Content
 from telemetry.otlp import from_sdk
-from telemetry.recorder import content as module
-from telemetry.recorder.content import Content
 from telemetry.said import Said
 from telemetry.settings import Settings
 from telemetry.shorten import SHORTENED

@@ -25,8 +25,9 @@ from app.agents import load
 from app.agents.passages import PASSAGES, KeywordRetriever
 from app.demo_model import DemoError
 from app.models import load_models
-from telemetry import langgraph, otlp, shape
+from telemetry import otlp, shape
 from telemetry.json_text import parse
+from telemetry.langchain import langgraph
 from telemetry.settings import Settings
 from telemetry.testing import recording
 from tests.flawed_agents import TABLE

@@ -18,7 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 import telemetry
 from telemetry import Turn, otlp, wire
 from telemetry import turn as module
-from telemetry.gate import Gate
+from telemetry.langchain.gate import Gate
 from telemetry.settings import Settings
 from telemetry.testing import Recorded
 

@@ -17,16 +17,16 @@ from openinference.instrumentation.langchain._tracer import OpenInferenceTracer
 from opentelemetry import context as otel
 from opentelemetry.trace import Span, get_current_span
 
-from telemetry import graph_turn
-from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.json_text import written
-from telemetry.recorder.content import Content, Known, known_in
+from telemetry.langchain import graph_turn
+from telemetry.langchain.content import Content, Known, known_in
+from telemetry.langchain.endings import end_early, first_token, partial, tell
+from telemetry.langchain.tool_calls import measured
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
 from telemetry.shorten import SHORTENED
 from telemetry.span import one_line
-from telemetry.tool_calls import measured
 from telemetry.turn import current_turn
 
 # OpenInference reads more of these than what went in and what came out.

@@ -18,17 +18,16 @@ from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import graph_turn
-from telemetry.endings import end_early, first_token, partial, tell
 from telemetry.failures import contained
 from telemetry.json_text import dump
-from telemetry.recorder import model
-from telemetry.recorder.content import Content, Known, known_in, listed
+from telemetry.langchain import graph_turn, model
+from telemetry.langchain.content import Content, Known, known_in, listed
+from telemetry.langchain.endings import end_early, first_token, partial, tell
+from telemetry.langchain.tool_calls import measured
 from telemetry.said import Said
 from telemetry.sampler import model_call_began, model_call_ended
 from telemetry.shape.node import COUNT
 from telemetry.shorten import SHORTENED
-from telemetry.tool_calls import measured
 from telemetry.turn import Turn, current_turn
 
 # Where LangChain's metadata may name the conversation.

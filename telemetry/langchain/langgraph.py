@@ -16,9 +16,9 @@ from opentelemetry import context as otel
 from opentelemetry.trace import Span, TracerProvider, get_current_span, set_span_in_context
 
 from telemetry.failures import contained
-from telemetry.recorder.content import Content
-from telemetry.recorder.recorder import Recorder
-from telemetry.run_tracer import RunTracer
+from telemetry.langchain.content import Content
+from telemetry.langchain.recorder import Recorder
+from telemetry.langchain.run_tracer import RunTracer
 from telemetry.settings import Settings
 
 # LangChain and LangGraph copy the context for each run and enter the run's config there, each by its own function.
