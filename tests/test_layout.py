@@ -74,6 +74,22 @@ def test_one_file_knows_the_langfuse_sdk() -> None:
     assert files <= {"telemetry/langfuse.py"}
 
 
+def test_one_folder_knows_langchain() -> None:
+    """A service without LangChain is traced too: what needs it stands in one folder."""
+    known = offences("telemetry", "langchain", "langchain_core", "langgraph", "openinference")
+    assert known
+    assert [each for each in known if not each.startswith("telemetry/langchain/")] == []
+
+
+def test_what_records_runs_and_what_delivers_spans_do_not_know_each_other() -> None:
+    """Delivery takes spans from whoever makes them: it knows no turn, and LangChain's runs know no backend."""
+    assert sources("telemetry/delivery")
+    makers = ["telemetry.langchain", "telemetry.turn", "telemetry.span", "telemetry.task", "telemetry.heartbeat"]
+    assert offences("telemetry/delivery", *makers) == []
+    assert sources("telemetry/langchain")
+    assert offences("telemetry/langchain", "telemetry.delivery") == []
+
+
 def test_every_way_of_importing_is_seen(tmp_path: Path) -> None:
     """Relative imports and those inside functions count too."""
     (tmp_path / "ui").mkdir()
