@@ -7,7 +7,7 @@ from types import FrameType
 from dotenv import load_dotenv
 
 import telemetry
-from app.models import ModelSettingError
+from app.models.models import ModelSettingError
 from app.service import create_app
 from app.settings import Settings, load_settings
 from telemetry.server import Server

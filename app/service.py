@@ -9,16 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import telemetry
 from app.agents import AGENTS, Agent, load_all
-from app.background import open_runs
 from app.body_limit import BodyLimit
 from app.caller import is_secret
-from app.database import open_database
+from app.database.database import open_database
+from app.database.outcomes import Outcomes
 from app.errors import answer_errors
 from app.evaluation import answered
 from app.files import Files, open_files, open_store
-from app.models import load_models
-from app.outcomes import Outcomes
+from app.models.models import load_models
 from app.routes import events, feedback, files, health, history, info, intake, runs, threads, turns
+from app.runs.opening import open_runs
 from app.settings import Settings
 from app.threads import Threads
 from app.turns import Turns

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.prices import Price, prices
+from app.models.prices import Price, prices
 from telemetry.settings import SettingsError, sentence, unusable
 
 # A process that stands still within a transaction, stopped or starved, would keep all others from its rows.

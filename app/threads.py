@@ -9,9 +9,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy import and_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.outcomes import forget
+from app.database.records import Thread, runs, threads
 from app.files import Files
-from app.outcomes import forget
-from app.records import Thread, runs, threads
 
 MAX_TITLE = 60
 UNTITLED = "New conversation"

@@ -18,13 +18,13 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command, StateSnapshot, StreamMode
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.claims import Claims
+from app.database.claims import Claims
+from app.database.outcomes import Outcome, Outcomes
+from app.database.records import STOPPING, Records, Run, Thread
 from app.messages import closed, in_custom, in_update, last_turn, stopped, to_chat
-from app.outcomes import Outcome, Outcomes
-from app.prices import INPUT, OUTPUT, Price, cost
-from app.records import STOPPING, Records, Run, Thread
+from app.models.prices import INPUT, OUTPUT, Price, cost
+from app.models.usage import Usage
 from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
-from app.usage import Usage
 from telemetry import Resumed, Turn, untraced
 from telemetry.langchain.gate import Gate
 from telemetry.span import one_line

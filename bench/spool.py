@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import telemetry
 from app.agents import load
-from app.models import load_models
+from app.models.models import load_models
 from bench.sink import sink
 from telemetry import wire
 from telemetry.delivery.outbox import Prepare

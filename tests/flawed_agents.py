@@ -17,7 +17,7 @@ from langgraph.types import interrupt
 import telemetry
 from app.agents import AGENTS, Agent
 from app.agents.react import react
-from app.models import Models
+from app.models.models import Models
 from app.service import create_app
 from app.settings import load_settings
 

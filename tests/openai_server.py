@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_messages
 
-from app.demo_model import DemoModel
+from app.models.demo_model import DemoModel
 from tests.processes import serve
 
 FRAGMENT = 5  # characters of a call's arguments in one chunk

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.agents.files import file_tools
 from app.files import Files
-from app.models import Models
+from app.models.models import Models
 
 
 class Options(BaseModel):

@@ -8,7 +8,7 @@ from langgraph.config import get_stream_writer
 from langgraph.graph.state import CompiledStateGraph
 
 from app.agents.react import react
-from app.models import Models
+from app.models.models import Models
 from telemetry import Task
 
 PROMPT = "You do long work with your tool. Say briefly what came of it."

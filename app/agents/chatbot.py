@@ -8,7 +8,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from app.agents.react import react
 from app.agents.tools import calculator, current_time
-from app.models import Models
+from app.models.models import Models
 
 PROMPT = "You are a helpful assistant. Use your tools for arithmetic, for the time and for files; answer briefly."
 

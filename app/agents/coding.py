@@ -4,7 +4,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 from app.agents.react import react
-from app.models import Models
+from app.models.models import Models
 from app.python_repl import make_python_repl
 from app.settings import load_settings
 

@@ -6,7 +6,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import interrupt
 
 from app.agents.react import react
-from app.models import Models
+from app.models.models import Models
 
 PROMPT = "You book tables with your tool, which asks the person to agree. Say briefly what came of it."
 CONSENT = frozenset({"yes", "y", "ok", "okay", "sure", "please"})

@@ -11,8 +11,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from app.ledger import once
-from app.models import Models
+from app.models.models import Models
+from app.runs.ledger import once
 
 
 class ModelNode(Protocol):

@@ -8,7 +8,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from app.agents.passages import PASSAGES, KeywordRetriever
 from app.agents.react import react
-from app.models import Models
+from app.models.models import Models
 
 PROMPT = (
     "You answer from a small library on tracing. Search for several things at once where that helps, "

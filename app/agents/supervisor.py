@@ -12,7 +12,7 @@ from langgraph.types import Command, Send
 
 from app.agents.react import model_node, react, tool_node
 from app.agents.tools import calculator, current_time
-from app.models import Models
+from app.models.models import Models
 
 PROMPT = "You lead two workers. Hand over every calculation and every question for the time; answer briefly."
 MATH = "You calculate with your tool. Answer with the result alone."

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import BigInteger, Column, DateTime, Select, String, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.records import tables
+from app.database.records import tables
 
 files = Table(
     "files",

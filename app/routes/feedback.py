@@ -5,8 +5,8 @@ from fastapi.concurrency import run_in_threadpool
 
 import telemetry
 from app.caller import CallerDep
-from app.outcomes import Outcomes
-from app.records import Run
+from app.database.outcomes import Outcomes
+from app.database.records import Run
 from app.schema import Feedback, FeedbackAnswer, Vote
 
 router = APIRouter()

@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect
 import telemetry
 from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
+from app.database.records import Thread
 from app.files import File, Files, Refusal, Upload
-from app.records import Thread
 from app.schema import FileInfo, FileList, FileRemoved, ThreadId
 from app.turns import unknown_thread
 

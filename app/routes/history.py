@@ -7,9 +7,9 @@ from langchain_core.messages import BaseMessage
 
 import telemetry
 from app.caller import CallerDep
+from app.database.outcomes import Outcome, Outcomes
+from app.database.records import Run
 from app.messages import to_chat
-from app.outcomes import Outcome, Outcomes
-from app.records import Run
 from app.routes.files import known
 from app.schema import ChatHistory, ChatMessage, Figures, FileInfo, HistoryInput, InterruptEvent, TurnInfo, Vote
 from app.turns import unknown_thread

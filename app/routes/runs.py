@@ -10,15 +10,15 @@ from fastapi import APIRouter, Header, HTTPException, Query, Request
 from fastapi.responses import StreamingResponse
 
 import telemetry
-from app.background import missing
 from app.caller import CallerDep
-from app.records import Thread
+from app.database.records import Thread
 from app.routes import turns
-from app.run_records import BackgroundRun
+from app.runs.opening import missing
+from app.runs.records import BackgroundRun
 from app.schema import RunInfo, RunList, UserInput
 
 if TYPE_CHECKING:
-    from app.runs import Runs
+    from app.runs.runs import Runs
 
 router = APIRouter()
 

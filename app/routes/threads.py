@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from app.caller import Caller, CallerDep
+from app.database.records import Thread
 from app.python_repl import forget
-from app.records import Thread
 from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved, ThreadState
 from app.turns import unknown_thread
 

@@ -16,7 +16,7 @@ from app.agents import DEFAULT_AGENT
 from app.caller import CallerDep
 from app.complaints import first_complaint
 from app.errors import answer
-from app.models import UnknownModelError
+from app.models.models import UnknownModelError
 from app.schema import (
     TRACE_ID,
     ChatMessage,

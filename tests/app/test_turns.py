@@ -14,7 +14,7 @@ from langgraph.types import interrupt
 
 from app.agents import Agent
 from app.client import AgentClient, Refused
-from app.models import Models
+from app.models.models import Models
 from app.schema import InterruptEvent
 from telemetry.testing import Recorded
 from tests.service import service

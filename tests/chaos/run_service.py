@@ -14,8 +14,8 @@ import telemetry
 from app.__main__ import Service
 from app.agents import Agent
 from app.agents.react import react
-from app.ledger import not_repeatable
-from app.models import Models
+from app.models.models import Models
+from app.runs.ledger import not_repeatable
 from app.service import create_app
 from app.settings import load_settings
 

@@ -9,7 +9,7 @@ import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.graph import START, MessagesState, StateGraph
 
-from app.models import load_models
+from app.models.models import load_models
 from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording
 from tests.openai_server import OpenAIServer, openai_server

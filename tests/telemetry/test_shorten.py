@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 
 import telemetry
 from app.agents import load
-from app.models import load_models
+from app.models.models import load_models
 from telemetry import otlp, wire
 from telemetry.settings import Settings
 from telemetry.shorten import SHORTENED, fit, fit_text, shorten, size

@@ -5,7 +5,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from app.models import Models, load_models
+from app.models.models import Models, load_models
 from tests.openai_server import OpenAIServer, openai_server
 
 

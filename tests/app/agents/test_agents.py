@@ -3,7 +3,7 @@
 import pytest
 
 from app.agents import AGENTS, DEFAULT_AGENT, Agent, load_all
-from app.models import load_models
+from app.models.models import load_models
 
 
 def test_every_agent_can_be_built() -> None:

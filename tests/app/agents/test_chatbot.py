@@ -8,8 +8,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from app.agents import load
-from app.demo_model import DemoError
-from app.models import Models, UnknownModelError, load_models
+from app.models.demo_model import DemoError
+from app.models.models import Models, UnknownModelError, load_models
 from tests.app.agents.turns import results, say, words
 from tests.openai_server import OpenAIServer
 

@@ -6,7 +6,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from app.agents import load
-from app.models import Models
+from app.models.models import Models
 from tests.app.agents.turns import results, say
 
 

@@ -11,7 +11,7 @@ from langgraph.types import Command
 
 from app.agents import load
 from app.agents.interrupt import agrees
-from app.models import Models, load_models
+from app.models.models import Models, load_models
 from tests.app.agents.turns import results, say
 
 ASKED = {"question": "Shall I book a table for 4 at 20:00?", "options": ["yes", "no"]}

@@ -5,7 +5,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from app.agents import load
-from app.models import Models, load_models
+from app.models.models import Models, load_models
 from tests.app.agents.turns import results, say
 
 

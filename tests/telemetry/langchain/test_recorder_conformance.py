@@ -23,8 +23,8 @@ from pydantic import BaseModel
 import telemetry
 from app.agents import load
 from app.agents.passages import PASSAGES, KeywordRetriever
-from app.demo_model import DemoError
-from app.models import load_models
+from app.models.demo_model import DemoError
+from app.models.models import load_models
 from telemetry import otlp, shape
 from telemetry.json_text import parse
 from telemetry.langchain import langgraph

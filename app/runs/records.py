@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.records import STOPPING, insert_into
+from app.database.records import STOPPING, insert_into
 from telemetry import TraceRef
 
 metadata = MetaData()

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.client import AgentClient, AgentError, Refused
-from app.database import open_database
-from app.records import Thread
+from app.database.database import open_database
+from app.database.records import Thread
 from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
 from app.settings import Settings
 from telemetry.testing import Recorded

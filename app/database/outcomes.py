@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Text, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.records import insert_into, tables
+from app.database.records import insert_into, tables
 from app.schema import Figures, Vote
 
 outcomes = Table(

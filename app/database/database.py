@@ -13,8 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.claims import Alone, Claims
-from app.records import Records, make_tables
+from app.database.claims import Alone, Claims
+from app.database.records import Records, make_tables
 from app.settings import Settings
 from telemetry.settings import SettingsError, unusable
 
@@ -58,7 +58,7 @@ def _open(settings: Settings) -> AbstractAsyncContextManager[Database]:
             # Not by aiosqlite: where it fails, its thread speaks to an event loop that has gone.
             sqlite3.connect(settings.data_dir / name).close()
         return _open_sqlite(settings.data_dir)
-    from app.postgres import open_postgres  # its driver takes time to load, which SQLite does without
+    from app.database.postgres import open_postgres  # its driver takes time to load, which SQLite does without
 
     return open_postgres(settings.postgres_url)
 

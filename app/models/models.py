@@ -8,7 +8,7 @@ from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import RunnableConfig
 
-from app.demo_model import DemoModel
+from app.models.demo_model import DemoModel
 
 DEMO = "demo"
 OPENAI = "https://api.openai.com/v1"  # said by us: the client takes an empty OPENAI_BASE_URL at its word
@@ -68,7 +68,7 @@ def load_model(name: str | None = None, demo_pace_s: float = 0.0) -> BaseChatMod
 
 def openai_model(model: str) -> BaseChatModel:
     """A model of OpenAI, or of the server at OPENAI_BASE_URL that speaks as OpenAI does."""
-    from app.openai_chat import ChatOpenAI  # takes a second, which the demo does without
+    from app.models.openai_chat import ChatOpenAI  # takes a second, which the demo does without
 
     if not os.environ.get("OPENAI_API_KEY"):
         raise ValueError("set OPENAI_API_KEY, to any word for a server of your own that asks for none.")

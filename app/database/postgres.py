@@ -15,8 +15,8 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.database import Database
-from app.records import Records, make_tables
+from app.database.database import Database
+from app.database.records import Records, make_tables
 from telemetry.settings import SettingsError
 
 POOL = 10

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from app.agents import Agents
-from app.database import Database
-from app.run_records import RunRecords, make_tables
+from app.database.database import Database
+from app.runs.records import RunRecords, make_tables
 from app.settings import Settings
 from app.turns import Turns
 
 if TYPE_CHECKING:
-    from app.runs import Runs
+    from app.runs.runs import Runs
 
 # From Python 3.12 on DBOS asks SQLite for fractions of a second.
 _SQLITE = (3, 42)
@@ -43,7 +43,7 @@ async def open_runs(
     if missing(settings):
         yield None
         return
-    from app.runs import Runs  # the engine takes time and memory, which an install without it does without
+    from app.runs.runs import Runs  # the engine takes time and memory, which an install without it does without
 
     async with database.engine.begin() as connection:
         await make_tables(connection)

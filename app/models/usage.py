@@ -7,7 +7,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
-from app.prices import INPUT, OUTPUT
+from app.models.prices import INPUT, OUTPUT
 
 
 class Usage(BaseCallbackHandler):

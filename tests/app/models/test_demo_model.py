@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.runnables import Runnable
 
 from app.agents.tools import calculator, current_time
-from app.demo_model import RULES, DemoError, DemoModel, calls_for, chunks_of, reply_to
+from app.models.demo_model import RULES, DemoError, DemoModel, calls_for, chunks_of, reply_to
 
 TOOLS = [calculator, current_time]
 

@@ -7,9 +7,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from openai import AuthenticationError, BadRequestError
 
 from app.agents.tools import calculator, current_time
-from app.demo_model import DemoModel
-from app.models import ModelSettingError, UnknownModelError, load_model, load_models
-from app.openai_chat import ChatOpenAI
+from app.models.demo_model import DemoModel
+from app.models.models import ModelSettingError, UnknownModelError, load_model, load_models
+from app.models.openai_chat import ChatOpenAI
 from tests.openai_server import OpenAIServer, openai_server
 
 

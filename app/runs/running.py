@@ -12,9 +12,9 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 from langgraph.types import StreamMode
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.ledger import ledger
 from app.messages import to_chat
-from app.run_records import BackgroundRun, Fenced, RunRecords
+from app.runs.ledger import ledger
+from app.runs.records import BackgroundRun, Fenced, RunRecords
 from app.schema import ChatMessage, MessageEvent
 from app.turns import AgentTurn, Answering
 from telemetry.heartbeat import Heartbeat

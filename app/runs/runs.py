@@ -21,10 +21,10 @@ from langgraph.types import StateSnapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 import telemetry
-from app.fenced_saver import FencedSaver
-from app.records import STOPPING, Thread
-from app.run_records import AttemptRecord, BackgroundRun, Fenced, RunRecords
-from app.running import Running
+from app.database.records import STOPPING, Thread
+from app.runs.fenced_saver import FencedSaver
+from app.runs.records import AttemptRecord, BackgroundRun, Fenced, RunRecords
+from app.runs.running import Running
 from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
 from app.turns import AgentTurn, Turns, config_of, run_event, run_of
 from telemetry import Resumed, TraceRef

@@ -1,0 +1,1 @@
+"""Where threads, runs, checkpoints and what became of them are kept: SQLite or Postgres."""

@@ -1,0 +1,1 @@
+"""The language models that agents talk to, and what their tokens cost."""
