@@ -89,7 +89,7 @@ class Receiver:
         with self._changed:
             return list(self._spans)
 
-    def wait(self, until: int | Callable[[list[otlp.Span]], Any] = 1, timeout: float = 10.0) -> list[otlp.Span]:
+    def wait(self, until: int | Callable[[list[otlp.Span]], Any] = 1, timeout: float = 30) -> list[otlp.Span]:
         """Return the spans as soon as there are so many, or as soon as they satisfy a predicate.
 
         Raises TimeoutError, with the tree of what has come, if that does not happen in time.
@@ -164,11 +164,11 @@ class _Server(ThreadingTCPServer):
             super().shutdown_request(request)
 
     def hang_up(self) -> None:
-        """Wake every handler that still waits for its client, or for the end of a hang."""
+        """Wake every handler that still waits for its client, or for the end of a hang; what was taken is answered."""
         self.closing.set()
         for connection in list(self._connections):
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RD)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no news."""
@@ -184,8 +184,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         server = cast(_Server, self.server)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", 0)))
-        match server.take(Request(self.command, self.path, headers, body)):
+        body = self.rfile.read(length := int(headers.get("content-length", 0)))
+        if len(body) < length:  # the client has gone in the middle of it, or we are going
+            self.close_connection = True
+            return
+        answer = server.take(Request(self.command, self.path, headers, body))
+        self.close_connection |= server.closing.is_set()
+        match answer:
             case Fault.HANG:
                 server.closing.wait()
                 self.close_connection = True

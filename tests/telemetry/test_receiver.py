@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from telemetry.receiver import PATHS, Receiver, Request
+from tests.processes import until
 
 EMPTY = {"content-type": "application/json"}
 
@@ -24,13 +25,13 @@ def receiver() -> Iterator[Receiver]:
 
 def send(receiver: Receiver, *names: str) -> None:
     provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(receiver.endpoint + "/v1/traces", timeout=2)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(receiver.endpoint + "/v1/traces", timeout=60)))
     for name in names:
         provider.get_tracer("test").start_span(name).end()
     provider.shutdown()
 
 
-def post(receiver: Receiver, path: str = "/v1/traces", body: bytes = b"{}", timeout: float = 5) -> httpx.Response:
+def post(receiver: Receiver, path: str = "/v1/traces", body: bytes = b"{}", timeout: float = 60) -> httpx.Response:
     return httpx.post(receiver.endpoint + path, content=body, headers=EMPTY, timeout=timeout, trust_env=False)
 
 
@@ -106,11 +107,28 @@ def test_a_hang_lasts_until_the_client_or_the_receiver_gives_up() -> None:
             post(receiver, timeout=0.2)
         waiting = threading.Thread(target=post_in_vain, args=(receiver,))
         waiting.start()
-        deadline = time.monotonic() + 10
-        while len(receiver.requests) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
-    waiting.join(10)
+        until(lambda: len(receiver.requests) == 2)
+    waiting.join(60)
     assert not waiting.is_alive()
+
+
+def test_what_was_taken_is_answered() -> None:
+    """A request that is being taken while the block is left has its answer: the client does not send it again."""
+    entered, answers = threading.Event(), []
+
+    def late(_: Request) -> int:
+        entered.set()
+        receiver._server.closing.wait()
+        time.sleep(0.2)  # until every connection was hung up on
+        return 200
+
+    with Receiver(late) as receiver:
+        sender = threading.Thread(target=lambda: answers.append(post(receiver, timeout=60).status_code))
+        sender.start()
+        assert entered.wait(60)
+    sender.join(60)
+
+    assert (answers, [request.status for request in receiver.requests]) == ([200], [200])
 
 
 def test_an_idle_connection_does_not_keep_it_open() -> None:
