@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from telemetry.receiver import Receiver
-from tests.chaos.run_service import CALLED
+from tests.chaos.run_service import CALLED, HELD
 from tests.processes import Process, free_port, start, until
 
 FINAL = ("waiting", "completed", "failed", "cancelled")
@@ -84,6 +84,17 @@ def api(folder: Path, receiver: Receiver, env: Mapping[str, str] | None = None) 
     url = f"http://127.0.0.1:{port}"
     with start([sys.executable, "-m", "tests.chaos.run_service"], settings, f"{url}/health") as process:
         yield Api(process, url)
+
+
+@contextmanager
+def held(folder: Path, expression: str) -> Iterator[None]:
+    """The tool that was asked for this is at work on it for the length of the block, in whichever process."""
+    file = folder / HELD
+    file.write_text(expression)
+    try:
+        yield
+    finally:
+        file.unlink()
 
 
 def called(folder: Path) -> list[str]:

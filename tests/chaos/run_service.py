@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 import telemetry
+from app import runs
 from app.__main__ import Service
 from app.agents import Agent
 from app.agents.react import react
@@ -21,6 +23,7 @@ from app.settings import load_settings
 
 PACE_S = float(os.environ.get("STEP_PACE_S") or 0.1)
 CALLED = "called"
+HELD = "held"
 
 
 @tool
@@ -33,12 +36,20 @@ async def calculator(expression: str, tool_call_id: Annotated[str, InjectedToolC
     _write_down(f"{tool_call_id} {expression}")
     left, right = expression.split("+")
     await asyncio.sleep(PACE_S)
+    while _is_held(expression):  # noqa: ASYNC110 - another process lets it go
+        await asyncio.sleep(0.02)
     return str(int(left) + int(right))
 
 
 def _write_down(line: str) -> None:
     with Path(os.environ["DATA_DIR"], CALLED).open("a") as file:
         file.write(line + "\n")
+
+
+def _is_held(expression: str) -> bool:
+    with suppress(FileNotFoundError):
+        return Path(os.environ["DATA_DIR"], HELD).read_text() == expression
+    return False
 
 
 @tool("calculator")
@@ -69,6 +80,8 @@ if __name__ == "__main__":
     AGENTS = {
         key: Agent(a.description, a.build.replace("__main__", "tests.chaos.run_service")) for key, a in AGENTS.items()
     }
+    if wait_s := os.environ.get("RETRY_WAIT_S"):
+        runs.FIRST_WAIT_S = float(wait_s)
     settings = load_settings()
     telemetry.configure("agent-api")
     Service(create_app(settings, AGENTS), settings.host, settings.port).run()

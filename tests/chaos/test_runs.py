@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from telemetry.receiver import Receiver
-from tests.background import Api, answered, api, called
+from tests.background import Api, answered, api, called, held
 from tests.postgres import postgres
 from tests.processes import DiedError, until
 
@@ -144,9 +144,10 @@ def test_a_paused_process_that_wakes_writes_nothing(tmp_path: Path) -> None:
 
     with kept_in("postgres", tmp_path) as place, Receiver() as receiver, ExitStack() as stack:
         first = stack.enter_context(api(tmp_path, receiver, place.env))
-        run = first.submit(SUMS.format(1))
-        until(lambda: called(tmp_path))
-        first.pause()
+        with held(tmp_path, "1+3"):
+            run = first.submit(SUMS.format(1))
+            until(lambda: len(called(tmp_path)) == 3)
+            first.pause()
         stack.callback(first.wake)
         second = stack.enter_context(api(tmp_path, receiver, place.env))
         assert second.over(run["run_id"])["status"] == "completed"
