@@ -38,7 +38,7 @@ class Process:
         """Everything printed so far, both streams."""
         return self._log.read_text(errors="replace")
 
-    def stop(self, seconds: float = 15) -> int:
+    def stop(self, seconds: float = 60) -> int:
         """The exit status, after SIGTERM, or SIGKILL once the time is over."""
         self.popen.terminate()
         try:
@@ -75,18 +75,20 @@ def serve(app: Any) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until(lambda: server.started, 20)
+        until(lambda: server.started)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port of 127.0.0.1 that nobody listens on, and that nobody is given by chance for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as caller:
+        # The end of a connection is what keeps it: only who asks for it by number has it meanwhile.
+        server.accept()[0].close()
+        caller.recv(1)
+        return server.getsockname()[1]
 
 
 def until(

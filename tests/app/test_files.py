@@ -216,7 +216,7 @@ def test_an_upload_that_breaks_off(url: str, folder: Path) -> None:
 @contextmanager
 def connection(url: str) -> Iterator[socket.socket]:
     address = httpx.URL(url)
-    with socket.create_connection((address.host, address.port or 80), timeout=10) as wire:
+    with socket.create_connection((address.host, address.port or 80), timeout=60) as wire:
         yield wire
 
 
@@ -234,7 +234,7 @@ def test_a_service_killed_in_the_middle(tmp_path: Path) -> None:
         wire.sendall(opening(4 * MEGABYTE) + b"x" * 2 * MEGABYTE)
         until(lambda: any(path.stat().st_size for path in kept(tmp_path)))
         process.kill()
-        process.wait(10)
+        process.wait(60)
     [rest] = kept(tmp_path)
     os.utime(rest, (0, 0))
     with own_process(tmp_path) as (url, _):
@@ -384,26 +384,24 @@ def memory(pid: int) -> int:
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     from moto.server import DomainDispatcherApplication, create_backend_app
-
-    port = free_port()
     from werkzeug.serving import make_server
 
-    server = make_server("127.0.0.1", port, DomainDispatcherApplication(create_backend_app), threaded=True)
+    server = make_server("127.0.0.1", 0, DomainDispatcherApplication(create_backend_app), threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": token_bytes(8).hex(),
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
-    httpx.put(f"http://127.0.0.1:{port}/files").raise_for_status()
+    httpx.put(f"http://127.0.0.1:{server.port}/files").raise_for_status()
     try:
         yield "s3://files/agent"
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 
