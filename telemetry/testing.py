@@ -42,7 +42,7 @@ class Recorded(InMemorySpanExporter, SpanProcessor):
         if self._open.pop(span.context.span_id, None) is None:
             self.ended_twice.append(span.name)
 
-    def settled(self, timeout_s: float = 5) -> Sequence[ReadableSpan]:
+    def settled(self, timeout_s: float = 30) -> Sequence[ReadableSpan]:
         """Return the finished spans once none is open; raises if some stay open."""
         deadline = time.monotonic() + timeout_s
         while self._open:

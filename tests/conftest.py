@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
 from telemetry.settings import Settings
@@ -38,7 +40,11 @@ def _is_here(host: str) -> bool:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch every socket, unless real keys were given and asked for."""
+    """Watch every socket, unless real keys were given and asked for; nothing else is in a hurry."""
+    for part in ("connect", "read", "write", "pool"):
+        setattr(DEFAULT_TIMEOUT_CONFIG, part, 60)
+    settings.register_profile("calm", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("calm")
     if not (REAL and "live" in config.option.markexpr):
         sys.addaudithook(_stay_here)
 

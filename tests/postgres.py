@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -38,11 +39,11 @@ def postgres() -> Iterator[str]:
     )
     url = f"postgresql://tests@127.0.0.1:{port}/postgres"
     try:
-        until(lambda: _answers(url), 30)
+        until(lambda: _answers(url))
         yield url
     finally:
-        popen.terminate()
-        popen.wait(20)
+        popen.send_signal(signal.SIGINT)  # SIGTERM would wait for whoever is still connected
+        popen.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
 
 

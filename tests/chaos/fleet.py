@@ -19,7 +19,7 @@ from telemetry import otlp
 from telemetry.receiver import Answer, Receiver, Request
 from tests.processes import ROOT, until
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @dataclass
@@ -97,7 +97,7 @@ class Fleet:
         """A new worker; when its spans have ended it exits, or waits for a signal."""
         run = f"r{next(self._numbers)}"
         log = self._logs / f"{run}.log"
-        settings = {**self._env, "OTEL_EXPORTER_OTLP_TIMEOUT": "2", "OTEL_BSP_SCHEDULE_DELAY": "50", **(env or {})}
+        settings = {**self._env, "OTEL_EXPORTER_OTLP_TIMEOUT": "8", "OTEL_BSP_SCHEDULE_DELAY": "50", **(env or {})}
         pid = self.order(run=run, spans=spans, pace=pace, size=size, then=then, log=str(log), env=settings, **more)
         return Worker(run, pid, log.with_suffix(".done"), log, Path(settings["TELEMETRY_SPOOL_DIR"]), self)
 

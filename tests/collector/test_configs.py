@@ -148,7 +148,7 @@ def test_traces_can_be_watched_on_their_way(backend: Receiver, tmp_path: Path) -
     """The debug exporter prints spans; health, metrics and zpages answer."""
     with Collector("stateless", backend.endpoint, tmp_path, {"COLLECTOR_EXPORTERS": WATCHED}) as collector:
         collector.send(span("look here"))
-        assert "look here" in collector.process.log
+        processes.until(lambda: "look here" in collector.process.log)
         assert httpx.get(f"http://127.0.0.1:{collector.zpages}/debug/pipelinez").is_success
         processes.until(lambda: collector.metric("otelcol_receiver_accepted_spans") == 1)
 
@@ -157,7 +157,8 @@ def test_tail_sampling_keeps_failed_traces_whole(backend: Receiver, tmp_path: Pa
     """Of 40 traces the failed ones come out with all their spans, although the others are all dropped."""
     failed, fine = ([secrets.token_hex(16) for _ in range(20)] for _ in range(2))
     env = {"COLLECTOR_TAIL_PERCENTAGE": "0"}
-    with Collector("tail", backend.endpoint, tmp_path, env, KEEP_ALL) as collector:
+    patient = "processors::tail_sampling: {decision_wait: 5s}"  # the second request may be late
+    with Collector("tail", backend.endpoint, tmp_path, env, patient) as collector:
         collector.send(*(span("root", trace) for trace in failed + fine))
         collector.send(*(span("step", trace, status="ERROR") for trace in failed))
         arrived = backend.wait(40)

@@ -32,7 +32,7 @@ def test_eight_kills_and_a_failing_backend_lose_nothing(config: str, backend: Re
                 collector.kill()
                 collector.start()
         backend.answer = 200
-        backend.wait(lambda spans: not lost(sender, spans), timeout=40)
+        backend.wait(lambda spans: not lost(sender, spans), timeout=60)
 
 
 @pytest.mark.parametrize("config", ["stateless", "durable"])
@@ -47,7 +47,7 @@ def test_backend_and_collector_both_dead_lose_nothing(config: str, backend: Rece
             time.sleep(0.3)
             collector.backend = backend.endpoint
             collector.start()
-        backend.wait(lambda spans: not lost(sender, spans), timeout=40)
+        backend.wait(lambda spans: not lost(sender, spans), timeout=60)
 
 
 @pytest.mark.parametrize("outage", TRANSIENT)
@@ -60,7 +60,7 @@ def test_durable_answers_at_once_and_outlasts_outages(outage: str, backend: Rece
             pass
         assert not backend.spans
         backend.answer = 200
-        backend.wait(lambda spans: not lost(sender, spans), timeout=40)
+        backend.wait(lambda spans: not lost(sender, spans), timeout=60)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413, 500])
