@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import threading
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -106,8 +105,9 @@ async def test_a_turn_that_was_stopped_asks_nothing(spans: Recorded) -> None:
     assert "output.value" not in turn_attributes(spans)
 
 
-async def test_cancelled_exactly_once(spans: Recorded) -> None:
+async def test_cancelled_exactly_once(spans: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is cancelled, the work sees one cancellation, and its clean-up is not disturbed."""
+    monkeypatch.setattr(module, "PATIENCE_S", 60)
     seen: list[str] = []
 
     async def work(turn: Turn[int]) -> None:
@@ -135,14 +135,14 @@ async def test_cancelled_exactly_once(spans: Recorded) -> None:
 
 async def test_work_that_swallows_its_cancellation_is_left_behind(spans: Recorded) -> None:
     """The stream ends at once, the turn's spans with it; what the work emits afterwards reaches nobody."""
-    left = asyncio.Event()
+    go_on, left = asyncio.Event(), asyncio.Event()
 
     async def work(turn: Turn[int]) -> None:
         await turn.emit(1)
         try:
             await asyncio.sleep(60)
         except BaseException:  # noqa: BLE001 - a badly written tool
-            await asyncio.sleep(1)
+            await go_on.wait()
         try:
             await turn.emit(2)
         finally:
@@ -154,13 +154,13 @@ async def test_work_that_swallows_its_cancellation_is_left_behind(spans: Recorde
     async for number in turn:
         read.append(number)
         turn.cancel("cancel")
-        began = time.monotonic()
-    took = time.monotonic() - began
 
-    assert took < 0.9
     assert read == [1]
     assert turn_attributes(spans)["turn.status"] == "cancelled"
-    await asyncio.wait_for(left.wait(), 5)
+    assert not left.is_set()
+    go_on.set()
+    await asyncio.wait_for(left.wait(), 60)
+    assert read == [1]
 
 
 async def test_no_step_starts_after_a_cancellation(spans: Recorded) -> None:
@@ -205,7 +205,7 @@ async def test_no_step_starts_after_a_cancellation(spans: Recorded) -> None:
     turn.start(work)
     async for _ in turn:
         turn.cancel("cancel")
-    await asyncio.wait_for(over.wait(), 5)
+    await asyncio.wait_for(over.wait(), 60)
     await asyncio.sleep(0.05)
 
     assert steps == ["stubborn"]
@@ -222,7 +222,7 @@ async def test_back_pressure(spans: Recorded) -> None:
         assert turn.counts["events"] <= module.BUFFER + number + 2
         break
 
-    await asyncio.wait_for(turn.ended(), 5)
+    await asyncio.wait_for(turn.ended(), 60)
     assert turn_attributes(spans)["turn.cause"] == "disconnect"
 
 
@@ -238,7 +238,7 @@ async def test_an_abandoned_reader(spans: Recorded, caplog: pytest.LogCaptureFix
     before = telemetry.current_trace()
     await leave(turn)
     gc.collect()
-    await asyncio.wait_for(turn.ended(), 5)
+    await asyncio.wait_for(turn.ended(), 60)
 
     assert turn_attributes(spans)["turn.status"] == "cancelled"
     assert telemetry.current_trace() == before
@@ -259,7 +259,7 @@ async def test_a_reader_that_is_cancelled_over_and_over(spans: Recorded) -> None
         await asyncio.sleep(0.05)
         group.cancel_scope.cancel()
 
-    await asyncio.wait_for(turn.ended(), 5)
+    await asyncio.wait_for(turn.ended(), 60)
     assert turn_attributes(spans)["turn.status"] == "cancelled"
 
 
@@ -280,14 +280,19 @@ async def test_timeout(spans: Recorded) -> None:
 async def test_silence(spans: Recorded) -> None:
     """Who listens is told of silence, and misses nothing."""
 
+    noticed, heard = asyncio.Event(), []
+
     async def work(turn: Turn[int]) -> None:
         await turn.emit(1)
-        await asyncio.sleep(0.2)
+        await noticed.wait()
         await turn.emit(2)
 
     turn = begin()
     turn.start(work)
-    heard = [item async for item in turn.listen(0.05)]
+    async for item in turn.listen(0.05):
+        heard.append(item)
+        if item is None:
+            noticed.set()
 
     assert [item for item in heard if item] == [1, 2]
     assert None in heard
@@ -364,7 +369,7 @@ async def test_what_a_thread_does_late(spans: Recorded, caplog: pytest.LogCaptur
     def slow() -> str:
         """Take too long."""
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
         with telemetry.span("late work"):
             pass
         done.set()
@@ -382,12 +387,12 @@ async def test_what_a_thread_does_late(spans: Recorded, caplog: pytest.LogCaptur
 
     turn = begin()
     turn.start(work)
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, 60)
     turn.cancel("cancel")
     assert [item async for item in turn] == []
     (tree,) = [spans.tree(["cancelled", "abandoned"])]
     go_on.set()
-    await asyncio.to_thread(done.wait, 10)
+    await asyncio.to_thread(done.wait, 60)
     await asyncio.sleep(0.05)
 
     assert tree.splitlines() == [
@@ -409,7 +414,7 @@ async def test_a_sync_node_is_abandoned(spans: Recorded) -> None:
 
     def node(state: MessagesState) -> None:
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
 
     graph = StateGraph(MessagesState)
     graph.add_node("node", node)
@@ -420,7 +425,7 @@ async def test_a_sync_node_is_abandoned(spans: Recorded) -> None:
 
     turn = begin()
     turn.start(work)
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, 60)
     turn.cancel("cancel")
     assert [item async for item in turn] == []
     go_on.set()
