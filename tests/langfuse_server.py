@@ -20,7 +20,7 @@ SCORES = "/api/public/scores"
 
 
 class Langfuse:
-    """The server and its keys; `status` is what it answers to scores instead of taking them.
+    """The server and its keys; `status` is what it answers to scores instead of taking them, `taken` what it took.
 
     With `forgets` it takes the score first: the acknowledgement is lost. Without `lists` it is one of the servers that
     take one score at a time, and behind a `login` all it answers is a page.
@@ -35,6 +35,7 @@ class Langfuse:
         self.login = False
         self.slow_s = 0.0
         self.asked: list[Any] = []
+        self.taken: list[Any] = []
         self._app = app
 
     @property
@@ -79,6 +80,7 @@ class Langfuse:
             await self._app(scope, _again(body), _nowhere)
         if self.status:
             return await JSONResponse({"message": "out of order"}, self.status)(scope, receive, send)
+        self.taken.append(content)
         return await self._app(scope, _again(body), send)
 
 

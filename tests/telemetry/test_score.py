@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def settled(server: Langfuse) -> list[dict[str, Any]]:
     return server.scores(TRACE)
 
 
+def on_disk(folder: Path) -> bytes:
+    """All that is there; a file may go as SQLite closes another."""
+    found = b""
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            found += path.read_bytes()
+    return found
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [(True, "BOOLEAN"), (False, "BOOLEAN"), (1, "NUMERIC"), (0.25, "NUMERIC"), ("good", "CATEGORICAL")],
@@ -62,7 +72,7 @@ def settled(server: Langfuse) -> list[dict[str, Any]]:
 def test_a_score_arrives_as_what_it_is(spans: Recorded, server: Langfuse, value: float | str, kind: str) -> None:
     """A score has the type of its value, its comment and its metadata, and says who sent it where."""
     posted = telemetry.score("mood", value, trace_id=TRACE, comment="Well.", metadata={"page": 2})
-    assert outcome(posted, 10) == {"langfuse": "sent"}
+    assert outcome(posted, 60) == {"langfuse": "sent"}
     [score] = server.scores(TRACE)
 
     assert (score["value"], score["dataType"], score["name"]) == (value, kind, "mood")
@@ -79,7 +89,7 @@ def test_the_environment_is_that_of_the_traces(server: Langfuse, monkeypatch: py
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=Staging")
     with recording(load_settings()):
         posted = telemetry.score("mood", 1, trace_id=TRACE)
-        assert outcome(posted, 10) == {"langfuse": "sent"}
+        assert outcome(posted, 60) == {"langfuse": "sent"}
 
     assert server.scores(TRACE)[0]["environment"] == "staging"
 
@@ -89,7 +99,7 @@ def test_a_change_of_mind_is_no_second_vote(spans: Recorded, server: Langfuse) -
     at = Score(name="x", value=1, trace_id=TRACE).at
     for user, value in (("ada", 1), ("bob", 1), ("ada", 0)):
         posted = telemetry.score("mood", value, trace_id=TRACE, user_id=user, at=at)
-        assert outcome(posted, 10) == {"langfuse": "sent"}
+        assert outcome(posted, 60) == {"langfuse": "sent"}
 
     assert sorted(score["value"] for score in server.scores(TRACE)) == [0, 1]
 
@@ -102,7 +112,7 @@ def test_the_id_of_a_score_betrays_no_hashed_user(server: Langfuse, monkeypatch:
     with recording(load_settings()):
         for user, value in (("ada", 1), ("bob", 1), ("ada", 0)):
             posted = telemetry.score("mood", value, trace_id=TRACE, user_id=user, at=at)
-            assert outcome(posted, 10) == {"langfuse": "sent"}
+            assert outcome(posted, 60) == {"langfuse": "sent"}
 
     scores = server.scores(TRACE)
     assert sorted(score["value"] for score in scores) == [0, 1]
@@ -117,19 +127,20 @@ def test_a_score_can_be_taken_back(spans: Recorded, server: Langfuse) -> None:
     telemetry.score("waiting", 1, trace_id=TRACE)
     telemetry.score("waiting", None, trace_id=TRACE)
     telemetry.score("arrived", None, trace_id=TRACE)
+    until(lambda: any(isinstance(each, str) for each in server.asked))  # no earlier word is on its way any more
     server.status = None
 
     until(lambda: server.scores(TRACE) == [])
-    assert "waiting" not in [each[0]["name"] for each in server.asked if isinstance(each, list) and server.status]
+    assert [each[0]["name"] for each in server.taken if isinstance(each, list)] == ["arrived"]
 
 
 def test_what_was_never_there_is_taken_back_in_the_end(
     spans: Recorded, server: Langfuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A place may know a score later than its removal: it is told again for a while, and then no more."""
-    monkeypatch.setattr(courier, "SETTLED_S", 0.5)
     telemetry.score("mood", None, trace_id=TRACE)
     until(lambda: len(server.asked) > 1)
+    monkeypatch.setattr(courier, "SETTLED_S", 0)
 
     assert settled(server) == []
 
@@ -140,6 +151,7 @@ def test_nothing_is_lost_while_the_backend_is_down(spans: Recorded, server: Lang
     posted = [telemetry.score(f"mood-{n % 20}", n, trace_id=TRACE) for n in range(60)]
     assert outcome(posted[-1], 0.3) == {"langfuse": "queued"}
     until(lambda: telemetry.stats()["scores"]["langfuse"]["waiting"] == 20)
+    until(lambda: telemetry.stats()["scores"]["langfuse"]["last_error"])
     assert "503" in telemetry.stats()["scores"]["langfuse"]["last_error"]["what"]
     server.status = None
 
@@ -174,7 +186,7 @@ def test_the_last_word_wins_while_the_first_is_on_its_way(spans: Recorded, serve
     until(lambda: server.asked)
     posted = telemetry.score("mood", 2, trace_id=TRACE)
 
-    assert outcome(posted, 10) == {"langfuse": "sent"}
+    assert outcome(posted, 60) == {"langfuse": "sent"}
     assert [score["value"] for score in server.scores(TRACE)] == [2]
 
 
@@ -189,7 +201,7 @@ def test_a_file_that_cannot_be_opened_stops_nobody(server: Langfuse) -> None:
 
     with recording(load_settings()):
         posted = telemetry.score("words", 1, trace_id=TRACE)
-        assert outcome(posted, 10) == {"langfuse": "sent"}
+        assert outcome(posted, 60) == {"langfuse": "sent"}
 
 
 def test_a_refused_score_lets_the_others_pass(spans: Recorded, server: Langfuse) -> None:
@@ -218,7 +230,7 @@ def test_secrets_stay_behind_the_fence(spans: Recorded, server: Langfuse, tmp_pa
     telemetry.score(
         "mood", SECRET, trace_id=TRACE, comment=f"use {SECRET}", metadata={"note": SECRET, "password": "x1y2"}
     )
-    assert SECRET not in b"".join(path.read_bytes() for path in (tmp_path / "spool").iterdir()).decode("latin-1")
+    assert SECRET.encode() not in on_disk(tmp_path / "spool")
     server.status = None
 
     [score] = settled(server)
@@ -260,7 +272,7 @@ def test_processes_share_the_order(server: Langfuse) -> None:
     second.close()
 
     assert [score["value"] for score in server.scores(TRACE)] == [3]
-    assert len([each for each in server.asked if each[0]["value"] == 3]) == 1 or server.status
+    assert [each[0]["value"] for each in server.taken].count(3) == 1
 
 
 def test_scores_in_many_threads(spans: Recorded, server: Langfuse) -> None:
@@ -281,9 +293,9 @@ def test_scores_after_a_fork(server: Langfuse, tmp_path: Path) -> None:
     program = (
         "import os, telemetry, time\n"
         "telemetry.configure('t')\n"
-        f"telemetry.score('parent', 1, trace_id='{TRACE}').places(20)\n"
+        f"telemetry.score('parent', 1, trace_id='{TRACE}').places(60)\n"
         "if os.fork() == 0:\n"
-        f"    print(telemetry.score('child', 1, trace_id='{TRACE}').places(20), flush=True)\n"
+        f"    print(telemetry.score('child', 1, trace_id='{TRACE}').places(60), flush=True)\n"
         "    os._exit(0)\n"
         "os.wait()\n"
     )
@@ -353,7 +365,7 @@ def test_the_current_trace_is_scored(spans: Recorded, server: Langfuse) -> None:
         here = telemetry.current_trace()
         on_trace = telemetry.get_client().score_current_trace(name="trace", value=1)
         on_span = telemetry.get_client().score_current_span(name="span", value=True, comment="fine")
-    assert outcome(on_trace, 10) == outcome(on_span, 10) == {"langfuse": "sent"}
+    assert outcome(on_trace, 60) == outcome(on_span, 60) == {"langfuse": "sent"}
     assert here
     subjects = {score["name"]: score["subject"] for score in server.scores(here.trace_id)}
 
@@ -366,7 +378,7 @@ def test_the_current_trace_is_scored(spans: Recorded, server: Langfuse) -> None:
 def test_scoring_is_not_traced(spans: Recorded, server: Langfuse) -> None:
     """Delivering a score makes no span."""
     posted = telemetry.score("mood", 1, trace_id=TRACE)
-    assert outcome(posted, 10) == {"langfuse": "sent"}
+    assert outcome(posted, 60) == {"langfuse": "sent"}
 
     assert [span.name for span in spans.settled()] == []
 
@@ -413,7 +425,7 @@ def test_two_projects_do_not_mix(server: Langfuse, tmp_path: Path) -> None:
         spool = {"TELEMETRY_SPOOL_DIR": tmp_path / "spool"}
         made = Desk(Settings.model_validate({**other.env, **spool}))
         posted = made.post(Score(name="own", value=1, trace_id=TRACE))
-        assert posted.places(10) == {"langfuse": "sent"}
+        assert posted.places(60) == {"langfuse": "sent"}
         made.close()
 
         assert [score["name"] for score in other.scores(TRACE)] == ["own"]
