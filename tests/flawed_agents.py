@@ -2,10 +2,12 @@
 
 import asyncio
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from threading import Event
 
+import pytest
 import uvicorn
 from langchain_core.messages import AIMessage
 from langchain_core.tools import BaseTool, tool
@@ -22,6 +24,9 @@ from app.service import create_app
 from app.settings import load_settings
 
 PROMPT = "You calculate with your tool."
+# How long tools go on that nobody can stop; the one in a thread until somebody has seen enough.
+STUBBORN_S, THREADED_S = 0.5, 1.0
+enough = Event()
 
 
 @tool("calculator")
@@ -37,14 +42,14 @@ async def stubborn(expression: str) -> str:
     try:
         await asyncio.sleep(60)
     except BaseException:  # noqa: BLE001 - a badly written tool
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(STUBBORN_S)
     return expression
 
 
 @tool("calculator")
 def threaded(expression: str) -> str:
     """Calculate in a thread, a while."""
-    time.sleep(1)
+    enough.wait(THREADED_S)
     with telemetry.span("late work"):
         return expression
 
@@ -111,6 +116,19 @@ TABLE: Mapping[str, Agent] = {
     "asks_in_node": Agent("Asks in a node.", "tests.flawed_agents:asks_in_node"),
     "unloadable": Agent("Cannot be built.", "tests.flawed_agents:unloadable"),
 }
+
+
+@contextmanager
+def endless() -> Iterator[None]:
+    """Tools that nobody can stop go on for the length of the block, and for much longer than any test waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{__name__}.STUBBORN_S", 60)
+        patch.setattr(f"{__name__}.THREADED_S", 60)
+        patch.setattr(f"{__name__}.enough", seen := Event())
+        try:
+            yield
+        finally:
+            seen.set()
 
 
 def main() -> None:

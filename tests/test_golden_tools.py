@@ -47,7 +47,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder, settings = tmp_path_factory.mktemp("tools"), Settings.model_construct(langchain=request.param)
     with pytest.MonkeyPatch.context() as patch, recording(settings) as spans:
         patch.setenv("DATA_DIR", str(folder))
-        with service(folder / "patient") as patient, service(folder / "hasty", TURN_TIMEOUT_S=3) as hasty:
+        with service(folder / "patient") as patient, service(folder / "hasty", TURN_TIMEOUT_S=6) as hasty:
             yield Stage(spans, patient, hasty)
 
 
