@@ -24,10 +24,10 @@ print('drawn')
 """
 
 
-async def ask(folder: Path, code: str, thread_id: str = "t-1") -> ToolMessage:
+async def ask(folder: Path, code: str, thread_id: str = "t-1", wall_s: float = 60) -> ToolMessage:
     call = {"name": "python_repl", "args": {"code": code}, "id": "1", "type": "tool_call"}
     graph = StateGraph(MessagesState)
-    repl = make_python_repl(folder, Limits(wall_s=3))
+    repl = make_python_repl(folder, Limits(wall_s=wall_s))
     graph.add_node("tools", ToolNode([repl], handle_tool_errors=in_words))
     graph.set_entry_point("tools")
     said: Any = {"messages": [{"role": "assistant", "content": "", "tool_calls": [call]}]}
@@ -54,7 +54,7 @@ async def test_the_span_says_what_was_used(tmp_path: Path, spans: Recorded) -> N
 
 async def test_why_it_was_killed(tmp_path: Path, spans: Recorded) -> None:
     """A kill is the tool's failure, told to the model in words and to the trace by its reason."""
-    answer = await ask(tmp_path, "import time; print('so far', flush=True); time.sleep(60)")
+    answer = await ask(tmp_path, "import time; print('so far', flush=True); time.sleep(60)", wall_s=8)
 
     assert (answer.content, answer.status) == ("Error: Stopped, wall time.\nso far", "error")
     said = attributes(spans)

@@ -25,7 +25,9 @@ async def test_its_progress_is_streamed(checkpointer: BaseCheckpointSaver) -> No
     given: Any = {"messages": [("user", "work for 0.5 seconds")]}
     told = [event async for event in agent.astream(given, config, stream_mode="custom")]
 
-    assert [event["state"] for event in told] == ["started", "finished"]
+    # On a busy machine there is time for more in between.
+    assert [event["state"] for event in told if event["state"] != "progress"] == ["started", "finished"]
+    assert (told[0]["state"], told[-1]["state"]) == ("started", "finished")
     assert told[-1]["data"] == {"steps": 2, "done": 2}
 
 
@@ -33,7 +35,8 @@ async def test_the_task_hangs_under_its_tool(checkpointer: BaseCheckpointSaver, 
     """The task and its events are in the tree, below the tool that does the work."""
     await say(load("bg-task", load_models(), checkpointer), "work for 0.5 seconds")
 
-    assert "    long_work TOOL\n      task long work\n        started\n        finished\n" in spans.tree() + "\n"
+    shown = spans.tree().replace("\n        progress", "")
+    assert "    long_work TOOL\n      task long work\n        started\n        finished\n" in shown + "\n"
 
 
 async def test_too_long_is_refused(checkpointer: BaseCheckpointSaver) -> None:
