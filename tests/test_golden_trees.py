@@ -49,7 +49,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with (
         recording(Settings.model_construct(langchain=request.param)) as spans,
         service(folder / "fast", TABLE) as fast,
-        service(folder / "slow", TABLE, DEMO_PACE_S=0.03) as slow,
+        service(folder / "slow", TABLE, DEMO_PACE_S=0.1) as slow,
         service(folder / "hasty", TABLE, DEMO_PACE_S=0.03, TURN_TIMEOUT_S=1.5) as hasty,
     ):
         yield Stage(spans, fast, slow, hasty)

@@ -89,7 +89,7 @@ def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
 def test_nothing_is_left_of_background_runs(url: str) -> None:
     """A thread with a run under way is not deleted; with it go its runs in the background and what they said."""
     pytest.importorskip("dbos", reason="background runs need DBOS")
-    asked = {"message": "Tell me a story of 200 words", "thread_id": "t-1"}
+    asked = {"message": "Tell me a story of 500 words", "thread_id": "t-1"}
     run_id = httpx.post(f"{url}/chatbot/runs", json=asked, headers=ADA).raise_for_status().json()["run_id"]
     refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
 

@@ -64,7 +64,7 @@ def running(settings: Settings) -> Iterator[Viewer]:
     keys = (settings.public_key, settings.secret_key.get_secret_value())
     with (
         serve(create_app(settings)) as url,
-        httpx.Client(base_url=url, auth=keys, trust_env=False, timeout=30) as client,
+        httpx.Client(base_url=url, auth=keys, trust_env=False, timeout=60) as client,
     ):
         yield Viewer(url, client, keys)
 
@@ -130,6 +130,7 @@ def langfuse(viewer: Viewer) -> Iterator[Langfuse]:
         public_key=viewer.keys[0],
         secret_key=viewer.keys[1],
         base_url=viewer.url,
+        timeout=60,
         tracer_provider=TracerProvider(sampler=ALWAYS_ON),
         should_export_span=lambda _: False,
     )
