@@ -1,5 +1,6 @@
 """Tracing for agents: ordinary OpenTelemetry spans, complete and in one tree, on their way to Langfuse over OTLP."""
 
+import telemetry.sdk_variables  # noqa: F401 - imports the SDK, before anything else here does
 from telemetry.application import instrument
 from telemetry.context import Resumed, TraceRef, carry, continued, scope, traceparent
 from telemetry.keep import bring_back, decide

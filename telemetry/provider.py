@@ -22,7 +22,7 @@ from telemetry.propagator import StartPropagator, TrustedPropagator, trust
 from telemetry.quiet import Quiet
 from telemetry.sampler import ModelHttpSampler
 from telemetry.scores import desk
-from telemetry.settings import Settings, load_settings
+from telemetry.settings import Settings, load_settings, unusable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -188,11 +188,18 @@ def _sampler(settings: Settings) -> sampling.Sampler:
 def _last(settings: Settings) -> SpanProcessor:
     """Return the processor that spans leave by."""
     if settings.exporter == "console":
-        return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=settings.schedule_delay_ms)
+        return _printing(settings)
     prepare = partial(wire.prepare_all, stages=wire.stages(settings))
     spooling = SpoolProcessor(settings, prepare, settings.schedule_delay_ms / 1000)
     spooling.outbox.start()
     return spooling
+
+
+def _printing(settings: Settings) -> SpanProcessor:
+    try:
+        return BatchSpanProcessor(ConsoleSpanExporter(), schedule_delay_millis=settings.schedule_delay_ms or 1)
+    except ValueError as error:
+        raise unusable("OTEL_BSP_*", error, "correct these variables, or remove them") from None
 
 
 def _why_off(settings: Settings) -> str:

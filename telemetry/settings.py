@@ -15,6 +15,7 @@ from opentelemetry.util.re import parse_env_headers
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from telemetry import sdk_variables
 from telemetry.redact.patterns import compiled
 
 LANGFUSE_CLOUD = "https://cloud.langfuse.com"
@@ -408,12 +409,19 @@ def load_settings() -> Settings:
     Raises `SettingsError` for a value that is unknown, contradictory or unsafe, and for a name that is nearly one of
     ours.
     """
-    _unset_empty(os.environ)
+    refuse_nonsense()
     _refuse_unknown_names(os.environ)
     try:
         return Settings()
     except ValidationError as error:
         raise SettingsError(sentence(error, Settings)) from None
+
+
+def refuse_nonsense() -> None:
+    """Raise `SettingsError` for a variable that the SDK itself would fail over."""
+    _unset_empty(os.environ)
+    for _, complaint in sdk_variables.complaints(os.environ):
+        raise SettingsError(complaint)
 
 
 def unusable(setting: str, error: BaseException, advice: str) -> SettingsError:

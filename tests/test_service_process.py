@@ -139,6 +139,9 @@ def test_sigterm_loses_no_span(tmp_path: Path) -> None:
         ({"LANGFUSE_PUBLIC_KEY": "pk"}, "set both or neither"),
         ({"MODEL": "nobody:gpt"}, "MODEL=nobody:gpt"),
         ({"LANGFUSE_SECRET_KY": "x"}, "did you mean LANGFUSE_SECRET_KEY?"),
+        ({"OTEL_PROPAGATORS": "b3"}, "OTEL_PROPAGATORS names something that is not installed"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is not a limit"),
+        ({"OTEL_TRACES_EXPORTER": "console", "OTEL_BSP_MAX_QUEUE_SIZE": "9"}, "OTEL_BSP_* cannot be used"),
     ],
 )
 def test_a_bad_setting_refuses_the_start(tmp_path: Path, environ: dict[str, str], words: str) -> None:

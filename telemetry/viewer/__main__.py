@@ -4,7 +4,7 @@ import sys
 
 from pydantic import ValidationError
 
-from telemetry.settings import SettingsError
+from telemetry.settings import SettingsError, refuse_nonsense
 from telemetry.usage import take_no_arguments
 from telemetry.viewer.settings import Settings
 
@@ -14,7 +14,10 @@ def main() -> None:
     about = "Take traces and scores, over OTLP and on Langfuse's paths, and show them in a browser."
     take_no_arguments("telemetry.viewer", about, Settings, list(Settings.model_fields))
     try:
+        refuse_nonsense()
         settings = Settings()
+    except SettingsError as error:
+        sys.exit(str(error))
     except ValidationError as error:
         sys.exit("; ".join(_sentence(problem) for problem in error.errors()))
     try:

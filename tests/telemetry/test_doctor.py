@@ -78,6 +78,26 @@ def test_settings_that_cannot_be_served_are_said_in_one_sentence(tmp_path: Path)
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("where", ["environment", ".env"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("OTEL_PROPAGATORS", "b3"), ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc"), ("OTEL_PYTHON_CONTEXT", "nobody")],
+)
+def test_what_the_sdk_fails_over_is_said_in_one_sentence(tmp_path: Path, where: str, name: str, value: str) -> None:
+    """A variable that the SDK cannot be imported with is refused like any other, wherever it was set."""
+    if where == ".env":
+        (tmp_path / ".env").write_text(f"{name}={value}\n")
+    code, said = run(tmp_path, "doctor", **({name: value} if where == "environment" else {}))
+    assert (code, said.count("\n"), said.split()[0]) == (2, 1, name), said
+
+
+def test_empty_variables_of_the_sdk_are_unset(receiver: Receiver, tmp_path: Path) -> None:
+    """What a compose file passes on without a value keeps nothing from starting."""
+    empty = dict.fromkeys(["OTEL_PROPAGATORS", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "OTEL_SPAN_LINK_COUNT_LIMIT"], "")
+    code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **empty)
+    assert code == 0, said
+
+
 def test_nobody_there_is_an_error(tmp_path: Path) -> None:
     """An address where nobody listens is named."""
     url = f"http://127.0.0.1:{free_port()}"

@@ -101,6 +101,21 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"OTEL_EXPORTER_OTLP_TIMEOUT": "inf"}, "OTEL_EXPORTER_OTLP_TIMEOUT"),
         ({"OTEL_BSP_SCHEDULE_DELAY": "soon"}, "OTEL_BSP_SCHEDULE_DELAY"),
         ({"OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=My Team!"}, "OTEL_RESOURCE_ATTRIBUTES would become"),
+        ({"OTEL_PROPAGATORS": "tracecontext, b3"}, "OTEL_PROPAGATORS names something that is not installed"),
+        ({"OTEL_PYTHON_CONTEXT": "nobody"}, "OTEL_PYTHON_CONTEXT names"),
+        ({"OTEL_PYTHON_TRACER_PROVIDER": "nobody"}, "OTEL_PYTHON_TRACER_PROVIDER names"),
+        ({"OTEL_PYTHON_METER_PROVIDER": "nobody"}, "OTEL_PYTHON_METER_PROVIDER names"),
+        ({"OTEL_PYTHON_LOGGER_PROVIDER": "nobody"}, "OTEL_PYTHON_LOGGER_PROVIDER names"),
+        ({"OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "nobody"}, "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS names"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT is not a limit"),
+        ({"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "x"}, "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT is not a limit"),
+        ({"OTEL_SPAN_EVENT_COUNT_LIMIT": "-1"}, "OTEL_SPAN_EVENT_COUNT_LIMIT is not a limit"),
+        ({"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT": "1.5"}, "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT is not a limit"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "abc"}, "OTEL_BSP_MAX_QUEUE_SIZE is not a whole number above 0"),
+        ({"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "0"}, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE is not a whole number above 0"),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "soon"}, "OTEL_BSP_EXPORT_TIMEOUT is not a whole number above 0"),
+        ({"OTEL_PYTHON_HTTPX_EXCLUDED_URLS": "/a,["}, "OTEL_PYTHON_HTTPX_EXCLUDED_URLS is not a list of regular"),
+        ({"OTEL_PYTHON_EXCLUDED_URLS": "("}, "OTEL_PYTHON_EXCLUDED_URLS is not a list of regular"),
         ({"TRACE_URL": "https://traces.example/"}, "TRACE_URL is not a template"),
         ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
         ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
@@ -130,6 +145,26 @@ def test_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, environ: dict[
 def test_headers_that_are_sent(monkeypatch: pytest.MonkeyPatch, headers: str, sent: dict[str, str]) -> None:
     """Every header of a list that is taken is sent."""
     assert sent.items() <= settings(monkeypatch, OTEL_EXPORTER_OTLP_HEADERS=headers).headers.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_PROPAGATORS", "tracecontext, baggage"),
+        ("OTEL_PROPAGATORS", "none"),
+        ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "*"),
+        ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process,host"),
+        ("OTEL_PYTHON_TRACER_PROVIDER", "sdk_tracer_provider"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "0"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "unset"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "4096"),
+        ("OTEL_PYTHON_FASTAPI_EXCLUDED_URLS", "/health, .*/ping$"),
+        ("OTEL_SPAN_EVENT_COUNT_LIMIT", ""),
+    ],
+)
+def test_what_the_sdk_reads_well_passes(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """A variable of the SDK that it can be started with is not refused."""
+    settings(monkeypatch, **{name: value})
 
 
 def test_names_of_the_sdk_and_of_a_server_pass(monkeypatch: pytest.MonkeyPatch) -> None:

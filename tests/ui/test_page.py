@@ -1,5 +1,7 @@
 """The page's script against the real service: what it keeps, what it links to, what it says when something is wrong."""
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +142,18 @@ def test_wrong_settings(monkeypatch: pytest.MonkeyPatch, name: str, value: str, 
 
     assert sentence in test.error[0].value
     assert not test.exception
+
+
+def test_what_the_sdk_fails_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that the SDK cannot be imported with is one sentence on the page, too."""
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
+    code = (
+        "from streamlit.testing.v1 import AppTest; test = AppTest.from_file('ui/page.py', default_timeout=30).run();"
+        "print([error.value for error in test.error], len(test.exception))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "names something that is not installed: correct it, or remove it." in done.stdout
+    assert done.stdout.endswith("] 0\n")
 
 
 @pytest.mark.usefixtures("url")

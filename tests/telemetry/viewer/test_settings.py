@@ -36,6 +36,14 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     assert (done.returncode, done.stderr) == (1, said)
 
 
+def test_what_the_sdk_fails_over_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The viewer refuses a variable that the SDK cannot be imported with as all programs do."""
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
+    done = subprocess.run(COMMAND, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    said = "OTEL_PROPAGATORS names something that is not installed: correct it, or remove it.\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
 def test_defaults_are_for_this_machine_alone() -> None:
     """Nothing set is loopback with the well-known keys, and an empty variable is an unset one."""
     settings = Settings()
