@@ -1,16 +1,18 @@
 import base64
 import dataclasses
+import gzip
 import secrets
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from telemetry import otlp
 from telemetry.testing import Receiver
 from tests import processes
-from tests.collector.otelcol import CONFIGS, Collector, span, validate
+from tests.collector.otelcol import CONFIGS, HEADERS, Collector, span, validate
 
 BOTH = "[otlp_http/backend, otlp_http/second]"
 WATCHED = "[otlp_http/backend, debug]"
@@ -82,6 +84,25 @@ def test_secrets_do_not_pass_the_second_fence(config: str, backend: Receiver, tm
     assert arrived.attributes["planted.2"] == "before **** after"
     assert arrived.name == " ".join(["****"] * 7)
     assert arrived.message == "401 for ****, at postgres****db/agents"
+
+
+def test_the_fence_stands_around_resource_and_scope_too(backend: Receiver, tmp_path: Path) -> None:
+    """Secrets in what a request says of its process and of its library are masked; its links are as they were."""
+    link = otlp.Link("1" * 32, "2" * 16, {"langfuse.link": "resumes"})
+    made = dataclasses.replace(span(), resource={"process.command_line": f"run {SECRETS[0]}"}, links=[link])
+    request = ExportTraceServiceRequest.FromString(otlp.encode(made))
+    scope = request.resource_spans[0].scope_spans[0].scope
+    scope.attributes.add(key="dsn").value.string_value = f"key {SECRETS[2]}"
+    scope.attributes.add(key="api_key").value.string_value = "hush"
+    with Collector("stateless", backend.endpoint, tmp_path) as collector:
+        url = f"{collector.endpoint}/v1/traces"
+        assert httpx.post(url, content=request.SerializeToString(), headers=HEADERS).status_code == 200
+        [arrived] = backend.wait()
+    body = gzip.decompress(backend.requests[0].body)
+    assert not [text for text in (*SECRETS, "hush") if text.encode() in body]
+    assert arrived.resource == {"process.command_line": "run ****"}
+    assert b"key ****" in body
+    assert arrived.links == [link]
 
 
 def test_ordinary_text_passes_the_fence_unchanged(backend: Receiver, tmp_path: Path) -> None:
