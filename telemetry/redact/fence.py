@@ -9,6 +9,7 @@ import re2
 
 from telemetry.json_text import dump, parse
 from telemetry.redact import binary
+from telemetry.redact.arguments import fields_without_logins, without_logins
 from telemetry.redact.patterns import CONTACTS, SECRETS, Rule, compiled, is_sensitive, own, says_nothing
 from telemetry.remembered import Remembered
 from telemetry.said import Said
@@ -119,7 +120,8 @@ class Fence:
             case dict():
                 return self._fields(value, kinds, depth)
             case list() | tuple():
-                return [self._item(*two, kinds, depth + 1) for two in zip((None, *value), value, strict=False)]
+                items = without_logins(value) if kinds else value
+                return [self._item(*two, kinds, depth + 1) for two in zip((None, *items), items, strict=False)]
             case int() if abs(value) >= _LONG_NUMBER:
                 return value if (clean := self._plain(str(value), kinds)) == str(value) else clean
             case _:
@@ -154,11 +156,12 @@ class Fence:
 
     def _fields(self, fields: dict[Any, Any], kinds: frozenset[int], depth: int) -> dict[str, Any]:
         pair = _name_of_pair(fields)
+        given = fields_without_logins(fields) if kinds else fields
         return {
             self._plain(str(name), kinds): self.field(
                 pair if pair and name in _VALUES else str(name), each, kinds, depth
             )
-            for name, each in fields.items()
+            for name, each in given.items()
         }
 
     def field(self, name: str, value: Any, kinds: frozenset[int], depth: int = 0) -> Any:

@@ -76,6 +76,11 @@ def is_sensitive(name: str) -> bool:
     return bool(_SENSITIVE_NAME.search(name)) and not _HARMLESS_NAME.search(name)
 
 
+def is_variable(text: str) -> bool:
+    """Whether text is a variable of a shell, which is not its value."""
+    return bool(_VARIABLE.fullmatch(text))
+
+
 def compiled(pattern: str) -> Any:
     """Return an expression, compiled; raises `BadPatternError` for one that RE2 does not know."""
     options = re2.Options()
@@ -118,7 +123,7 @@ _LITERALS = {
 }
 
 
-# What follows an option where text is about it; a variable is not its value.
+# What follows an option where text is about it.
 _PROSE = re.compile(
     "(?i)(?:an?|and|are|argument|as|at|but|by|can|flag|for|from|has|if|in|instead|into|is|its?|may|must|not?|of|on"
     "|option|or|parameter|should|so|than|that|the|then|this|to|was|when|where|which|will|with|without|you)[.:`]?"
@@ -178,13 +183,13 @@ def _listed(match: Any) -> str | None:
 
 def _option(match: Any) -> str | None:
     value = match["value"].strip("\"'\\")
-    if value.startswith("-") or _PROSE.fullmatch(value) or _VARIABLE.fullmatch(value):
+    if value.startswith("-") or _PROSE.fullmatch(value) or is_variable(value):
         return None
     return _paired(match)
 
 
 def _login(match: Any) -> str | None:
-    return None if _VARIABLE.fullmatch(match["value"]) else f"{match['before']}[redacted login]"
+    return None if is_variable(match["value"]) else f"{match['before']}[redacted login]"
 
 
 def _put(match: Any, name: str, given: str) -> str | None:
@@ -310,9 +315,15 @@ SECRETS: tuple[Rule, ...] = (
     ),
     Rule(
         "login",
-        r"(?P<before>curl\b(?:[^\r\n]|\\\r?\n)*?(?:[\s\"']|\\+[nrt])(?:-[uU]|--(?:proxy-)?user)[\s=\"'\\,]*)"
-        r"(?P<user>[^\s:\"'\\=]+):(?P<value>[^\s\"'\\]+)",
+        r"(?P<before>curl\b(?:[^\r\n]|[\\,]\r?\n)*?(?:[\s\"']|\\+[nrt])(?:-[uU]|--(?:proxy-)?user)(?:\\+[nrt]|[\s=\"'\\,])*)"
+        r"(?P<user>[^\s:\"'\\=]*):(?P<value>[^\s\"'\\]+)",
         _login,
+    ),
+    # It says that there may be such a list somewhere.
+    Rule(
+        "login",
+        r"(?s)curl\b.*?(?:[\s\"']|\\+[nrt])(?:-[uU]|--(?:proxy-)?user)(?:\\+[nrt]|[\s=\"'\\,])*[^\s:\"'\\]*:",
+        lambda _: None,
     ),
     Rule("secret", rf"(?i)<(?P<name>[\w.:-]*(?:{_KEY}))>(?P<value>[^<>]+)</", _element),
     Rule(

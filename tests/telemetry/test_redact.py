@@ -251,6 +251,16 @@ def test_a_quote_within_does_not_end_a_secret(fence: Fence) -> None:
     )
 
 
+@pytest.mark.parametrize("option", ["-u", "--user", "-U", "--proxy-user"])
+def test_logins_of_curl_in_a_list_of_arguments(fence: Fence, option: str) -> None:
+    """What curl is given to log in with goes, as an attribute and as JSON; who else has such an option keeps it."""
+    arguments = ["docker", "run", "-u", "1000:1000", "curl", option, "ada:open sesame", "https://a.org:80"]
+    clean = [*arguments[:6], "[redacted login]", *arguments[7:]]
+
+    assert sent(finished(attributes={"process.command_args": arguments})).attributes["process.command_args"] == clean
+    assert json.loads(fence.text(json.dumps(arguments))) == clean
+
+
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_keeps_its_meaning(text: str, fence: Fence) -> None:
     """What only looks a little like a secret stays, as text and as JSON."""
@@ -449,6 +459,7 @@ def test_hostile_text_costs_no_time(fence: Fence) -> None:
         "eyJ" + "a." * 150_000,
         "curl -u " * 30_000,
         "curl -u a:" * 30_000,
+        '["curl","-u",' * 30_000,
         "--password " * 30_000,
         '[["token",' * 30_000,
         '{"name":"token",' * 20_000,
