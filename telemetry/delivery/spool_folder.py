@@ -74,7 +74,7 @@ def drop_foreign(folder: Path, destination: str, oldest: float) -> int:
     Nobody sends them once the endpoint or the key has changed, and what people said is in them.
     """
     locks = [lock for lock in folder.glob("*.lock") if not lock.name.startswith(f"{destination}-")]
-    return sum(_drop_foreign(lock) for lock in locks if _written(lock.with_suffix(".db")) < oldest)
+    return sum(_drop_foreign(lock) for lock in locks if written(lock.with_suffix(".db")) < oldest)
 
 
 def drop_corrupt(folder: Path, oldest: float) -> int:
@@ -101,7 +101,7 @@ def _drop_foreign(lock: Path) -> int:
     return rows
 
 
-def _written(database: Path) -> float:
+def written(database: Path) -> float:
     """Return when a file was last written, which none of its rows is younger than; a missing one is just being made."""
     times = [each.stat().st_mtime for each in (database, Path(f"{database}-wal")) if each.exists()]
     return max(times, default=math.inf)

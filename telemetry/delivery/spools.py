@@ -16,6 +16,7 @@ from telemetry.delivery import spool_folder
 from telemetry.delivery.claim import adoptable
 from telemetry.delivery.spool import SPAN, DeadLetter, Spool, adopt
 from telemetry.delivery.spool_folder import Folder
+from telemetry.scores import box
 from telemetry.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -238,6 +239,7 @@ class Spools:
         before = time.time() - self._settings.spool_max_age
         with suppress(OSError):  # another process was faster
             self.dropped["for another backend"] += spool_folder.drop_foreign(self._place(), self._destination, before)
+            self.dropped["scores for another place"] += box.drop_foreign(self._place(), before)
             self.dropped["unreadable files"] += spool_folder.drop_corrupt(self._place(), before)
 
     def _judge(self, adopted: Spool) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
 
+from telemetry.spool_folder import written
+
 try:
     import fcntl
 except ImportError:  # no file locks: one process at a time is the operator's to see to
@@ -47,7 +49,7 @@ class Box:
     """The rows for one place; in memory without a path. Safe to use from any thread and any process."""
 
     def __init__(self, path: Path | None, *, fsync: bool = False) -> None:
-        self._path = path
+        self.path = path
         self._fsync = fsync
         self._lock = threading.Lock()
         self._memory = None if path else _connect(":memory:", fsync=False)
@@ -101,10 +103,10 @@ class Box:
     @contextmanager
     def alone(self) -> Iterator[bool]:
         """Tell whether this process may deliver now: one at a time does, whoever else shares the file."""
-        if self._path is None or fcntl is None:
+        if self.path is None or fcntl is None:
             yield True
             return
-        with os.fdopen(os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+        with os.fdopen(os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -127,8 +129,8 @@ class Box:
             if self._memory:
                 yield self._memory
                 return
-            assert self._path  # noqa: S101 - it is one or the other
-            with closing(self._readable(self._path)) as db:
+            assert self.path  # noqa: S101 - it is one or the other
+            with closing(self._readable(self.path)) as db:
                 yield db
 
     def _readable(self, path: Path) -> sqlite3.Connection:
@@ -142,6 +144,31 @@ class Box:
                 with suppress(FileNotFoundError):
                     Path(f"{path}{end}").rename(f"{path.with_suffix('.corrupt')}{end}")
             return _connect(path, fsync=self._fsync)
+
+
+def drop_foreign(folder: Path, oldest: float) -> int:
+    """Remove the boxes of places that this process has none for, last written before this time.
+
+    Returns how many scores went. Nobody delivers them once the account has changed, and what people said is in them.
+    """
+    ours = {box.path for box in tuple(_boxes)}
+    boxes = [path for path in folder.glob("scores-*.sqlite") if path not in ours]
+    return sum(_drop(path) for path in boxes if written(path) < oldest)
+
+
+def _drop(path: Path) -> int:
+    box = Box(path)
+    with box.alone() as alone:
+        if not alone:
+            return 0
+        waiting, *_ = box.figures()
+        for end in ("-wal", "-shm", ""):
+            Path(f"{path}{end}").unlink(missing_ok=True)
+        path.with_suffix(".lock").unlink(missing_ok=True)
+    logger.warning(
+        "%s is for another place and beyond TELEMETRY_SPOOL_MAX_AGE: it is removed, with %d scores", path.stem, waiting
+    )
+    return waiting
 
 
 def _connect(path: Path | str, *, fsync: bool) -> sqlite3.Connection:

@@ -1,5 +1,6 @@
 """Scores: kept at once, delivered as often as it takes, one for each thing, user and name, the last word wins."""
 
+import fcntl
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import pytest
 
 import telemetry
 from telemetry.scores import client, courier, desk
-from telemetry.scores.box import Box
+from telemetry.scores.box import Box, drop_foreign
 from telemetry.scores.desk import Desk, Posted
 from telemetry.scores.score import Score
 from telemetry.settings import Settings, load_settings
@@ -341,6 +342,26 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
     assert [row.score_id for row in Box(path).rows(10)] == ["kept"]
     assert path.with_suffix(".corrupt").exists()
+
+
+def test_scores_for_another_place_are_not_kept_for_ever(tmp_path: Path) -> None:
+    """Old boxes that this process has no place for go, with what was said in them; its own and newer ones stay."""
+    names = ["scores-langfuse-old", "scores-langfuse-new", "scores-langfuse-ours", "scores-langfuse-taken"]
+    old, new, ours, taken = (tmp_path / f"{name}.sqlite" for name in names)
+    kept = Box(ours)
+    for path in (old, new, ours, taken):
+        Box(path).put("a", "{}")
+        Box(path).put("b", "{}")
+    for path in (old, ours, taken):
+        os.utime(path, (1, 1))
+    with taken.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert drop_foreign(tmp_path, 2) == 2
+        assert set(tmp_path.glob("*.sqlite")) == {new, ours, taken}
+    assert drop_foreign(tmp_path, 2) == 2
+    assert set(tmp_path.glob("*.sqlite")) == {new, ours}
+    assert not [*tmp_path.glob("*old*"), *tmp_path.glob("*taken*")]
+    assert kept.figures()[0] == 2
 
 
 def test_a_disk_that_takes_nothing(server: Langfuse, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

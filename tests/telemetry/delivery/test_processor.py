@@ -24,6 +24,7 @@ from telemetry.delivery.spool import SPAN, Spool
 from telemetry.provider import Pipeline, activate, build_provider, deactivate
 from telemetry.quiet import Quiet
 from telemetry.receiver import Receiver
+from telemetry.scores.box import Box
 from telemetry.settings import Settings
 from telemetry.testing import Recorded
 from tests.processes import ROOT, until
@@ -128,10 +129,12 @@ def test_files_for_another_backend_go_when_they_are_too_old(receiver: Receiver, 
     left.append(SPAN, [(1.0, b"a"), (2.0, b"b")])
     left.close()
     (tmp_path / "broken.corrupt").touch()
+    Box(tmp_path / "scores-langfuse-elsewhere.sqlite").put("a", "{}")
     with spooling(receiver, tmp_path, spool_max_age=0.5) as (_, outbox):
         outbox.start()
         until(lambda: outbox.spools.dropped["for another backend"] == 2)
         until(lambda: outbox.spools.dropped["unreadable files"] == 1)
+        until(lambda: outbox.spools.dropped["scores for another place"] == 1)
         assert [path for path in tmp_path.iterdir() if "elsewhere" in path.name or "broken" in path.name] == []
 
 
