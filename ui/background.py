@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from typing import BinaryIO
 
+from opentelemetry.trace import Span
+
 import telemetry
 from app.client import AgentClient, Failed, Refused, Unreachable
 from app.schema import RunInfo, StreamEvent
@@ -53,6 +55,11 @@ class BackgroundRun(Turn):
         self._submitted = self._client.submit(self.message, thread_id=self.thread_id, model=self._model)
         if self.stopping:
             self._ask_to_stop(self._submitted.run_id)
+
+    def _tell(self, span: Span) -> None:
+        # The span ends here, for the run outlives the page: its answer is the run's to tell.
+        if self._submitted:
+            span.set_attribute("turn.status", "queued")
 
     def _follow(self, run_id: str) -> None:
         with telemetry.untraced():

@@ -113,12 +113,12 @@ class Turn:
                 if self.message:
                     self._ask()
             finally:
-                span.set_attribute("output.value", self._output)
+                self._tell(span)
 
-    @property
-    def _output(self) -> str:
+    def _tell(self, span: Span) -> None:
+        """Say in the turn's span what came of it."""
         seen = self.exchange()
-        return with_questions(seen.answer, seen.asked if seen.status == "waiting" else ())
+        span.set_attribute("output.value", with_questions(seen.answer, seen.asked if seen.status == "waiting" else ()))
 
     def _upload(self) -> None:
         """Send the files; a message whose file is refused is not sent."""

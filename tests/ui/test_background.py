@@ -34,6 +34,20 @@ def test_a_run_is_handed_over_and_followed_to_its_end(client: AgentClient, spans
     assert "turn AGENT" in spans.tree()
 
 
+def test_what_is_handed_over_says_so(client: AgentClient, spans: Recorded) -> None:
+    """The page's span ends before the run, without an empty answer; the run's own turn in the same trace has it."""
+    turn = BackgroundRun(client, "t-1", "work for 1 seconds")
+    turn.start()
+    until(lambda: turn.done, 60)
+
+    root, run = (next(span for span in spans.settled() if span.name == name) for name in ("chat turn", "turn"))
+    assert "output.value" not in root.attributes
+    assert (root.attributes["turn.status"], run.attributes["turn.status"]) == ("queued", "completed")
+    assert root.context.trace_id == run.context.trace_id
+    assert "Worked for 1 seconds" in str(run.attributes["output.value"])
+    assert root.end_time < run.end_time
+
+
 def test_a_run_is_found_again_by_another_process(client: AgentClient) -> None:
     """A page that did not begin the run sees what it has told so far; the end of a page does not end it."""
     first = BackgroundRun(client, "t-1", "work for 600 seconds")
