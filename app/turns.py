@@ -71,6 +71,19 @@ class Turns:
         self._watch()
         return turn
 
+    async def own(self, thread_id: str, user: str) -> Thread:
+        """Return this user's thread; 404 where there is none."""
+        if thread := await self.own_or_new(thread_id, user):
+            return thread
+        raise unknown_thread(thread_id)
+
+    async def own_or_new(self, thread_id: str, user: str) -> Thread | None:
+        """Return this user's thread, None where nobody has it yet; 404 for a foreign one."""
+        thread = await self.records.thread(thread_id)
+        if thread and thread.user_id != user:
+            raise unknown_thread(thread_id)
+        return thread
+
     async def claim(self, wanted: Thread) -> Thread:
         """Return the thread as it is kept, this user's from now on if nobody had it; 404 for a foreign one."""
         thread = await self.records.claim(wanted)

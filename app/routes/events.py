@@ -1,6 +1,6 @@
 """What happens in a front end, as spans of the thread's session: no key of the backend leaves the service for it."""
 
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 
 import telemetry
 from app.caller import CallerDep
@@ -14,9 +14,7 @@ async def event(happened: FrontendEvent, request: Request, caller: CallerDep) ->
     """Record one action of a user."""
     user = caller.acting_for(happened.user_id)
     if happened.thread_id:
-        thread = await request.app.state.turns.records.thread(happened.thread_id)
-        if thread and thread.user_id != user:
-            raise HTTPException(404, f"There is no thread {happened.thread_id}.")
+        await request.app.state.turns.own_or_new(happened.thread_id, user)
     with telemetry.scope(session_id=happened.thread_id, user_id=user or None, name=happened.name):
         telemetry.event(happened.name, **{f"event.{name}": value for name, value in happened.about.items()})
     trace = telemetry.current_trace()

@@ -19,7 +19,6 @@ from app.caller import CallerDep
 from app.database.records import Thread
 from app.files import File, Files, Refusal, Upload
 from app.schema import FileInfo, FileList, FileRemoved, ThreadId
-from app.turns import unknown_thread
 
 router = APIRouter(prefix="/files")
 # Beside the file itself: the lines around it.
@@ -32,7 +31,7 @@ ThreadQuery = Annotated[ThreadId, Query(description="the conversation; uploading
 async def upload(request: Request, caller: CallerDep, thread_id: ThreadQuery) -> FileInfo:
     """Keep a file, sent as the field `file` of a multipart form, for the thread."""
     user = caller.acting_for(None)
-    await _refuse_foreign(request, thread_id, user)
+    await request.app.state.turns.own_or_new(thread_id, user)
     with _refusals(), _span("upload file", thread_id, user) as span:
         incoming = await Upload.begin(request.headers.get("content-type", ""), _body(request))
         claim = partial(request.app.state.turns.claim, Thread(thread_id, user, DEFAULT_AGENT))
@@ -46,9 +45,7 @@ async def list_files(request: Request, caller: CallerDep, thread_id: ThreadQuery
     """Return what is known of the thread's files, oldest first."""
     user = caller.acting_for(None)
     with _span("list files", thread_id, user) as span:
-        thread = await request.app.state.turns.records.thread(thread_id)
-        if thread is None or thread.user_id != user:
-            raise unknown_thread(thread_id)
+        await request.app.state.turns.own(thread_id, user)
         found = await _files(request).of_thread(thread_id, user)
         span.set_attributes({"file.count": len(found), "file.size": sum(file.size for file in found)})
         ids = await _ids(request, thread_id)
@@ -105,12 +102,6 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
             yield chunk
     except ClientDisconnect as error:
         raise Refusal(400, "The upload broke off before its end: send it again.") from error
-
-
-async def _refuse_foreign(request: Request, thread_id: str, user: str) -> None:
-    thread = await request.app.state.turns.records.thread(thread_id)
-    if thread and thread.user_id != user:
-        raise unknown_thread(thread_id)
 
 
 async def _find(request: Request, file_id: str, user: str) -> File:

@@ -22,9 +22,7 @@ router = APIRouter()
 async def history(asked: HistoryInput, request: Request, caller: CallerDep, agent_id: str | None = None) -> ChatHistory:
     """Return the thread's messages, each with its run and trace, its turns, and what it waits for."""
     turns, agents = request.app.state.turns, request.app.state.agents
-    thread = await turns.records.thread(asked.thread_id)
-    if thread is None or thread.user_id != caller.acting_for(asked.user_id):
-        raise unknown_thread(asked.thread_id)
+    thread = await turns.own(asked.thread_id, caller.acting_for(asked.user_id))
     runs = await turns.records.of_thread(asked.thread_id)
     agent = runs[-1].agent if runs else thread.agent
     graph = agents.graphs.get(agent_id or agent)

@@ -6,11 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.caller import Caller, CallerDep
-from app.database.records import Thread
+from app.caller import CallerDep
 from app.python_repl import forget
 from app.schema import ThreadId, ThreadInfo, ThreadList, ThreadRemoved, ThreadState
-from app.turns import unknown_thread
 
 router = APIRouter(prefix="/threads")
 
@@ -29,7 +27,7 @@ async def list_threads(request: Request, caller: CallerDep, limit: Limit = 50, b
 async def state(thread_id: ThreadId, request: Request, caller: CallerDep) -> ThreadState:
     """Return where the thread stands: cheap, for those who look again and again."""
     turns, runs = request.app.state.turns, request.app.state.runs
-    await _own(thread_id, request, caller)
+    await turns.own(thread_id, caller.acting_for(None))
     under_way = await runs.records.unfinished(thread_id=thread_id) if runs else []
     run = under_way[0] if under_way else await turns.records.latest(thread_id)
     return ThreadState(thread_id=thread_id, run_id=run and run.run_id, status=run and run.status)
@@ -38,17 +36,11 @@ async def state(thread_id: ThreadId, request: Request, caller: CallerDep) -> Thr
 @router.delete("/{thread_id}")
 async def remove(thread_id: ThreadId, request: Request, caller: CallerDep) -> ThreadRemoved:
     """Remove the thread with its messages and its files; traces and scores stay where they are."""
-    thread = await _own(thread_id, request, caller)
-    async with request.app.state.turns.held(thread_id):
+    turns = request.app.state.turns
+    thread = await turns.own(thread_id, caller.acting_for(None))
+    async with turns.held(thread_id):
         if runs := request.app.state.runs:
             await runs.records.forget_thread(thread_id)
         await forget(request.app.state.settings.data_dir, thread_id)
         await request.app.state.threads.remove(thread)
     return ThreadRemoved(thread_id=thread_id)
-
-
-async def _own(thread_id: str, request: Request, caller: Caller) -> Thread:
-    thread = await request.app.state.turns.records.thread(thread_id)
-    if thread is None or thread.user_id != caller.acting_for(None):
-        raise unknown_thread(thread_id)
-    return thread
