@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import BinaryIO
 
 import streamlit as st
@@ -21,7 +22,9 @@ from ui.tracing import chat_turn
 
 logger = logging.getLogger(__name__)
 
+# Of the turns that are over: so many, and so much of what was said in them.
 KEPT = 200
+KEPT_LETTERS = 32_000_000
 FAREWELL_SECONDS = 2
 # The service may be starting again.
 KEEP_TRIES_S = (1, 2, 4, 8, 16, 0)
@@ -64,6 +67,11 @@ class Turn:
     def stage(self) -> Stage:
         """How far it is with the service: what lists show changes with that."""
         return self.exchange().run_id is not None, bool(self._events)
+
+    @cached_property
+    def letters(self) -> int:
+        """How long everything is that was said in a turn that is over."""
+        return len(self.message) + sum(len(event.model_dump_json()) for event in self._events)
 
     def start(self) -> None:
         """Let the turn begin."""
@@ -216,9 +224,12 @@ class Turns:
             self._latest.pop((user_id, thread_id), None)
 
     def _forget(self) -> None:
-        over = [key for key, turn in self._latest.items() if turn.done]
-        for key in over[:-KEPT]:
-            del self._latest[key]
+        over = [(key, turn) for key, turn in self._latest.items() if turn.done]
+        letters = 0
+        for number, (key, turn) in enumerate(reversed(over)):
+            letters += turn.letters
+            if number >= KEPT or letters > KEPT_LETTERS:
+                del self._latest[key]
 
 
 @st.cache_resource(show_spinner=False)

@@ -195,6 +195,20 @@ def test_memory_stays_flat(client: AgentClient, monkeypatch: pytest.MonkeyPatch)
     assert turns.latest("ada", "t-5") is None
 
 
+def test_memory_is_bounded_by_what_was_said(client: AgentClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the turns that are over as many are kept as are short enough together; the one under way always is."""
+    monkeypatch.setattr(turns_module, "KEPT_LETTERS", 10_000)
+    turns = Turns()
+    for number in range(4):
+        turns.begin(turn := Turn(client, f"t-{number}", "hi" * 2_000))
+        until(lambda: turn.done)
+
+    assert turn.letters > 4_000
+    kept = [number for number in range(4) if turns.latest("ada", f"t-{number}")]
+    assert kept[-1] == 3
+    assert 0 not in kept
+
+
 def named(name: str, content: bytes) -> BytesIO:
     file = BytesIO(content)
     file.name = name  # pyright: ignore[reportAttributeAccessIssue] - as an uploaded file has one
