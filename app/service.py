@@ -69,6 +69,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.files = await _files(settings, database.engine)
         app.state.agents = load_all(app.state.models, database.checkpoints, app.state.table, app.state.files)
         app.state.turns = Turns(
+            app.state.agents.graphs,
             database.records,
             Outcomes(database.engine),
             database.claims,

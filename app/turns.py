@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,6 +43,7 @@ LOOK_EVERY_S = 0.5
 class Turns:
     """The turns of this service: at most one at a time on a thread, and none beside a run in the background."""
 
+    graphs: Mapping[str, CompiledStateGraph]
     records: Records
     outcomes: Outcomes
     claims: Claims
@@ -94,12 +95,19 @@ class Turns:
     async def refuse_answer_of_other(self, thread_id: str, key: str) -> None:
         """Let the agent `key` go on with the thread; 409 where another one waits there for its answer."""
         last = await self.records.latest(thread_id)
-        if last and last.status == "waiting" and last.agent != key:
+        if last and last.agent != key and await self._waits(last):
             raise HTTPException(
                 409,
                 f"Thread {thread_id} waits for an answer to the agent {last.agent}: "
                 "answer it there, or begin another thread.",
             )
+
+    async def _waits(self, run: Run) -> bool:
+        # What is kept of a run says nothing where its process was killed as it went on with the answer.
+        graph = self.graphs.get(run.agent)
+        if graph is None:
+            return run.status == "waiting"
+        return bool((await graph.aget_state({"configurable": {"thread_id": run.thread_id}})).interrupts)
 
     async def note(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
         """Keep what the turn came to, so that its thread shows it ever after; `kept` is of the trace it points to."""

@@ -91,6 +91,8 @@ def asks_in_node(models: Models, checkpointer: BaseCheckpointSaver | None = None
 
 async def _ask(_: MessagesState) -> dict[str, list[AIMessage]]:
     answer = interrupt("Shall I?")
+    if answer == "slowly":
+        await asyncio.sleep(60)
     if answer == "fail":
         raise ValueError("as you wish")
     return {"messages": [AIMessage(f"You said {answer}.")]}

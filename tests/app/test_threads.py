@@ -258,6 +258,24 @@ def test_another_agent_takes_no_answer(spans: Recorded, tmp_path: Path, way: str
     assert after.content
 
 
+def test_another_agent_takes_no_answer_after_a_kill(spans: Recorded, tmp_path: Path) -> None:
+    """A process that is killed as it goes on with an answer leaves the question open: another agent is refused."""
+    address = f"http://127.0.0.1:{free_port()}"
+    env = {"DATA_DIR": str(tmp_path), "PORT": address.rpartition(":")[2]}
+    argv, client = [sys.executable, "-m", "tests.flawed_agents"], AgentClient(address, "asks_in_node")
+    with start(argv, env, f"{address}/health") as process, suppress(AgentError):
+        client.invoke("Hello", thread_id="t-1")
+        for event in client.stream("slowly", thread_id="t-1"):
+            assert isinstance(event, RunEvent)
+            process.popen.kill()
+
+    with start(argv, env, f"{address}/health"):
+        with pytest.raises(Refused, match="waits for an answer to the agent asks_in_node"):
+            AgentClient(address, "chatbot").invoke("Hello", thread_id="t-1")
+        assert client.invoke("yes", thread_id="t-1").content == "You said yes."
+        assert AgentClient(address, "chatbot").invoke("Hello", thread_id="t-1").content
+
+
 def test_another_users_run_and_thread_are_not_there(spans: Recorded, tmp_path: Path) -> None:
     """Nobody cancels, reads or resumes what is not theirs."""
     with service(tmp_path, TABLE) as address:
