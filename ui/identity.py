@@ -9,6 +9,14 @@ import streamlit as st
 from app.client import Refused
 from ui.settings import Settings
 
+# A login leads through the provider and back to the bare address: the tab itself remembers what it was opened on.
+_REMEMBER = "<script>if (location.search) sessionStorage.setItem('opened', location.search)</script>"
+_RETURN = """<script>
+  const opened = sessionStorage.getItem("opened");
+  sessionStorage.removeItem("opened");
+  if (opened) location.replace(location.pathname + opened);
+</script>"""
+
 
 @dataclass(frozen=True)
 class Visitor:
@@ -32,11 +40,17 @@ def visitor(settings: Settings) -> Visitor | None:
 
 
 def login() -> None:
-    """Draw the way in."""
+    """Draw the way in; `come_back` ends it on the link that was opened."""
+    st.html(_REMEMBER, unsafe_allow_javascript=True)
     st.title("Agent chat", anchor=False)
     for provider in _providers():
         label = f"Log in with {provider.title()}" if provider else "Log in"
         st.button(label, key=f"login-{provider}", icon=":material/login:", on_click=st.login, args=(provider,))
+
+
+def come_back() -> None:
+    """Have the tab open what it was opened on, where a login led away from that."""
+    st.html(_RETURN, unsafe_allow_javascript=True)
 
 
 def _logged_in() -> Visitor:

@@ -13,7 +13,7 @@ from ui.background import unfinished
 from ui.chat import Chat, open_thread
 from ui.ending import complain
 from ui.exchange import Exchange
-from ui.identity import Visitor, login, visitor
+from ui.identity import Visitor, come_back, login, visitor
 from ui.plain import plain
 from ui.settings import Settings, load_settings
 from ui.turns import Stage, Turn, turns
@@ -30,6 +30,8 @@ def main() -> None:
         tracing.start()
         settings = load_settings()
         if who := visitor(settings):
+            if who.may_log_out:
+                come_back()
             show(settings, who)
         else:
             login()

@@ -82,6 +82,7 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         log_in(ada, "One", "Ada Lovelace")
         say(ada, "My name is Ada.")
         answered(ada, 1)
+        link = ada.url
 
         grace.goto(ada.url)
         log_in(grace, "Two", "Grace")
@@ -95,6 +96,14 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         assert (one.ended, two.ended) == (["u-1"], [])
         log_in(ada, "One", "Ada Lovelace")
         expect(ada.locator(".st-key-chats")).to_contain_text("My name is Ada.")
+        ada.close()
+        ada = open_tab(chromium)
+        ada.goto(link)
+        button(ada, "Log in with One").click()
+        ada.get_by_role("link", name="Not me").click()
+        log_in(ada, "One", "Ada Lovelace")
+        expect(ada.get_by_text("My name is Ada.").first).to_be_visible()
+        expect(ada).to_have_url(link)
         assert not any({"traceparent", "baggage"} & headers.keys() for headers in one.headers + two.headers)
         [thread] = AgentClient(stack.service, user_id=user_of(one)).get_threads().threads
         assert thread.title == "My name is Ada."
