@@ -11,6 +11,7 @@ from ui import exchange, sidebar, tracing
 from ui.answer import draw
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
+from ui.clicks import count_every_click
 from ui.ending import complain
 from ui.exchange import Exchange
 from ui.identity import Visitor, come_back, login, visitor
@@ -27,6 +28,7 @@ def main() -> None:
     """Draw the page; what is wrong is told in words."""
     st.set_page_config(page_title="Agent chat", page_icon=":material/forum:")
     try:
+        count_every_click()
         tracing.start()
         settings = load_settings()
         if who := visitor(settings):

@@ -117,6 +117,19 @@ def test_a_comment_sent_before_the_page_caught_up_closes_its_box(mortal: Stack, 
         until(lambda: [score.get("comment") for score in mortal.scores(trace_id)] == ["Wrong."], 60)
 
 
+def test_a_message_counts_though_a_click_follows_at_once(mortal: Stack, tab: Page) -> None:
+    """What a person sent while the page was busy is answered, also where something else was clicked right after it."""
+    with mortal.run_service(), mortal.run_page() as process:
+        tab.goto(mortal.page)
+        for times in range(1, 7):
+            expect(tab.get_by_test_id("stChatInputTextArea")).to_be_enabled()
+            process.popen.send_signal(signal.SIGSTOP)
+            say(tab, "What is 6 * 7?")
+            tab.get_by_text("Answer in the background").click()
+            process.popen.send_signal(signal.SIGCONT)
+            answered(tab, times)
+
+
 def test_what_was_stopped_or_failed_can_be_tried_again(stack: Stack, chat: Page) -> None:
     """A stopped answer stands with link, thumbs and a retry; an error is told with its trace, after a reload too."""
     say(chat, ENDLESS_STORY)
