@@ -12,7 +12,7 @@ import telemetry
 from app.client import AgentClient, AgentError, Refused
 from app.schema import ChatHistory, RunInfo, ThreadState
 from ui.actions import actions
-from ui.background import BackgroundRun
+from ui.background import OVER, BackgroundRun
 from ui.turns import Turn, turns
 
 
@@ -61,7 +61,9 @@ class Chat:
     def attach(self, run: RunInfo) -> Turn | None:
         """Return the turn that follows a run which is under way, also one that another process began."""
         known = self.turn
-        if known is None or known.done:
+        # The list of runs may be older than the turn's end.
+        ended = known and known.exchange().run_id == run.run_id and known.exchange().status in OVER
+        if known is None or (known.done and not ended):
             turns().begin(BackgroundRun(self.client, self.thread_id, run.message, run=run))
         return self.turn
 

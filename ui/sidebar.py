@@ -121,10 +121,7 @@ def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
 
 
 def _list_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
-    if any(run.status in GOING for run in runs):
-        with telemetry.untraced():
-            runs = client.get_runs(RUNS).runs
-    for run in runs:
+    for run in _latest(client, runs):
         st.button(
             plain(run.message or run.run_id),
             key=f"run-{run.run_id}",
@@ -136,6 +133,17 @@ def _list_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
             on_click=go_to,
             args=(run.thread_id, run.agent),
         )
+
+
+def _latest(client: AgentClient, runs: Sequence[RunInfo]) -> Sequence[RunInfo]:
+    """Return how the runs stand now, or stood when the service could last be asked."""
+    if not any(run.status in GOING for run in runs):
+        return runs
+    try:
+        with telemetry.untraced():
+            return client.get_runs(RUNS).runs
+    except AgentError:
+        return runs
 
 
 def draw_list_of(client: AgentClient, files: Sequence[FileInfo]) -> None:

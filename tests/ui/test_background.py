@@ -11,7 +11,8 @@ from telemetry.testing import Recorded
 from tests.processes import until
 from tests.service import service
 from ui.background import BackgroundRun, unfinished
-from ui.turns import Turns
+from ui.chat import Chat
+from ui.turns import Turns, turns
 
 
 @pytest.fixture
@@ -65,3 +66,13 @@ def test_a_run_is_found_again_by_another_process(client: AgentClient) -> None:
     until(lambda: first.done and again.done, 60)
     assert first.exchange().status == again.exchange().status == "cancelled"
     assert unfinished(client.get_runs().runs, "t-1") is None
+
+
+def test_a_run_that_was_seen_to_its_end_is_not_followed_again(client: AgentClient) -> None:
+    """A list of runs that is older than the run's end keeps nobody from the next message."""
+    turn = BackgroundRun(client, "t-1", "work for 0 seconds")
+    turns().begin(turn)
+    until(lambda: turn.done, 60)
+    [run] = client.get_runs().runs
+
+    assert Chat(client, "t-1", "demo").attach(run.model_copy(update={"status": "running"})) is turn

@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 from app.client import AgentClient
 from tests.processes import until
 from tests.ui.stack import BEGINNING, STORY, Stack, button, links, say, thread_of, tree
+from ui.sidebar import LOOK_EVERY_S
 
 
 def test_an_answer_is_seen_while_it_is_written_and_survives_reloads(chat: Page) -> None:
@@ -78,6 +79,22 @@ def test_a_service_that_dies_is_told_in_words_and_may_come_back(mortal: Stack, t
             expect(tab.get_by_text("Your name is Ada")).to_be_visible()
             expect(links(tab)).to_have_count(3)
             assert tree(links(tab).nth(1), "chat turn").startswith("chat turn ERROR")
+
+
+def test_a_list_of_runs_outlives_the_service(mortal: Stack, tab: Page) -> None:
+    """While nobody can say how a run stands, the list shows it as it stood, and the page draws nothing broken."""
+    listed = tab.locator(".st-key-runs").get_by_text("work for 600 seconds").first
+    with mortal.run_page():
+        with mortal.run_service() as service:
+            tab.goto(f"{mortal.page}/?agent=bg-task&background=true")
+            say(tab, "work for 600 seconds")
+            expect(listed).to_be_visible()
+            expect(tab.get_by_test_id("stProgress")).to_be_visible()
+            service.popen.kill()
+            service.popen.wait()
+            tab.wait_for_timeout(3_000 * LOOK_EVERY_S)
+        expect(listed).to_be_visible()
+        expect(tab.get_by_test_id("stException")).to_have_count(0)
 
 
 def test_a_page_that_is_told_to_end_ends_its_turns(mortal: Stack, tab: Page) -> None:
