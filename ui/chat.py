@@ -7,6 +7,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import telemetry
 from app.client import AgentClient, AgentError, Refused
@@ -96,12 +97,16 @@ class Chat:
 def open_thread() -> str:
     """Return the thread of this page; it stands in the address, so that a reload finds it again."""
     state, asked = st.session_state, st.query_params.get("thread_id")
-    # Somebody who went back and forth in the browser's history has changed it.
-    if asked and asked != state.get("address"):
+    if asked and ("thread_id" not in state or _went_through_history()):
         state.thread_id = asked
-    thread_id = state.setdefault("thread_id", str(uuid4()))
-    state.address = st.query_params["thread_id"] = thread_id
+    st.query_params["thread_id"] = thread_id = state.setdefault("thread_id", str(uuid4()))
     return thread_id
+
+
+def _went_through_history() -> bool:
+    """Whether somebody has gone back or forth: else the browser has only not shown yet where the page has gone."""
+    context = get_script_run_ctx()
+    return context is not None and context.is_history_navigation
 
 
 def go_to(thread_id: str | None = None, agent: str | None = None) -> None:

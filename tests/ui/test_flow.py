@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.client import AgentClient
 from tests.processes import until
+from tests.ui.line import Line
 from tests.ui.stack import (
     BEGINNING,
     ENDLESS_STORY,
@@ -215,6 +216,38 @@ def test_conversations_can_be_opened_and_deleted(stack: Stack, chat: Page) -> No
     expect(titles.filter(has_text="Grace")).to_have_count(0)
     chat.goto(f"{stack.page}/?thread_id={old}")
     expect(chat.get_by_text("What can I do for you?")).to_be_visible()
+
+
+def test_back_and_forth_lead_through_the_threads(chat: Page) -> None:
+    """The browser's own buttons open the thread that was open then."""
+    say(chat, "My name is Grace.")
+    answered(chat, 1)
+    old = thread_of(chat)
+    button(chat, "New chat").click()
+    expect(links(chat)).to_have_count(0)
+    chat.go_back()
+    expect(links(chat)).to_have_count(1)
+    assert thread_of(chat) == old
+    chat.go_forward()
+    expect(links(chat)).to_have_count(0)
+
+
+def test_a_message_follows_a_click_that_the_browser_has_yet_to_show(stack: Stack, tab: Page) -> None:
+    """Sent after a click on a new chat, before the new address has come, it is asked and answered there."""
+    line = Line()
+    tab.route_web_socket(re.compile("/_stcore/stream"), line.connect)
+    tab.goto(stack.page)
+    say(tab, "My name is Grace.")
+    answered(tab, 1)
+    old = thread_of(tab)
+    line.hold()
+    button(tab, "New chat").click()
+    until(lambda: tab.wait_for_timeout(50) or line.holds(b"thread_id="))
+    say(tab, "What is 2 * 3?")
+    line.release()
+    expect(tab.get_by_test_id("stMainBlockContainer").get_by_text("What is 2 * 3?")).to_be_visible()
+    answered(tab, 1)
+    assert thread_of(tab) != old
 
 
 def test_a_background_run_stays_over_reloads(stack: Stack, tab: Page) -> None:
