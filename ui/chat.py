@@ -54,6 +54,10 @@ class Chat:
         elif files:
             self.tell("file_upload", files=len(files))
 
+    def send_again(self, message: str) -> None:
+        """Begin a turn in this thread with the choices as they stand now."""
+        replace(self.as_chosen, thread_id=self.thread_id).send(message)
+
     def stop(self, turn: Turn) -> None:
         """Ask the turn to stop."""
         turn.stop()

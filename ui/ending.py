@@ -42,7 +42,9 @@ def draw_retry(chat: Chat, one: Exchange) -> None:
     """Draw the way to ask again."""
     # Without a run nothing was asked: a file was refused, or nobody was there.
     label = "Retry" if one.run_id or not one.refused else "Send without it"
-    st.button(label, key="retry", icon=":material/refresh:", type="tertiary", on_click=chat.send, args=(one.question,))
+    st.button(
+        label, key="retry", icon=":material/refresh:", type="tertiary", on_click=chat.send_again, args=(one.question,)
+    )
 
 
 def draw_asked(chat: Chat, asked: Any, key: str) -> None:

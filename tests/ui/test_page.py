@@ -210,6 +210,17 @@ def test_a_message_goes_with_the_choices_that_came_before_it(url: str) -> None:
     assert (run.thread_id, run.agent) == (test.session_state.thread_id, "bg-task")
 
 
+def test_a_retry_goes_with_the_choices_that_came_before_it(url: str) -> None:
+    """Whoever chooses another way and asks again at once is answered in that way."""
+    test = ask(page(), "/fail")
+    test.toggle[0].set_value(True)
+    test.button(key="retry").click().run()
+    until(lambda: not test.run().chat_input[0].disabled)
+
+    [run] = AgentClient(url).get_runs().runs
+    assert (run.thread_id, run.message) == (test.session_state.thread_id, "/fail")
+
+
 def test_thumbs_are_feedback(url: str) -> None:
     """A vote goes to the run it stands at, is acknowledged, comes back in another session and can be taken back."""
     test = ask(page(), "My name is Ada.")
