@@ -84,7 +84,16 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> No
             on_click=go_to,
             args=(thread.thread_id, thread.agent),
         )
-        if st.button("", key=f"delete-{thread.thread_id}", help="Delete", icon=":material/delete:", type="tertiary"):
+        st.button(
+            "",
+            key=f"delete-{thread.thread_id}",
+            help="Delete",
+            icon=":material/delete:",
+            type="tertiary",
+            on_click=ask_about,
+            args=(thread.thread_id,),
+        )
+        if st.session_state.get("asked_about") == thread.thread_id:
             confirm(client, thread, is_open=is_open)
 
 
@@ -93,19 +102,37 @@ def list_more() -> None:
     st.session_state.listed = min(MOST_LISTED, st.session_state.listed + LISTED)
 
 
-@st.dialog("Delete this chat?", icon=":material/delete:")
+def ask_about(thread_id: str | None = None) -> None:
+    """Have it asked whether this thread is to be deleted, by every drawing of the page until somebody has answered."""
+    st.session_state.asked_about, st.session_state.not_deleted = thread_id, None
+
+
+@st.dialog("Delete this chat?", icon=":material/delete:", on_dismiss=ask_about)
 def confirm(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
     """Ask, and delete: nothing is left of the conversation then."""
     st.text(thread.title)
     st.caption("Its messages and files go; traces and scores stay where they are.")
-    if not st.button("Delete", type="primary", icon=":material/delete:"):
-        return
+    st.button(
+        "Delete",
+        type="primary",
+        icon=":material/delete:",
+        on_click=remove,
+        args=(client, thread.thread_id),
+        kwargs={"is_open": is_open},
+    )
+    if st.session_state.not_deleted:
+        st.error(plain(st.session_state.not_deleted), icon=":material/error:")
+
+
+def remove(client: AgentClient, thread_id: str, *, is_open: bool) -> None:
+    """Delete the thread, and draw the page without it."""
     try:
-        client.delete_thread(thread.thread_id)
+        client.delete_thread(thread_id)
     except AgentError as error:
-        st.error(plain(str(error)), icon=":material/error:")
+        st.session_state.not_deleted = str(error)
         return
-    turns().forget(client.user_id, thread.thread_id)
+    turns().forget(client.user_id, thread_id)
+    ask_about()
     if is_open:
         go_to()
     st.rerun()

@@ -13,6 +13,7 @@ from tests.ui.stack import (
     BEGINNING,
     ENDLESS_STORY,
     PHONE,
+    STORY,
     Stack,
     answered,
     button,
@@ -216,6 +217,30 @@ def test_conversations_can_be_opened_and_deleted(stack: Stack, chat: Page) -> No
     expect(titles.filter(has_text="Grace")).to_have_count(0)
     chat.goto(f"{stack.page}/?thread_id={old}")
     expect(chat.get_by_text("What can I do for you?")).to_be_visible()
+
+
+def test_a_question_stays_until_it_is_answered(chat: Page) -> None:
+    """The end of an answer, which draws the page anew, takes no box away that somebody is about to click in."""
+    say(chat, "My name is Linus.")
+    answered(chat, 1)
+    old = thread_of(chat)
+    button(chat, "New chat").click()
+    expect(links(chat)).to_have_count(0)
+    say(chat, STORY)
+    expect(chat.get_by_text(BEGINNING)).to_be_visible()
+    chat.locator(f".st-key-delete-{old} button").first.click()
+    question = chat.get_by_role("dialog")
+    expect(question).to_be_visible()
+    expect(links(chat)).to_have_count(1)
+    expect(question).to_be_visible()
+    question.get_by_role("button", name="Close").click()
+    expect(question).to_have_count(0)
+
+    chat.locator(f".st-key-delete-{old} button").first.click()
+    question.get_by_role("button", name="Delete").click()
+    expect(question).to_have_count(0)
+    expect(chat.locator(f".st-key-delete-{old}")).to_have_count(0)
+    expect(links(chat)).to_have_count(1)
 
 
 def test_back_and_forth_lead_through_the_threads(chat: Page) -> None:
