@@ -72,7 +72,7 @@ class Stack:
 
     def _read(self, path: str, **query: str) -> list[dict[str, Any]]:
         url = f"{self.viewer}/api/public/{path}"
-        return httpx.get(url, params=query, auth=KEYS, trust_env=False, timeout=30).json()["data"]
+        return httpx.get(url, params=query, auth=KEYS, trust_env=False, timeout=60).json()["data"]
 
 
 def open_tab(browser: Browser, width: int = 1280, height: int = 800) -> Page:
@@ -124,7 +124,7 @@ def trace_of(link: Locator) -> str:
 def tree(link: Locator, *named: str) -> str:
     """The trace that the link leads to, as text, once it is in one piece and holds these words."""
     url = f"{link.get_attribute('href')}.txt"
-    return until(lambda: whole(httpx.get(url, trust_env=False).text, named), 60)
+    return until(lambda: whole(httpx.get(url, trust_env=False, timeout=60).text, named), 60)
 
 
 def whole(text: str, named: Sequence[str]) -> str:

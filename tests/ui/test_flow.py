@@ -313,6 +313,7 @@ def test_sub_agents_are_seen_as_they_work(stack: Stack, tab: Page) -> None:
 def test_two_tabs_see_the_same_turn(chat: Page, chromium: Browser) -> None:
     """A turn outlives the tab that asked for it: another one, on a phone, finds it and stops it, and both see that."""
     phone = open_tab(chromium, *PHONE)
+    expect(chat).to_have_url(re.compile("thread_id="))
     phone.goto(chat.url)
     expect(phone.get_by_text("What can I do for you?")).to_be_visible()
     say(chat, ENDLESS_STORY)

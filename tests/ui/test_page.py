@@ -34,7 +34,7 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def page(**query: str) -> AppTest:
-    test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60)
     for name, value in query.items():
         test.query_params[name] = value
     return test.run()
@@ -259,7 +259,7 @@ def test_a_turn_that_was_not_sampled_has_no_link() -> None:
 @pytest.mark.usefixtures("url")
 def test_who_has_to_log_in_sees_nothing_else() -> None:
     """With a provider configured there is a way in, and no chat."""
-    test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=20)
+    test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60)
     test.user = {"is_logged_in": False}
     test.secrets["auth"] = {"redirect_uri": "http://127.0.0.1/oauth2callback", "cookie_secret": "x", "client_id": "c"}
     test.run()
@@ -271,7 +271,7 @@ def test_who_has_to_log_in_sees_nothing_else() -> None:
 def test_who_logged_in_is_known_by_issuer_and_subject(url: str) -> None:
     """The same subject of two issuers, or of two realms of one, is two people, whatever the address says."""
     for issuer in ("https://id.test/realm", "https://id.test/other/", "https://elsewhere.test"):
-        test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=20)
+        test = AppTest.from_file(str(ROOT / "ui" / "page.py"), default_timeout=60)
         test.user = {"is_logged_in": True, "iss": issuer, "sub": "a/1|@b", "name": "Ada"}
         test.query_params["user_id"] = "grace"
         ask(test.run(), f"I come from {issuer}")

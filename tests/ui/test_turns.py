@@ -82,7 +82,7 @@ def test_a_stopped_turn_ends_soon_and_is_no_failure(client: AgentClient, spans: 
     turn.start()
     until(lambda: "river" in turn.exchange().answer)
     turn.stop()
-    until(lambda: turn.done, 5)
+    until(lambda: turn.done)
 
     assert turn.exchange().status == "cancelled"
     assert "ERROR" not in spans.tree()

@@ -65,6 +65,7 @@ def test_pages_of_the_list_keep_the_filter(filled: Viewer, page: Page) -> None:
     page.goto(filled.traces())
     first = page.locator("[data-row]").evaluate_all("rows => rows.map(row => row.href)")
     page.get_by_role("link", name="Older").click()
+    expect(page.locator("tbody tr")).to_have_count(10)
     second = page.locator("[data-row]").evaluate_all("rows => rows.map(row => row.href)")
     assert len({*first, *second}) == len(first) + len(second) == 60
     page.get_by_role("link", name="Newest").click()

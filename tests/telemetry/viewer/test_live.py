@@ -147,5 +147,5 @@ def test_pages_read_without_scripts(viewer: Viewer, recorder: Recorder, chromium
         page.goto(viewer.traces())
         page.get_by_label("with errors").check()
         page.get_by_role("button", name="Filter").click()
-        assert "errors=1" in page.url
         expect(page.get_by_text("No such traces")).to_be_visible()
+        assert "errors=1" in page.url
