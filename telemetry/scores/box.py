@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakSet
 
-from telemetry.spool_folder import written
+from telemetry.delivery.spool_folder import written
 
 try:
     import fcntl
