@@ -165,6 +165,8 @@ def renounce(limits: dict) -> None:
         os.setgroups([])
         os.setresgid(limits["user"], limits["user"], limits["user"])
         os.setresuid(limits["user"], limits["user"], limits["user"])
+        # The kernel forgets it where a process becomes another user's.
+        must(libc.prctl(PDEATHSIG, signal.SIGKILL, 0, 0, 0))
     must(libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0))
 
 

@@ -64,7 +64,8 @@ async def run(code: str, folder: Path, limits: Limits | None = None) -> Outcome:
             finally:
                 os.close(writer)
             output, killed = await _watch(process, code, limits)
-        told = json.loads(os.read(reader, 10_000) or b'{"refused": "it could not be started"}')
+        report = os.read(reader, 10_000)
+        told = json.loads(report) if report else _unreported(killed)
     finally:
         os.close(reader)
     if refused := told.get("refused"):
@@ -160,6 +161,13 @@ async def _drain(process: Process) -> None:
     assert process.stdout  # noqa: S101 - asked for
     with suppress(TimeoutError):
         await asyncio.wait_for(process.stdout.read(), GRACE_S)
+
+
+def _unreported(killed: str) -> dict:
+    """Return what stands for the word of a supervisor that was ended by force, or never began."""
+    if killed:
+        return {"status": -signal.SIGKILL, "cpu_s": 0.0, "peak_bytes": 0}
+    return {"refused": "it could not be started"}
 
 
 def _by_the_system(told: dict, limits: Limits) -> str:

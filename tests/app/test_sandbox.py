@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from app.sandbox import Limits, Outcome, run
 from app.sandbox.calls import FORBIDDEN, MACHINES
-from app.sandbox.run import JAIL, _order
+from app.sandbox.run import JAIL, _make, _order
 
 QUICK = Limits(wall_s=3, cpu_s=1)
 # On a busy machine a second of CPU time takes its time.
@@ -162,6 +163,15 @@ async def test_a_bomb_ends_by_itself_or_by_a_limit(folder: Path, name: str) -> N
     assert _left(folder) == []
 
 
+async def test_a_limit_is_told_though_the_supervisor_was_late(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody waited for its report the code was ended all the same, by the limit, and was not refused."""
+    monkeypatch.setitem(run.__globals__, "GRACE_S", 0)
+    outcome = await attempt("import time; time.sleep(99)", folder, Limits(wall_s=1, cpu_s=1))
+
+    assert (outcome.status, outcome.killed) == (-signal.SIGKILL, "wall time")
+    assert _left(folder) == []
+
+
 async def test_a_child_that_was_left_behind_dies(folder: Path) -> None:
     """What forks itself away ends with the code that started it."""
     code = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    os.close(1); os.close(2)\n    time.sleep(99)"
@@ -181,6 +191,26 @@ def forked():
 os.fork = forked
 runpy.run_path({jail!r}, run_name="__main__")
 """
+
+
+def test_the_code_dies_with_its_supervisor(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever ends the supervisor, as the end of the service does, ends the code too, whoever it runs as."""
+    _make(folder)
+    reader, writer = os.pipe()
+    order = _order(folder, PATIENT, str(tmp_path_factory.mktemp("root")), writer)
+    command = [sys.executable, "-I", "-S", str(JAIL), order]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, pass_fds=(writer,)) as jail:
+        assert jail.stdin
+        assert jail.stdout
+        jail.stdin.write(b"import time; print('begun', flush=True); time.sleep(120)")
+        jail.stdin.close()
+        assert jail.stdout.readline() == b"begun\n"
+        jail.kill()
+
+        assert select.select([jail.stdout], [], [], 60)[0], "somebody could still write"
+        assert jail.stdout.read() == b""
+    os.close(writer)
+    os.close(reader)
 
 
 def test_a_signal_at_the_very_start_ends_the_code_as_well(
