@@ -57,20 +57,22 @@ def draw_parts(parts: Sequence[Part], writing: str, *, working: bool) -> None:
 
 def draw_tool(use: ToolUse, *, working: bool) -> None:
     """Draw a tool's input and output, folded, and below it the images that it made."""
+    name = f"**{plain(use.name)}**"
     if working and use.output is None:
-        label, state = f"Using **{use.name}** …", "running"
+        label, state = f"Using {name} …", "running"
     elif use.output is None:
-        label, state = f"Asked for **{use.name}**", "complete"
+        label, state = f"Asked for {name}", "complete"
     elif use.failed:
-        label, state = f"**{use.name}** failed", "error"
+        label, state = f"{name} failed", "error"
     else:
-        label, state = f"Used **{use.name}**", "complete"
-    with st.status(label, state=state, type="compact"):
-        st.caption("Input")
-        st.code(json.dumps(use.input, ensure_ascii=False), "json", wrap_lines=True)
-        if use.output is not None:
-            st.caption("Output")
-            st.code(use.output[:LONGEST_SHOWN] or "(nothing)", None, wrap_lines=True)
+        label, state = f"Used {name}", "complete"
+    # Not entered by `with`: on leaving, that ticks off what still runs.
+    box = st.status(label, state=state, type="compact")
+    box.caption("Input")
+    box.code(json.dumps(use.input, ensure_ascii=False), "json", wrap_lines=True)
+    if use.output is not None:
+        box.caption("Output")
+        box.code(use.output[:LONGEST_SHOWN] or "(nothing)", None, wrap_lines=True)
     for image in use.images:
         st.image(b64decode(image["base64"]), caption=plain(image["name"]))
 
@@ -87,7 +89,7 @@ def draw_task(task: TaskEvent) -> None:
 
 def draw_sub_agent(agent: SubAgent, *, working: bool) -> None:
     """Draw what a sub-agent said and did, folded."""
-    with st.expander(f"Sub-agent **{agent.name}**", icon=":material/group:", expanded=working, type="compact"):
+    with st.expander(f"Sub-agent **{plain(agent.name)}**", icon=":material/group:", expanded=working, type="compact"):
         draw_parts(agent.parts, agent.writing, working=working)
 
 
