@@ -11,7 +11,7 @@ from ui.chat import Chat
 from ui.ending import draw_end
 from ui.exchange import Exchange, Part, SubAgent, ToolUse
 from ui.files import draw_files
-from ui.plain import plain
+from ui.plain import plain, with_prices
 from ui.turns import Turn
 
 LONGEST_SHOWN = 20_000
@@ -50,9 +50,14 @@ def draw_parts(parts: Sequence[Part], writing: str, *, working: bool) -> None:
             case SubAgent():
                 draw_sub_agent(part, working=working)
             case str():
-                st.markdown(part)
+                draw_words(part)
     if writing:
-        st.markdown(writing)
+        draw_words(writing)
+
+
+def draw_words(markdown: str) -> None:
+    """Draw what a model said."""
+    st.markdown(with_prices(markdown), anchors=False)
 
 
 def draw_tool(use: ToolUse, *, working: bool) -> None:

@@ -1,6 +1,7 @@
 """How an answer ended: what it waits for, what went wrong, what it took, and what can be done about it."""
 
 from collections.abc import Iterator
+from math import floor, log10
 from typing import Any
 
 import streamlit as st
@@ -9,7 +10,7 @@ from app.schema import Figures
 from ui.chat import Chat
 from ui.exchange import Exchange
 from ui.feedback import draw_acknowledgement, draw_feedback
-from ui.plain import plain
+from ui.plain import plain, with_prices
 
 # A number and its unit stay on one line.
 NARROW = "\N{NO-BREAK SPACE}"
@@ -51,7 +52,7 @@ def draw_asked(chat: Chat, asked: Any, key: str) -> None:
     """Draw what the agent waits for, its options as buttons; the line below takes any other answer."""
     match asked:
         case {"question": str(question)} | str(question):
-            st.info(question, icon=":material/help:")
+            st.info(with_prices(question), icon=":material/help:")
         case _:
             st.json(asked)
     options = asked.get("options") if isinstance(asked, dict) else None
@@ -73,11 +74,17 @@ def figures(took: Figures) -> str:
     return " · ".join(_told(took))
 
 
+def dollars(cost: float) -> str:
+    """Return a cost to the cent, a smaller one to two digits that count."""
+    digits = 1 - floor(log10(cost)) if cost > 0 else 2
+    return f"{cost:.{max(2, digits)}f}"
+
+
 def _told(took: Figures) -> Iterator[str]:
     if took.input_tokens is not None:
         yield f"{took.input_tokens} tokens in, {took.output_tokens or 0} out"
     if took.cost is not None:
-        yield f"\\${took.cost:.2g}"
+        yield f"\\${dollars(took.cost)}"
     if took.first_token_ms is not None:
         yield f"first word after {took.first_token_ms / 1000:.1f}{NARROW}s"
     if took.duration_ms is not None:

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.processes import free_port, start
 from tests.ui.stack import port
-from ui.plain import plain
+from ui.plain import plain, with_prices
 
 TEXTS = [
     "Run `import x` and *this* _now_ with __init__ and snake_case",
@@ -29,7 +29,7 @@ TEXTS = [
 SCRIPT = """
 import json, sys
 import streamlit as st
-from ui.plain import plain
+from ui.plain import plain, with_prices
 for number, text in enumerate(json.load(open({texts!r}))):
     st.button(plain(text), key=f"button-{{number}}")
     with st.container(key=f"error-{{number}}"):
@@ -63,3 +63,25 @@ def test_every_text_is_shown_as_it_is(shown: Page) -> None:
 def test_plain_words_stay_as_they_are(text: str) -> None:
     """What is no markup needs no backslash."""
     assert plain(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$x^2$ and $a$, $$\\sum x$$",
+        "`$5 or $6` and ``a`$b ` $c``",
+        "```sh\necho $A $B\n```",
+        "~~~\n$5 $6",
+        "\\$5 and \\$6",
+        "no dollar",
+    ],
+)
+def test_formulas_and_code_keep_their_dollars(text: str) -> None:
+    """Only what is neither is a price."""
+    assert with_prices(text) == text
+
+
+@pytest.mark.parametrize("text", ["$5 or $6", "$5-$10", "$HOME and $PATH", "5$ and 6 $", "```\n```\n$5 and `x` $6"])
+def test_amounts_are_no_formulas(text: str) -> None:
+    """What would be set as mathematics although it is none keeps its signs."""
+    assert with_prices(text) == text.replace("$", "\\$")
