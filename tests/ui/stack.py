@@ -129,4 +129,5 @@ def tree(link: Locator, *named: str) -> str:
 
 def whole(text: str, named: Sequence[str]) -> str:
     roots = [line for line in text.splitlines() if line and not line.startswith(" ")]
-    return text if len(roots) == 1 and all(word in text for word in named) else ""
+    # One that is marked has a parent which is still to come.
+    return text if len(roots) == 1 and not roots[0].startswith("^") and all(word in text for word in named) else ""
