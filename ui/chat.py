@@ -14,6 +14,7 @@ from app.client import AgentClient, AgentError, Refused
 from app.schema import ChatHistory, RunInfo, ThreadState
 from ui.actions import actions
 from ui.background import OVER, BackgroundRun
+from ui.browser import FOLD_THE_SIDEBAR, ask
 from ui.turns import Turn, turns
 
 
@@ -118,3 +119,4 @@ def go_to(thread_id: str | None = None, agent: str | None = None) -> None:
     st.session_state.thread_id = thread_id or str(uuid4())
     if agent:
         st.session_state.agent = agent
+    ask(FOLD_THE_SIDEBAR)

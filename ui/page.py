@@ -7,7 +7,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError, Failed, Refused, Unreachable
 from app.schema import AgentInfo, ChatHistory, RunInfo
-from ui import exchange, sidebar, tracing
+from ui import browser, exchange, sidebar, tracing
 from ui.answer import draw
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
@@ -65,6 +65,8 @@ def show(settings: Settings, who: Visitor) -> None:
         sidebar.draw_visitor(who)
     arrive(chat)
     converse(chat, agent, told, unfinished(runs, thread_id), stage)
+    with st.sidebar:
+        browser.draw_asked()
 
 
 def connect(settings: Settings, user_id: str | None, agent: str | None = None) -> AgentClient:
@@ -129,6 +131,8 @@ def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | Non
     elif shown:
         draw(chat, shown[-1], last=True)
     if not running:
+        if st.session_state.pop("typed", False):
+            browser.ask(browser.BACK_TO_THE_LINE)
         look_around(chat, turn, told)
 
 
@@ -141,6 +145,7 @@ def entry(chat: Chat, *, busy: bool, asked: bool) -> None:
 def send(chat: Chat) -> None:
     """Begin a turn with what was just entered."""
     entered = st.session_state.message
+    st.session_state.typed = True
     chat.as_chosen.send(entered.text, entered.files)
 
 

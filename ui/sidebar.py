@@ -1,6 +1,7 @@
 """The sidebar: who answers, the conversations, the background runs, the files, and who is there."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
@@ -28,13 +29,7 @@ ICONS = {
     "cancelled": ":material/cancel:",
 }
 GOING = ("queued", "running", "lost")
-# Titles of a list begin at its edge, and a chat at the top.
-STYLE = """
-<style>
-.st-key-chats button > div, .st-key-runs button > div { justify-content: flex-start; }
-[data-testid="stMainBlockContainer"] { padding-top: 4rem; }
-</style>
-"""
+STYLE = Path(__file__).with_name("page.css")
 
 
 def choose(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:

@@ -1,0 +1,84 @@
+"""What models and people write, as a browser shows it: readable, and within its column."""
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.ui.stack import PHONE, Stack, answered, button, open_tab, say
+
+WIDE = "\n\n" + "\n".join("|" + "|".join(cells) + "|" for cells in ([f"heading {n}" for n in range(30)], ["---"] * 30))
+
+
+def test_prices_are_no_formulas(chat: Page) -> None:
+    """Two amounts of dollars in one sentence are read as such; a formula is set as one."""
+    say(chat, "One costs $5 and two cost $9.50 with $x^2$")
+    answered(chat, 1)
+    expect(chat.get_by_text("One costs $5 and two cost $9.50 with").last).to_be_visible()
+    expect(chat.locator(".katex")).to_have_count(1)
+
+
+@pytest.mark.parametrize("size", [(1280, 800), PHONE])
+def test_a_wide_table_stays_in_its_column(
+    stack: Stack, chromium: Browser, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """What is wider than the column scrolls within it."""
+    table = tmp_path / "table.txt"
+    table.write_text(WIDE)
+    tab = open_tab(chromium, *size)
+    tab.goto(stack.page)
+    say(tab, "Please read the file table.txt", table)
+    answered(tab, 1)
+    shown, column = tab.locator("table").bounding_box(), tab.get_by_test_id("stChatInput").bounding_box()
+    assert shown
+    assert column
+    assert shown["x"] + shown["width"] <= column["x"] + column["width"]
+    tab.close()
+
+
+def test_words_run_in_their_own_direction(chat: Page) -> None:
+    """A question in Hebrew begins on its right, before the Latin word that ends it."""
+    say(chat, "שלום hello")
+    answered(chat, 1)
+    question = chat.get_by_test_id("stText").locator("span")
+    expect(question).to_have_css("unicode-bidi", "plaintext")
+
+
+def test_the_line_is_typed_in_without_a_mouse(chat: Page) -> None:
+    """Once an answer is there the keys go to the line again."""
+    line = chat.get_by_test_id("stChatInputTextArea")
+    expect(line).to_be_enabled()
+    line.focus()
+    for number, message in enumerate(("My name is Ada.", "What is my name?"), 1):
+        expect(line).to_be_focused()
+        chat.keyboard.type(message)
+        chat.keyboard.press("Enter")
+        answered(chat, number)
+    expect(line).to_be_focused()
+
+
+def test_a_phone_shows_what_was_chosen(stack: Stack, chromium: Browser) -> None:
+    """A conversation, or a new one, that is opened from the sidebar is no longer covered by it."""
+    phone = open_tab(chromium, *PHONE)
+    phone.goto(stack.page)
+    say(phone, "My name is Grace.")
+    answered(phone, 1)
+    unfold = phone.get_by_test_id("stExpandSidebarButton")
+    for chosen in (button(phone, "New chat"), phone.locator(".st-key-chats button").first, button(phone, "New chat")):
+        unfold.click()
+        expect(unfold).to_have_count(0)
+        chosen.click()
+        expect(unfold).to_be_visible()
+    phone.close()
+
+
+def test_the_page_is_dark_where_all_is(stack: Stack, chromium: Browser) -> None:
+    """It follows the system's colours."""
+    shades = []
+    for scheme in ("light", "dark"):
+        tab = chromium.new_page(color_scheme=scheme)
+        tab.goto(stack.page)
+        expect(tab.get_by_text("What can I do for you?")).to_be_visible()
+        shades.append(tab.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
+        tab.close()
+    assert shades[0] == "rgb(255, 255, 255)" != shades[1]
