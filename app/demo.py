@@ -145,7 +145,7 @@ def chat(settings: Settings) -> Part:
     bind = [f"--server.address={LOOPBACK}", f"--server.port={settings.ui_port}"]
     return Part(
         "chat",
-        ["-m", "streamlit", "run", "ui/page.py", *flags, *bind],
+        ["-m", "streamlit", "run", "ui/serve.py", *flags, *bind],
         "UI_PORT",
         settings.ui_port,
         "/_stcore/health",

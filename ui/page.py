@@ -1,4 +1,4 @@
-"""The chat page, drawn anew by every run: `python -m streamlit run ui/page.py` from the project's root."""
+"""The chat page, drawn anew by every run; `ui/serve.py` serves it."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ NO_BACKGROUND = 501
 
 def main() -> None:
     """Draw the page; what is wrong is told in words."""
-    st.set_page_config(page_title="Agent chat", page_icon=":material/forum:")
+    st.set_page_config(page_title="Agent chat", page_icon="💬")
     try:
         count_every_click()
         tracing.start()

@@ -53,7 +53,7 @@ class Stack:
         return start([sys.executable, "-m", "app"], {**env, **prices, **self.backend}, f"{self.service}/health")
 
     def run_page(self) -> AbstractContextManager[Process]:
-        argv = [sys.executable, "-m", "streamlit", "run", "ui/page.py", "--server.port", port(self.page)]
+        argv = [sys.executable, "-m", "streamlit", "run", "ui/serve.py", "--server.port", port(self.page)]
         folder = self.folder / "page"
         env = {"AGENT_URL": self.service, "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
         return start(argv, {**env, **self.backend}, f"{self.page}/_stcore/health")

@@ -119,7 +119,7 @@ def run_page(stack: Stack, folder: Path, **providers: OpenIDServer) -> Iterator[
     secrets = folder / "secrets.toml"
     told = [PROVIDER.format(name=name, server=server) for name, server in providers.items()]
     secrets.write_text(SECRETS.format(page=page) + "".join(told))
-    argv = ["run", "ui/page.py", "--server.port", port(page), f"--secrets.files={secrets}"]
+    argv = ["run", "ui/serve.py", "--server.port", port(page), f"--secrets.files={secrets}"]
     env = {"AGENT_URL": stack.service, "DATA_DIR": str(folder), **stack.backend}
     with start([sys.executable, "-m", "streamlit", *argv], env, f"{page}/_stcore/health"):
         yield page

@@ -1,13 +1,70 @@
-"""What models and people write, as a browser shows it: readable, and within its column."""
+"""What models and people write, as a browser shows it: readable, within its column, and fetched from nowhere."""
 
+import base64
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.ui.stack import PHONE, Stack, answered, button, open_tab, say
 
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 WIDE = "\n\n" + "\n".join("|" + "|".join(cells) + "|" for cells in ([f"heading {n}" for n in range(30)], ["---"] * 30))
+
+
+class Elsewhere(HTTPServer):
+    """Another host's images, and who asked for them."""
+
+    asked: list[str]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Image(BaseHTTPRequestHandler):
+    server: Elsewhere
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Type", "image/png")
+        self.end_headers()
+        self.wfile.write(PIXEL)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[Elsewhere]:
+    with Elsewhere(("127.0.0.1", 0), Image) as server:
+        server.asked = []
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_model_s_words_fetch_no_image(stack: Stack, tab: Page, elsewhere: Elsewhere) -> None:
+    """An image that an answer names at another host is not asked for: its address could carry what the model read."""
+    hosts: set[str] = set()
+    tab.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
+    tab.goto(stack.page)
+    say(tab, f"Look: ![secret]({elsewhere.url}/?q=secret)")
+    answered(tab, 1)
+    image = tab.get_by_test_id("stMarkdownContainer").get_by_role("img", name="secret")
+    expect(image).to_have_js_property("complete", value=True)
+    expect(image).to_have_js_property("naturalWidth", 0)
+    assert elsewhere.asked == []
+    assert hosts - {urlsplit(elsewhere.url).netloc, ""} == {urlsplit(stack.page).netloc}
 
 
 def test_prices_are_no_formulas(chat: Page) -> None:
