@@ -1,5 +1,7 @@
 """Finding one's way in a real browser: filters in the address, keys, landmarks, a phone's width."""
 
+from typing import Literal
+
 import pytest
 from opentelemetry.trace import Status, StatusCode
 from playwright.sync_api import Page, expect
@@ -184,3 +186,38 @@ def test_a_phone_shows_what_was_chosen(viewer: Viewer, recorder: Recorder, phone
     phone.get_by_role("link", name="To its place among the spans").click()
     expect(phone.locator("[aria-current=true]")).to_be_in_viewport()
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+# The words that stand out less than 4.5 to 1 from what is behind them, which is what WCAG 2 asks for.
+PALE = """() => {
+  const channels = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const ground = (box) => {
+    const colour = getComputedStyle(box).backgroundColor;
+    return (channels(colour)[3] ?? 1) || !box.parentElement ? colour : ground(box.parentElement);
+  };
+  const light = (colour) => {
+    const [red, green, blue] = channels(colour).map((each) => each / 255)
+      .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05;
+  };
+  const worded = [...document.querySelectorAll("main *")].filter((box) => box.checkVisibility() &&
+    [...box.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim()));
+  return worded.filter((box) => {
+    const [one, other] = [light(getComputedStyle(box).color), light(ground(box))];
+    return Math.max(one, other) / Math.min(one, other) < 4.5;
+  }).map((box) => box.className + ": " + box.textContent);
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_words_stand_out(viewer: Viewer, recorder: Recorder, page: Page, scheme: Literal["light", "dark"]) -> None:
+    """Every kind of span, and what was asked, can be read by weak eyes, in the light and in the dark."""
+    about = {"session.id": "talk", "input.value": "Which?", "output.value": "That."}
+    with recorder.tracer.start_as_current_span("turn", attributes={**about, "openinference.span.kind": "AGENT"}):
+        for kind in ("", "CHAIN", "LLM", "TOOL", "RETRIEVER", "EMBEDDING"):
+            recorder.tracer.start_span(f"a {kind}", attributes={**about, "openinference.span.kind": kind}).end()
+    trace_id = viewer.send(recorder.spans)
+    page.emulate_media(color_scheme=scheme)
+    for address in (viewer.traces(), viewer.page(trace_id), viewer.session("talk")):
+        page.goto(address)
+        assert page.evaluate(PALE) == []
