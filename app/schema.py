@@ -114,6 +114,7 @@ class TurnInfo(BaseModel):
     status: str
     error: str | None = None
     began: Moment
+    asked: list[Any] = Field(default_factory=list, description="what it asked the person before it could go on")
     figures: Figures = Figures()
     votes: list[Vote] = Field(default_factory=list)
 

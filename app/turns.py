@@ -26,6 +26,7 @@ from app.models.prices import INPUT, OUTPUT, Price, cost
 from app.models.usage import Usage
 from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
 from telemetry import Resumed, Turn, untraced
+from telemetry.json_text import parse
 from telemetry.langchain.gate import Gate
 from telemetry.span import one_line
 
@@ -114,6 +115,9 @@ class Turns:
         error = one_line(turn.error) if turn.error else None
         known = turn.kept if kept is None else kept
         await self.outcomes.keep(Outcome(str(turn.run_id), turn.session_id, known, error, self.figures(turn, model)))
+        if turn.status == "waiting":
+            asked = [parse(question) or question for question in turn.questions.values()]
+            await self.outcomes.ask(str(turn.run_id), turn.session_id, asked)
 
     def figures(self, turn: AgentTurn, model: str | None) -> Figures:
         """Return what the turn took, at the price of this model."""

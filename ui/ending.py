@@ -18,9 +18,10 @@ NARROW = "\N{NO-BREAK SPACE}"
 
 def draw_end(chat: Chat, one: Exchange, *, last: bool) -> None:
     """Draw the end of an answer; only the last one of a thread can still be gone on with."""
-    if one.asked and last:
-        for number, asked in enumerate(one.asked):
-            draw_asked(chat, asked, f"{one.run_id}-{number}")
+    for number, asked in enumerate(one.asked):
+        draw_asked(asked, waits=last)
+        if last:
+            draw_options(chat, asked, f"{one.run_id}-{number}")
     if one.status == "cancelled":
         st.caption("Stopped.")
     if one.status == "running":
@@ -48,13 +49,19 @@ def draw_retry(chat: Chat, one: Exchange) -> None:
     )
 
 
-def draw_asked(chat: Chat, asked: Any, key: str) -> None:
-    """Draw what the agent waits for, its options as buttons; the line below takes any other answer."""
+def draw_asked(asked: Any, *, waits: bool) -> None:
+    """Draw what the agent asked, set off as long as it waits for the answer."""
     match asked:
-        case {"question": str(question)} | str(question):
+        case {"question": str(question)} | str(question) if waits:
             st.info(with_prices(question), icon=":material/help:")
+        case {"question": str(question)} | str(question):
+            st.markdown(with_prices(question), anchors=False)
         case _:
             st.json(asked)
+
+
+def draw_options(chat: Chat, asked: Any, key: str) -> None:
+    """Draw the answers that the agent offers as buttons; the line below takes any other."""
     options = asked.get("options") if isinstance(asked, dict) else None
     if isinstance(options, list):
         with st.container(horizontal=True):

@@ -137,6 +137,7 @@ def _complete(exchanges: list[Exchange], history: ChatHistory) -> None:
 def _tell(exchange: Exchange, turn: TurnInfo) -> None:
     exchange.trace_url, exchange.status, exchange.error = turn.trace_url, turn.status, turn.error
     exchange.began, exchange.figures, exchange.votes = turn.began, turn.figures, turn.votes
+    exchange.asked = turn.asked
 
 
 def _place(file: FileInfo, exchanges: Sequence[Exchange]) -> None:

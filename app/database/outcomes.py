@@ -33,6 +33,13 @@ votes = Table(
     Column("score", JSON, nullable=False),
     Column("comment", Text),
 )
+questions = Table(
+    "run_questions",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("asked", JSON, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Outcomes:
         async with self.engine.begin() as connection:
             await connection.execute(update(outcomes).where(outcomes.c.run_id == run_id).values(kept=kept))
 
+    async def ask(self, run_id: str, thread_id: str, asked: Sequence[Any]) -> None:
+        """Keep what the run asked its user before it could go on."""
+        await self._put(questions, {"run_id": run_id, "thread_id": thread_id, "asked": list(asked)}, ["run_id"])
+
     async def vote(self, run_id: str, thread_id: str, vote: Vote) -> None:
         """Keep what the run's user thinks of it, in the place of an earlier word under the same key."""
         await self._put(votes, {"run_id": run_id, "thread_id": thread_id, **vote.model_dump()}, ["run_id", "key"])
@@ -91,6 +102,10 @@ class Outcomes:
             found[row["run_id"]].append(Vote(key=row["key"], score=row["score"], comment=row["comment"]))
         return found
 
+    async def asked_in(self, thread_id: str) -> Mapping[str, list[Any]]:
+        """Return what the thread's runs asked, by the run's id."""
+        return {row["run_id"]: row["asked"] for row in await self._rows(questions, thread_id)}
+
     async def _rows(self, table: Table, thread_id: str) -> Sequence[dict[str, Any]]:
         async with self.engine.connect() as connection:
             query = select(table).where(table.c.thread_id == thread_id)
@@ -104,5 +119,5 @@ class Outcomes:
 
 async def forget(connection: AsyncConnection, thread_id: str) -> None:
     """Let nothing be known of the thread's runs."""
-    for table in (outcomes, votes):
+    for table in (outcomes, votes, questions):
         await connection.execute(delete(table).where(table.c.thread_id == thread_id))

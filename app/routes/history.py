@@ -1,6 +1,7 @@
 """What was said on a thread."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Request
 from langchain_core.messages import BaseMessage
@@ -45,10 +46,11 @@ async def history(asked: HistoryInput, request: Request, caller: CallerDep, agen
 
 async def _shown(outcomes: Outcomes, runs: Sequence[Run], thread_id: str) -> list[TurnInfo]:
     known, votes = await outcomes.of_thread(thread_id), await outcomes.votes_of(thread_id)
-    return [_turn(run, known.get(run.run_id), votes.get(run.run_id, [])) for run in runs]
+    asked = await outcomes.asked_in(thread_id)
+    return [_turn(run, known.get(run.run_id), votes.get(run.run_id, []), asked.get(run.run_id, [])) for run in runs]
 
 
-def _turn(run: Run, outcome: Outcome | None, votes: list[Vote]) -> TurnInfo:
+def _turn(run: Run, outcome: Outcome | None, votes: list[Vote], asked: list[Any]) -> TurnInfo:
     kept = run.sampled and (outcome is None or outcome.kept)
     return TurnInfo(
         run_id=run.run_id,
@@ -57,6 +59,7 @@ def _turn(run: Run, outcome: Outcome | None, votes: list[Vote]) -> TurnInfo:
         status=run.status,
         error=outcome.error if outcome else None,
         began=run.created,
+        asked=asked,
         figures=outcome.figures if outcome else Figures(),
         votes=votes,
     )

@@ -70,7 +70,7 @@ def test_a_failed_turn_keeps_its_error(url: str) -> None:
 
 
 def test_an_open_question_is_told_until_it_is_answered(url: str) -> None:
-    """A thread that waits says for what; the answer ends that."""
+    """A thread that waits says for what; the answer ends that, and what was asked stays with its turn."""
     client = AgentClient(url, "interrupt")
     client.invoke("Book a table for 4 at 19:30", thread_id="t-1")
     [asked] = history(url).waiting
@@ -79,6 +79,7 @@ def test_an_open_question_is_told_until_it_is_answered(url: str) -> None:
     client.invoke("yes", thread_id="t-1")
     assert history(url).waiting == []
     assert [turn.status for turn in history(url).turns] == ["waiting", "completed"]
+    assert [turn.asked for turn in history(url).turns] == [[asked.value], []]
 
 
 def test_votes_come_back(url: str) -> None:

@@ -1,6 +1,8 @@
 """Threads: a user's own, the latest first, and nothing left of one that was deleted."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,16 @@ def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
     assert httpx.post(f"{url}/runs/{said['run_id']}/cancel", headers=ADA).status_code == 404
     assert [list((tmp_path / name).iterdir()) for name in ("files", "python")] == [[], []]
     assert "Ada" not in say(url, "What is my name?", "t-1", BOB)["content"]
+
+
+def test_no_question_outlives_its_thread(url: str, tmp_path: Path) -> None:
+    """What a deleted conversation asked its user is kept nowhere."""
+    asked = {"message": "Book a table for 4 at 19:30", "thread_id": "t-1"}
+    httpx.post(f"{url}/interrupt/invoke", json=asked, headers=ADA).raise_for_status()
+    with closing(sqlite3.connect(tmp_path / "service.db")) as database:
+        assert database.execute("SELECT count(*) FROM run_questions").fetchone() == (1,)
+        httpx.delete(f"{url}/threads/t-1", headers=ADA).raise_for_status()
+        assert database.execute("SELECT count(*) FROM run_questions").fetchone() == (0,)
 
 
 def test_nothing_is_left_of_background_runs(url: str) -> None:

@@ -105,6 +105,7 @@ def test_an_agent_that_waits_shows_its_question() -> None:
     next(button for button in again.button if button.label == "yes").click().run()
     until(lambda: not again.run().chat_input[0].disabled)
     assert not again.info
+    assert any("Shall I book" in each.value for each in again.markdown)
 
 
 @pytest.mark.usefixtures("url")
