@@ -175,7 +175,7 @@ def test_failures_are_one_line(message: str, talk: Talk) -> None:
     (model,) = trace.of("generation")
     stack = model.span.attributes["exception.stacktrace"]
     assert stack.startswith("Traceback")
-    assert 'File "app/models/demo_model.py", line' in stack
+    assert 'File "models/demo_model.py", line' in stack
     assert str(Path.cwd()) not in stack
     assert model.span.events == []
 

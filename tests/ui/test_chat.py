@@ -1,5 +1,7 @@
 """The chat in a real browser: it streams, survives reloads and restarts, and leads to the trace."""
 
+import signal
+
 import httpx
 from playwright.sync_api import Page, expect
 
@@ -106,7 +108,7 @@ def test_a_page_that_is_told_to_end_ends_its_turns(mortal: Stack, tab: Page) -> 
         say(tab, ENDLESS_STORY)
         expect(tab.get_by_text(BEGINNING)).to_be_visible()
         thread_id = thread_of(tab)
-        assert process.stop(60) == 0
+        assert process.stop(60) == -signal.SIGTERM
 
         history = AgentClient(mortal.service).get_history(thread_id)
         (url,) = history.trace_urls.values()

@@ -1,5 +1,6 @@
 """Who is at the page: by a proxy's header or by a login, never by the address; people do not see one another's."""
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,13 +81,14 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         button(ada, "Log in with One").click()
         ada.get_by_role("link", name="Not me").click()
         log_in(ada, "One", "Ada Lovelace")
+        expect(ada).to_have_url(re.compile("user_id=grace"))  # it comes back to what was opened
         say(ada, "My name is Ada.")
         answered(ada, 1)
         link = ada.url
 
-        grace.goto(ada.url)
+        grace.goto(link)
         log_in(grace, "Two", "Grace")
-        grace.goto(ada.url)
+        expect(grace).to_have_url(link)
         expect(grace.locator(".st-key-visitor")).to_contain_text("Grace")
         expect(grace.get_by_text("My name is Ada.")).to_have_count(0)
 
