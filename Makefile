@@ -23,7 +23,7 @@ test: setup ## run the tests, as many at once as there are cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 chaos: setup ## break backends, disks and processes at full length, and count what is lost (some 15 minutes)
-	$(BIN)/python -m pytest tests/chaos -m chaos
+	$(BIN)/python -m pytest -m chaos
 
 bench: setup | $(UV) ## measure what tracing costs, beside others, and write docs/performance.md (half an hour; BENCH="--rounds 1")
 	@UV=$(UV) $(BIN)/python -m bench $(BENCH)

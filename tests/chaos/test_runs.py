@@ -183,6 +183,7 @@ def test_a_survivor_goes_on(tmp_path: Path, figures: Figures) -> None:
     assert [run["status"] for run in done] == ["completed"] * 4
 
 
+@pytest.mark.chaos
 def test_a_run_that_kills_its_service_fails(tmp_path: Path) -> None:
     """After so many processes have died of it, the run ends as failed and lets the service live."""
     run_id, ended = "", {}

@@ -3,6 +3,7 @@
 import signal
 
 import httpx
+import pytest
 from playwright.sync_api import Page, expect
 
 from app.client import AgentClient
@@ -14,7 +15,7 @@ from ui.sidebar import LOOK_EVERY_S
 def test_an_answer_is_seen_while_it_is_written_and_survives_reloads(chat: Page) -> None:
     """Words appear before the end, a reload in between goes on watching, and one after it shows the same link."""
     # Long enough for a reload of a busy machine.
-    story = "Tell me a story of 500 words"
+    story = "Tell me a story of 300 words"
     say(chat, story)
     answer = chat.get_by_text(BEGINNING)
     expect(answer).to_be_visible()
@@ -85,6 +86,7 @@ def test_a_service_that_dies_is_told_in_words_and_may_come_back(mortal: Stack, t
             assert tree(links(tab).nth(1), "chat turn").startswith("chat turn ERROR")
 
 
+@pytest.mark.chaos
 def test_a_list_of_runs_outlives_the_service(mortal: Stack, tab: Page) -> None:
     """While nobody can say how a run stands, the list shows it as it stood, and the page draws nothing broken."""
     listed = tab.locator(".st-key-runs").get_by_text("work for 600 seconds").first

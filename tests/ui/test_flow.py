@@ -4,6 +4,7 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.client import AgentClient
@@ -119,6 +120,7 @@ def test_a_comment_sent_before_the_page_caught_up_closes_its_box(mortal: Stack, 
         until(lambda: [score.get("comment") for score in mortal.scores(trace_id)] == ["Wrong."], 60)
 
 
+@pytest.mark.chaos
 def test_a_message_counts_though_a_click_follows_at_once(mortal: Stack, tab: Page) -> None:
     """What a person sent while the page was busy is answered, also where something else was clicked right after it."""
     with mortal.run_service(), mortal.run_page() as process:
