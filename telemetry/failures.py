@@ -4,26 +4,31 @@ import logging
 import os
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
 _counts: Counter[str] = Counter()
 
 
-@contextmanager
-def contained(what: str) -> Iterator[None]:
+class contained:  # noqa: N801 - it stands behind `with`, as those of contextlib do
     """Keep an exception inside from the program: the first of each kind is logged, all are counted.
 
     Under pytest it is raised after that, so that no test passes over it.
     """
-    try:
-        yield
-    except Exception as error:
-        count(what, error)
-        if "PYTEST_CURRENT_TEST" in os.environ:
-            raise
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        count(self._what, error)
+        return "PYTEST_CURRENT_TEST" not in os.environ
 
 
 def count(what: str, error: Exception) -> None:

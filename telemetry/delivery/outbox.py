@@ -30,7 +30,7 @@ GROUP_S = 0.02
 # hardly more than those for the first.
 GATHER_S = 0.02
 # So many are prepared together.
-TOGETHER = 16
+TOGETHER = GROUP
 # How long a shutdown waits for each next answer of a backend that answers.
 FAREWELL_S = 2.0
 # How long the end of a turn waits for its verdict to be on disk.

@@ -22,6 +22,8 @@ _DEEPEST = 6
 _REMEMBERED = 8 * 1024 * 1024
 _OBJECTS = 2 * 1024 * 1024
 _FIELDS = ("content", "tool_calls", "invalid_tool_calls", "name", "tool_call_id")
+# So many of the messages that a run began with are known again: what came out of it is compared from its end.
+_LATEST = 64
 _ANSWER = ("content", "name", "tool_call_id", "status")
 _COMMAND = ("graph", "update", "resume", "goto")
 
@@ -39,7 +41,7 @@ class Shown(NamedTuple):
 
 
 class Known(NamedTuple):
-    """The messages that a run began with: their ids, and how many there were."""
+    """The messages that a run began with: the ids of the last ones, and how many there were."""
 
     ids: frozenset[str | None] = frozenset()
     number: int = 0
@@ -101,19 +103,18 @@ class Content:
         Above the budget: the first message, the last ones, and how many were between them.
         """
         shown = [self.message(each) for each in messages]
-        budget, total = self._budget - beside, sum(each.size + 1 for each in shown)
-        if not self._budget or total <= budget or len(shown) < 3:
+        sizes = [each.size + 1 for each in shown]
+        budget = self._budget - beside
+        if not self._budget or sum(sizes) <= budget or len(shown) < 3:
             return Said(listed(shown)), 0
-        kept, room = 1, budget - shown[0].size - shown[-1].size - 100
-        while kept < len(shown) - 1 and (room := room - shown[-kept - 1].size - 1) >= 0:
-            kept += 1
+        kept = 1 + _fitting(sizes[-2:0:-1], budget - shown[0].size - shown[-1].size - 100)
         left_out = len(shown) - 1 - kept
         if not left_out:
             return Said(listed(shown)), 0
         # In ASCII, so that a long conversation which is no more than that takes one byte a sign.
         gap = json.dumps({"role": "system", "content": f"[… {left_out} messages left out …]"}, separators=(",", ":"))
         between = shown[0]._replace(text=gap, size=len(gap))
-        return Said(listed([shown[0], between, *shown[-kept:]])), sum(each.size + 1 for each in shown[1:-kept])
+        return Said(listed([shown[0], between, *shown[-kept:]])), sum(sizes[1:-kept])
 
     def given(self, value: Any) -> str | None:
         """Return what went into a run: of each conversation in it the last message."""
@@ -200,7 +201,7 @@ def messages_of(value: Any) -> Sequence[BaseMessage]:
 def known_in(value: Any) -> Known:
     """Return what is known of the messages of a state."""
     messages = messages_of(value)
-    return Known(frozenset([message.id for message in messages]), len(messages))
+    return Known(frozenset([message.id for message in messages[-_LATEST:]]), len(messages))
 
 
 def bounded(text: str) -> str:
@@ -222,12 +223,21 @@ def _unwrapped(value: Any) -> Any:
 
 def listed(shown: Sequence[Shown]) -> list[str]:
     """Return the parts of a JSON list of these messages, each by itself."""
-    parts = ["["]
-    for each in shown:
-        parts.append(each.text)
-        parts.append(",")
-    parts[-1] = "]"
+    if not shown:
+        return ["[]"]
+    parts = [","] * (2 * len(shown) + 1)
+    parts[1::2] = [each.text for each in shown]
+    parts[0], parts[-1] = "[", "]"
     return parts
+
+
+def _fitting(sizes: Sequence[int], room: int) -> int:
+    """Return how many of these fit, in their order."""
+    for fit, size in enumerate(sizes):
+        room -= size
+        if room < 0:
+            return fit
+    return len(sizes)
 
 
 def _as_it_is(value: Any) -> Any:

@@ -74,7 +74,7 @@ _of_run: dict[UUID, GraphTurn] = {}
 
 def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any]) -> Context | None:
     """Note that a run begins; of a graph's first run return where: below its turn, with what its config says."""
-    turn = _of_run.get(parent_id) if parent_id else None
+    turn = _of_run.get(parent_id) if _of_run and parent_id else None
     if turn:
         turn.open_runs.add(run_id)
         _of_run[run_id] = turn
@@ -112,14 +112,15 @@ def left_open(run_id: UUID) -> list[UUID]:
 
 def ended(run_id: UUID) -> None:
     """End the turn, where this run began it."""
-    if turn := _of_run.pop(run_id, None):
+    if turn := _of_run.pop(run_id, None) if _of_run else None:
         turn.open_runs.discard(run_id)
         if turn.root == run_id:
             turn.end()
 
 
 def _begun_by(run_id: UUID) -> GraphTurn | None:
-    turn = _of_run.get(run_id)
+    # Empty where every graph has a turn around it; Python computes the hash of a UUID each time it is asked.
+    turn = _of_run.get(run_id) if _of_run else None
     return turn if turn and turn.root == run_id else None
 
 

@@ -1,6 +1,7 @@
 """What OpenInference's conventions have to say of a model call, without turning its messages into dicts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -39,7 +40,22 @@ def answered(response: LLMResult, extra: Mapping[str, Any]) -> Attributes:
         *_function_call(outputs),
         *_cost(response),
     )
-    return dict(conventions._flatten(known))  # noqa: SLF001
+    return dict(flat(known))
+
+
+def flat(told: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, AttributeValue]]:
+    """Yield attributes of one level: the fields of a field, and those of the items of a list, under its name.
+
+    OpenInference's own asks the classes of `typing`, which takes three times as long.
+    """
+    for key, value in told:
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", each) for name, each in flat(value.items()))
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            for at, item in enumerate(value):
+                yield from ((f"{key}.{at}.{name}", each) for name, each in flat(item.items()))
+        elif value is not None:
+            yield key, value.value if isinstance(value, Enum) else value
 
 
 def messages_in(response: LLMResult) -> list[BaseMessage] | None:

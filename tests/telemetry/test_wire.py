@@ -83,7 +83,8 @@ def test_spans_that_are_prepared_together_become_what_each_becomes_alone() -> No
     secret = Said(["[", '{"role":"user","content":"my password=hunter22x"}', "]"])
     kind = {"openinference.span.kind": "LLM"}
     clean = [finished(f"s{at}", attributes={**kind, "input.value": said}) for at in range(3)]
-    for spans in (clean, [*clean, finished("odd", attributes={**kind, "input.value": secret})]):
+    odd = [finished(f"odd {at}", attributes={**kind, "input.value": secret}) for at in range(2)]
+    for spans in (clean, [*clean, odd[0]], [odd[0], *clean, *clean, odd[1], *clean]):
         for name, mode in MODES.items():
             together = wire.prepare_all(spans, wire.stages(Settings.model_validate(mode)))
             assert together == [wire.prepare(span, STAGES[name]) for span in spans]

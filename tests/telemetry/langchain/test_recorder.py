@@ -152,6 +152,11 @@ async def test_a_conversation_above_the_budget(langchain: str) -> None:
     assert (span.attributes or {})[SHORTENED] > 15_000  # pyright: ignore[reportOperatorIssue] - a number
 
 
+def test_no_messages_are_an_empty_list() -> None:
+    """A model that is given none has an input that is JSON all the same."""
+    assert json.loads(Content().conversation([])[0]) == []
+
+
 async def test_levels_above_carry_what_is_new(spans: Recorded) -> None:
     """However long the history, a graph's and a node's span hold its last message and how many there are."""
 
