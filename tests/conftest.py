@@ -12,6 +12,7 @@ from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
+from telemetry import propagator
 from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording
 from tests.parts import missing
@@ -67,6 +68,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name, value in DUMMY.items():
         monkeypatch.setenv(name, value)
+
+
+def _trusting() -> Iterator[None]:
+    """What is trusted inside is not any more afterwards: a stranger may be given the same port."""
+    before = propagator._trusted.copy()
+    yield
+    propagator._trusted.intersection_update(before)
+
+
+# A server and its client live as long as a test, or as a file.
+trusted_by_test = pytest.fixture(autouse=True)(_trusting)
+trusted_by_file = pytest.fixture(scope="module", autouse=True)(_trusting)
 
 
 @pytest.fixture
