@@ -60,20 +60,16 @@ def pairs(field: int, attributes: Mapping[str, Any]) -> bytes:
     """Return attributes, each as a field of this number."""
     before, parts = tag(field, _LENGTH), []
     for key, value in attributes.items():
-        is_short = value.__class__ is str and len(value) < 64 and len(key) < 64
-        pair = _known_pair(key, value) if is_short else _pair(key, value)
-        parts += (before, number(len(pair)), pair)
+        named = _known_key(key) if len(key) < 100 else filled(1, text(key))
+        said = block(1, text(value)) if value.__class__ is str else _any(value)
+        size = number(len(said))
+        parts += (before, number(len(named) + 1 + len(size) + len(said)), named, b"\x12", size, said)
     return b"".join(parts)
 
 
-def _pair(key: str, value: Any) -> bytes:
-    named = _known_key(key) if len(key) < 64 else filled(1, text(key))
-    return named + block(2, block(1, text(value)) if value.__class__ is str else _any(value))
-
-
-# Names come again with every span, and so do most values that are short: whose it is, where, of what kind.
-_known_key = lru_cache(maxsize=1024)(lambda key: filled(1, text(key)))
-_known_pair = lru_cache(maxsize=4096)(_pair)
+@lru_cache(maxsize=1024)
+def _known_key(key: str) -> bytes:
+    return filled(1, text(key))
 
 
 def _any(value: Any) -> bytes:

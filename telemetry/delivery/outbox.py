@@ -29,8 +29,6 @@ GROUP_S = 0.02
 # Spans come in swarms: one commit, one search for secrets and one change of threads for those of these seconds cost
 # hardly more than those for the first.
 GATHER_S = 0.02
-# So many are prepared together.
-TOGETHER = GROUP
 # How long a shutdown waits for each next answer of a backend that answers.
 FAREWELL_S = 2.0
 # How long the end of a turn waits for its verdict to be on disk.
@@ -208,7 +206,7 @@ class Outbox:
 
     def _next_spans(self) -> list[ReadableSpan]:
         spans: list[ReadableSpan] = []
-        while self._pending and len(spans) < TOGETHER and not isinstance(span := self._pending[0], Verdict):
+        while self._pending and len(spans) < GROUP and not isinstance(span := self._pending[0], Verdict):
             spans.append(span)
             self._pending.popleft()
         return spans

@@ -74,7 +74,7 @@ _of_run: dict[UUID, GraphTurn] = {}
 
 def began(run_id: UUID, parent_id: UUID | None, name: str, metadata: Mapping[str, Any]) -> Context | None:
     """Note that a run begins; of a graph's first run return where: below its turn, with what its config says."""
-    turn = _of_run.get(parent_id) if _of_run and parent_id else None
+    turn = _turn_of(parent_id) if parent_id else None
     if turn:
         turn.open_runs.add(run_id)
         _of_run[run_id] = turn
@@ -98,7 +98,7 @@ def answered(run_id: UUID, outputs: Any) -> None:
 
 def failed(run_id: UUID, error: BaseException) -> None:
     """Note what a run ended with: a graph's first run has failed with it, any may have asked a person."""
-    if turn := _of_run.get(run_id):
+    if turn := _turn_of(run_id):
         if "Interrupt" in type(error).__name__:
             turn.ask(error.args[0] if error.args else ())
         turn.error = error if turn.root == run_id else None
@@ -112,16 +112,20 @@ def left_open(run_id: UUID) -> list[UUID]:
 
 def ended(run_id: UUID) -> None:
     """End the turn, where this run began it."""
-    if turn := _of_run.pop(run_id, None) if _of_run else None:
+    if turn := _of_run.pop(run_id, None):
         turn.open_runs.discard(run_id)
         if turn.root == run_id:
             turn.end()
 
 
 def _begun_by(run_id: UUID) -> GraphTurn | None:
-    # Empty where every graph has a turn around it; Python computes the hash of a UUID each time it is asked.
-    turn = _of_run.get(run_id) if _of_run else None
+    turn = _turn_of(run_id)
     return turn if turn and turn.root == run_id else None
+
+
+def _turn_of(run_id: UUID) -> GraphTurn | None:
+    # Empty where every graph has a turn around it; Python computes the hash of a UUID each time it is asked.
+    return _of_run.get(run_id) if _of_run else None
 
 
 def _begin(run_id: UUID, name: str, metadata: Mapping[str, Any]) -> tuple[GraphTurn, Context]:

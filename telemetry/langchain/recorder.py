@@ -13,9 +13,7 @@ from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from openinference.instrumentation import TraceConfig, get_attributes_from_context
-from openinference.instrumentation.context_attributes import CONTEXT_ATTRIBUTES
 from openinference.instrumentation.langchain import _tracer as conventions
-from opentelemetry.context import get_current
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.trace import Span, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
@@ -34,8 +32,6 @@ from telemetry.turn import Turn, current_turn
 
 # Where LangChain's metadata may name the conversation.
 _THREADS = ("session_id", "conversation_id", "thread_id")
-# What `using_attributes` and its like put into the context.
-_SAID_AROUND = frozenset(CONTEXT_ATTRIBUTES)
 
 
 @dataclass(slots=True)
@@ -321,7 +317,7 @@ def _kind_of(run_type: str) -> str:
 
 
 def _filed(metadata: Mapping[str, Any]) -> dict[str, AttributeValue]:
-    filed = {} if _SAID_AROUND.isdisjoint(get_current()) else dict(get_attributes_from_context())
+    filed = dict(get_attributes_from_context())
     if metadata:
         filed["metadata"] = dump(metadata)
         if thread := next((metadata[key] for key in _THREADS if metadata.get(key)), None):

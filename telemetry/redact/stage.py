@@ -73,7 +73,8 @@ class Redact:
     def _fenced(self, span: Span, kinds: frozenset[int]) -> Span:
         resource = self._resource(span.resource)
         if not (kinds or span.events or span.links) and self.fence.passes(span.attributes):
-            return span.but(attributes=self._conversations(span.attributes), resource=resource)
+            clean = {key: self.fence.said(value) for key, value in span.attributes.items() if value.__class__ is Said}
+            return span.but(attributes={**span.attributes, **clean}, resource=resource)
         return span.but(
             name=self.fence.value(span.name, kinds),
             message=self.fence.value(span.message, kinds),
@@ -83,11 +84,6 @@ class Redact:
             links=[self._link(link, kinds) for link in span.links],
             resource=resource,
         )
-
-    def _conversations(self, attributes: Attributes) -> Attributes:
-        said = {key: value for key, value in attributes.items() if value.__class__ is Said}
-        clean = {key: each for key, value in said.items() if (each := self.fence.said(value)) is not value}
-        return {**attributes, **clean} if clean else attributes
 
     def _resource(self, resource: Attributes) -> Attributes:
         # All spans of a process have one, and it is the same object; the other is there so that its id is not reused.
