@@ -1,4 +1,4 @@
-"""`python -m app` serves the agents."""
+"""`python -m app` serves the agents; `python -m app prune` removes what is no longer used."""
 
 import logging
 import sys
@@ -7,27 +7,37 @@ from types import FrameType
 from dotenv import load_dotenv
 
 import telemetry
+from app import prune
 from app.models.models import ModelSettingError
+from app.repeated_faults import OneTracebackPerFault
 from app.service import create_app
-from app.settings import Settings, load_settings
+from app.settings import ServiceSettings, load_settings
 from telemetry.server import Server
-from telemetry.usage import take_no_arguments
+from telemetry.settings.cli_help import take_no_arguments
+
+# For how long a thread keeps the interpreter while others wait for it: by default five times as long. The threads that
+# write and send spans, queries and heartbeats wait so long at each step; see docs/performance.md.
+SWITCH_INTERVAL_S = 0.001
 
 
 class Service(Server):
-    """A server whose open streams end at the first signal: it waits for them before its app does."""
+    """A server that ends its open streams at the first signal; uvicorn waits for them before it stops the app."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to stop; the turns under way are cancelled, and their readers told so."""
+        """Cancel the running turns, so that their streams end, and begin to stop."""
         telemetry.cancel_turns("shutdown")
         super().handle_exit(sig, frame)
 
 
 def main() -> int:
-    """Serve until a signal says to stop; returns the exit code."""
-    telling = ("host", "port", "data_dir", "database_url", "model", "auth_secret")
-    take_no_arguments("app", "Serve the agents over HTTP, until a signal says to stop.", Settings, telling)
+    """Serve until a signal stops it; return the exit code."""
+    if sys.argv[1:2] == ["prune"]:
+        return prune.main(sys.argv[2:])
+    options = ("host", "port", "data_dir", "database_url", "model", "auth_secret")
+    about = "Serve the agents over HTTP until a signal stops it; `python -m app prune` removes unused threads instead."
+    take_no_arguments("app", about, ServiceSettings, options)
     load_dotenv()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     _log_with_traces()
     try:
         settings = load_settings()
@@ -42,8 +52,11 @@ def main() -> int:
 
 def _log_with_traces() -> None:
     handler = logging.StreamHandler()
-    known = {"otelTraceID": "0"}  # with tracing off nobody says it
-    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s trace=%(otelTraceID)s", defaults=known))
+    defaults = {"otelTraceID": "0"}  # with tracing off nothing sets it
+    handler.setFormatter(
+        logging.Formatter("%(levelname)s %(name)s %(message)s trace=%(otelTraceID)s", defaults=defaults)
+    )
+    handler.addFilter(OneTracebackPerFault())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

@@ -1,17 +1,17 @@
-"""The way to the agent service, for programs: the same calls sync and async, errors in types.
+"""A client of the agent service: the same calls sync and async, errors as types.
 
 AgentError
-├── Unreachable   nobody answers at the address
-├── Refused       the service said no, and why (4xx)
-└── Failed        the service or the turn broke (5xx, an error event, an answer cut off)
+├── Unreachable   nothing answers at the address
+├── Refused       the service refused the request, and says why (4xx)
+└── Failed        the service or the turn failed (5xx, an error event, an incomplete answer)
 """
 
 import functools
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,10 +20,12 @@ from urllib.parse import quote
 
 import anyio
 import httpx
+from httpx_sse import EventSource, SSEError
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import telemetry
 from app.schema import (
+    Answer,
     ChatHistory,
     ChatMessage,
     EventAnswer,
@@ -44,17 +46,22 @@ from app.schema import (
 P = ParamSpec("P")
 T = TypeVar("T")
 Item = TypeVar("Item", covariant=True)
-Shape = TypeVar("Shape", bound=BaseModel)
+Model = TypeVar("Model", bound=BaseModel)
 _EVENT: TypeAdapter[StreamEvent] = TypeAdapter(StreamEvent)
+_ANSWERS: TypeAdapter[dict[str, Answer]] = TypeAdapter(dict[str, Answer])
 
-# How often a call that changes nothing, or the same when repeated, is tried, and the first wait between.
-ATTEMPTS = 3
+# How often an idempotent call is tried, and the wait after the first attempt.
+MAX_ATTEMPTS = 3
 FIRST_WAIT_S = 0.2
+# How long a call, of whatever kind, is sent again because the service says when: it has not begun to serve it.
+MAX_RETRY_AFTER_S = 15.0
 _TRANSIENT = {502, 503, 504}
+# A proxy of HTTP_PROXY cannot reach a service on this machine.
+_NO_PROXY = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
 
 
 class AgentError(Exception):
-    """Talking to the agent service went wrong."""
+    """A request to the agent service failed."""
 
     def __init__(self, message: str, trace_id: str | None = None) -> None:
         super().__init__(message)
@@ -62,30 +69,47 @@ class AgentError(Exception):
 
 
 class Unreachable(AgentError):  # noqa: N818 - named for what happened
-    """Nobody answers at the service's address."""
+    """Nothing answers at the service's address."""
 
 
 class Refused(AgentError):  # noqa: N818 - named for what happened
-    """The service refused the request, with a sentence that says why."""
+    """The service refused the request, with a sentence that says why.
 
-    def __init__(self, message: str, status: int, trace_id: str | None = None) -> None:
+    `retry_after_s` is set where a limit is reached, for the seconds until the service takes the request.
+    """
+
+    def __init__(
+        self, message: str, status: int, trace_id: str | None = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message, trace_id)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class Failed(AgentError):  # noqa: N818 - named for what happened
-    """The service or the turn broke; `status` is that of its answer, None without one."""
+    """The service or the turn failed; `status` is that of its answer, None without one.
 
-    def __init__(self, message: str, trace_id: str | None = None, status: int | None = None) -> None:
+    `retry_after_s` is set where the service has refused the request for now, and says when to send it again.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        trace_id: str | None = None,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message, trace_id)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class TurnOptions(TypedDict, total=False):
-    """What a turn may be given besides its message.
+    """The options of a turn, besides its message.
 
-    `session_id` is another word for `thread_id`. Whoever traces needs no `trace_id`: the turn joins the caller's trace.
-    One that is given is continued instead, if the service trusts the caller.
+    `answers` has one for each question that is answered, by the question's id; a message alone answers a single one.
+    `session_id` is another name of `thread_id`. A caller that traces needs no `trace_id`: the turn joins the caller's
+    trace. Without tracing, the turn joins the trace of this id, if the service trusts the caller.
     """
 
     model: str | None
@@ -94,124 +118,134 @@ class TurnOptions(TypedDict, total=False):
     trace_id: str | None
     user_id: str | None
     agent_config: dict[str, Any]
+    answers: Mapping[str, Answer]
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request and how its answer is read; a `safe` one may be sent again when nothing came back."""
+    """One request and how to read its response; an `idempotent` one is sent again if there was no response."""
 
     request: httpx.Request
     read: Callable[[httpx.Response], T]
-    safe: bool = False
+    idempotent: bool = False
     trace_id: str | None = None
-    opened: BinaryIO | None = None
+    file: BinaryIO | None = None
 
 
 class Reader(Protocol[Item]):
-    """Reads a stream as it comes, cut anywhere."""
+    """Reads the items of a streamed answer as they arrive."""
 
     trace_id: str | None
 
-    def feed(self, chunk: bytes) -> Iterator[Item]:
-        """Yield what this chunk completes."""
+    def iterate(self, response: httpx.Response) -> Iterator[Item]:
+        """Yield the items; raise `Failed` if the stream breaks off before its end."""
         ...
 
-    def end(self) -> None:
-        """Raise if the stream has not come to its proper end."""
+    def aiterate(self, response: httpx.Response) -> AsyncGenerator[Item, None]:
+        """Yield the items; raise `Failed` if the stream breaks off before its end."""
+        ...
 
 
 class EventReader:
-    """Reads the bytes of a stream, cut anywhere, into events."""
+    """Reads the events of a turn or a run; `trace_id` is known from the first one on."""
 
     def __init__(self) -> None:
         self.trace_id: str | None = None
-        self._rest = b""
         self._done = False
 
-    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
-        """The events that this chunk completes; comments and unknown types are passed over."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:") and (event := self._event(line[5:].strip())):
+    def iterate(self, response: httpx.Response) -> Iterator[StreamEvent]:
+        """Yield the events, without those of unknown types."""
+        for message in EventSource(response).iter_sse():
+            if event := self._parse(message.data):
                 yield event
+        self._check_end()
 
-    def end(self) -> None:
-        """Nothing, if the stream came to its proper end."""
-        if not self._done:
-            raise Failed("The answer broke off before its end.", self.trace_id)
+    async def aiterate(self, response: httpx.Response) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the events, without those of unknown types."""
+        async with aclosing(EventSource(response).aiter_sse()) as messages:
+            async for message in messages:
+                if event := self._parse(message.data):
+                    yield event
+        self._check_end()
 
-    def _event(self, data: bytes) -> StreamEvent | None:
-        if data == b"[DONE]":
+    def _parse(self, data: str) -> StreamEvent | None:
+        # A comment after an event with an id arrives as a message without data.
+        if not data:
+            return None
+        if data == "[DONE]":
             self._done = True
             return None
-        event = self._parse(data)
+        try:
+            event = _EVENT.validate_json(data)
+        except ValidationError as error:
+            if error.errors()[0]["type"] == "union_tag_invalid":
+                return None
+            raise Failed("The service sent an invalid event.", self.trace_id) from error
         if isinstance(event, RunEvent):
             self.trace_id = event.trace_id
         return event
 
-    def _parse(self, data: bytes) -> StreamEvent | None:
-        try:
-            return _EVENT.validate_json(data)
-        except ValidationError as error:
-            if error.errors()[0]["type"] == "union_tag_invalid":
-                return None
-            raise Failed("The service sent an event that its contract does not know.", self.trace_id) from error
+    def _check_end(self) -> None:
+        if not self._done:
+            raise Failed("The answer was cut off before it was complete.", self.trace_id)
 
 
 class BytesReader:
-    """Reads a stream as the bytes that it is."""
+    """Reads the bytes of a file; HTTP itself checks their number."""
 
     trace_id: str | None = None
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The bytes themselves."""
-        yield chunk
+    def iterate(self, response: httpx.Response) -> Iterator[bytes]:
+        """Yield the bytes, chunk by chunk."""
+        return response.iter_bytes()
 
-    def end(self) -> None:
-        """Nothing: the length of a file is checked by HTTP."""
+    async def aiterate(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes, chunk by chunk."""
+        async for chunk in response.aiter_bytes():
+            yield chunk
 
 
-def _both(
+def _sync_and_async(
     build: Callable[Concatenate["AgentClient", P], Call[T]],
 ) -> tuple[Callable[Concatenate["AgentClient", P], T], Callable[Concatenate["AgentClient", P], Coroutine[Any, Any, T]]]:
-    """Return the two ways to make a call that is described once: now, and awaited."""
+    """Return the sync and the async method of a call that is described once."""
 
     @functools.wraps(build)
-    def now(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
+    def call(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
         return self._do(build(self, *args, **kwargs))
 
     @functools.wraps(build)
-    async def awaited(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
+    async def acall(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._ado(build(self, *args, **kwargs))
 
-    return now, awaited
+    return call, acall
 
 
-def _both_streams(
+def _sync_and_async_streams(
     build: Callable[Concatenate["AgentClient", P], Call[Reader[T]]],
 ) -> tuple[
     Callable[Concatenate["AgentClient", P], Iterator[T]], Callable[Concatenate["AgentClient", P], AsyncIterator[T]]
 ]:
-    """Return the two ways to read a stream that is described once: iterated over, and asynchronously."""
+    """Return the sync and the async method of a stream that is described once."""
 
     @functools.wraps(build)
-    def now(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def call(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return self._stream(build(self, *args, **kwargs))
 
     @functools.wraps(build)
-    def awaited(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    def acall(self: "AgentClient", *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
         return self._astream(build(self, *args, **kwargs))
 
-    return now, awaited
+    return call, acall
 
 
 class AgentClient:
     """A client of the agent service at `base_url`, safe to share between threads.
 
-    Each method has a twin for asynchronous code, whose name begins with an a: `invoke` and `ainvoke`.
+    Each method has an async version, whose name begins with an a: `invoke` and `ainvoke`.
 
-    With `auth_secret` the user is named in a header that its holder vouches for, without it in the body.
-    `timeout` is the longest silence in seconds; a stream that lives is never silent for long.
+    With `auth_secret` the user is sent in a header, without it in the body. `timeout` is the longest silence in
+    seconds; a stream sends something at least once a second.
     """
 
     def __init__(
@@ -230,56 +264,56 @@ class AgentClient:
         telemetry.trust(self.base_url)
 
     def _info(self) -> Call[ServiceInfo]:
-        """The agents and models that the service offers."""
-        return self._call("GET", "/info", read=ServiceInfo, safe=True)
+        """Return the agents and models that the service offers."""
+        return self._call("GET", "/info", read=ServiceInfo, idempotent=True)
 
-    def _invoke(self, message: str, **options: Unpack[TurnOptions]) -> Call[ChatMessage]:
-        """The agent's answer to one message."""
-        return self._turn("invoke", message, options, _reading(ChatMessage))
+    def _invoke(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[ChatMessage]:
+        """Send one message and return the agent's answer."""
+        return self._turn("invoke", message, options, _reader_of(ChatMessage))
 
-    def _stream_turn(self, message: str, **options: Unpack[TurnOptions]) -> Call[Reader[StreamEvent]]:
-        """The events of one turn as they happen; its error is an event too, a broken stream is raised."""
+    def _stream_turn(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[Reader[StreamEvent]]:
+        """Send one message and yield its events; an error of the turn is an event, a broken stream is raised."""
         return self._turn("stream", message, options, lambda _: EventReader())
 
-    def _submit(self, message: str, **options: Unpack[TurnOptions]) -> Call[RunInfo]:
-        """A run in the background, which goes on without its caller."""
+    def _submit(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[RunInfo]:
+        """Submit a background run, which continues without its caller."""
         if not self.agent:
             raise ValueError("A background run needs its agent: AgentClient(agent=…).")
-        return self._turn("runs", message, options, _reading(RunInfo))
+        return self._turn("runs", message, options, _reader_of(RunInfo))
 
     def _get_run(self, run_id: str) -> Call[RunInfo]:
-        """Where a background run stands."""
-        return self._call("GET", "/runs/{run_id}", run_id, read=RunInfo, safe=True)
+        """Return the state of a background run."""
+        return self._call("GET", "/runs/{run_id}", run_id, read=RunInfo, idempotent=True)
 
     def _get_runs(self, most: int = 20) -> Call[RunList]:
-        """The user's background runs, the latest first."""
-        return self._call("GET", "/runs", query={"most": most, "user_id": self.user_id}, read=RunList, safe=True)
+        """Return the user's background runs, the latest first."""
+        return self._call("GET", "/runs", query={"most": most, "user_id": self.user_id}, read=RunList, idempotent=True)
 
     def _follow(self, run_id: str) -> Call[Reader[StreamEvent]]:
-        """The events of a background run, from its first one on, as they happen."""
+        """Yield the events of a background run, from its first one on, as they happen."""
         request = self._request("GET", "/runs/{run_id}/events", run_id)
         return Call(request, lambda _: EventReader())
 
     def _cancel(self, run_id: str) -> Call[None]:
-        """The run is asked to stop; its stream ends by itself."""
-        return self._call("POST", "/runs/{run_id}/cancel", run_id, safe=True)
+        """Cancel the run; its stream ends by itself."""
+        return self._call("POST", "/runs/{run_id}/cancel", run_id, idempotent=True)
 
     def _get_history(self, thread_id: str, user_id: str | None = None) -> Call[ChatHistory]:
-        """The thread's messages, its turns with their traces and votes, its files and its open question."""
-        asked = {"thread_id": thread_id, "user_id": user_id}
-        return self._call("POST", *self._path("history"), body=asked, read=ChatHistory, safe=True)
+        """Return the thread's messages, its turns with their traces and votes, its files and its open questions."""
+        body = {"thread_id": thread_id, "user_id": user_id}
+        return self._call("POST", *self._path("history"), body=body, read=ChatHistory, idempotent=True)
 
     def _get_threads(self, limit: int = 50, before: datetime | None = None) -> Call[ThreadList]:
-        """The user's threads, the latest first; `before` is the `updated` of the last one seen."""
+        """Return the user's threads, the latest first; `before` is the `updated` of the last one seen."""
         query = {"limit": limit, "before": before and before.isoformat()}
-        return self._call("GET", "/threads", query=query, read=ThreadList, safe=True)
+        return self._call("GET", "/threads", query=query, read=ThreadList, idempotent=True)
 
     def _get_thread(self, thread_id: str) -> Call[ThreadState]:
-        """Where the thread stands: its latest run; cheap to ask again and again."""
-        return self._call("GET", "/threads/{thread_id}", thread_id, read=ThreadState, safe=True)
+        """Return the state of the thread, with its latest run: cheap enough to poll."""
+        return self._call("GET", "/threads/{thread_id}", thread_id, read=ThreadState, idempotent=True)
 
     def _delete_thread(self, thread_id: str) -> Call[ThreadRemoved]:
-        """Nothing is left of the thread: no message, no file."""
+        """Delete the thread with its messages and files."""
         return self._call("DELETE", "/threads/{thread_id}", thread_id, read=ThreadRemoved)
 
     def _feedback(
@@ -290,75 +324,80 @@ class AgentClient:
         comment: str | None = None,
         **kwargs: Any,
     ) -> Call[FeedbackAnswer]:
-        """What became of a score on a run; the user's next one under the same key replaces it, None takes it back."""
-        given = {"run_id": run_id, "key": key, "comment": comment, "kwargs": kwargs}
-        return self._call("POST", "/feedback", body=given, nullable={"score": score}, read=FeedbackAnswer, safe=True)
+        """Score a run; the user's next score under the same key replaces this one, None deletes it."""
+        body = {"run_id": run_id, "key": key, "comment": comment, "kwargs": kwargs}
+        return self._call(
+            "POST", "/feedback", body=body, nullable={"score": score}, read=FeedbackAnswer, idempotent=True
+        )
 
     def _upload(self, thread_id: str, file: Path | BinaryIO | bytes, name: str | None = None) -> Call[FileInfo]:
-        """What is known of the file once the service has it; a path's own name serves where none is given."""
-        known = name or Path(getattr(file, "name", "") or "file").name
+        """Upload a file to the thread, under the path's own name where none is given; return its metadata."""
+        file_name = name or Path(getattr(file, "name", "") or "file").name
         opened = file.open("rb") if isinstance(file, Path) else None
         request = self._request(
-            "POST", "/files", query={"thread_id": thread_id}, files={"file": (known, opened or file)}
+            "POST", "/files", query={"thread_id": thread_id}, files={"file": (file_name, opened or file)}
         )
-        return Call(request, _reading(FileInfo), opened=opened)
+        return Call(request, _reader_of(FileInfo), file=opened)
 
     def _get_files(self, thread_id: str) -> Call[FileList]:
-        """What is known of the thread's files, oldest first."""
-        return self._call("GET", "/files", query={"thread_id": thread_id}, read=FileList, safe=True)
+        """Return the metadata of the thread's files, oldest first."""
+        return self._call("GET", "/files", query={"thread_id": thread_id}, read=FileList, idempotent=True)
 
     def _download(self, file_id: str) -> Call[Reader[bytes]]:
-        """The file's bytes, piece by piece."""
+        """Yield the file's bytes, chunk by chunk."""
         return Call(self._request("GET", "/files/{file_id}", file_id), lambda _: BytesReader())
 
     def _delete_file(self, file_id: str) -> Call[FileRemoved]:
-        """The file is no longer there."""
+        """Delete the file."""
         return self._call("DELETE", "/files/{file_id}", file_id, read=FileRemoved)
 
     def _event(self, name: str, thread_id: str | None = None, **about: bool | float | str) -> Call[EventAnswer]:
-        """Where an action in a front end was recorded: page_load, file_upload, stop or feedback."""
-        happened = {"name": name, "thread_id": thread_id, "about": about}
-        return self._call("POST", "/events", body=happened, read=EventAnswer)
+        """Record an action in a front end (page_load, file_upload, stop or feedback); return its trace."""
+        body = {"name": name, "thread_id": thread_id, "about": about}
+        return self._call("POST", "/events", body=body, read=EventAnswer)
 
     def _keep(self, trace_id: str) -> Call[None]:
-        """The service keeps its part of a trace that it had not kept."""
-        return self._call("POST", "/traces/{trace_id}/keep", trace_id, safe=True)
+        """Make the service keep its spans of a trace that was dropped."""
+        return self._call("POST", "/traces/{trace_id}/keep", trace_id, idempotent=True)
 
-    info, ainfo = _both(_info)
-    invoke, ainvoke = _both(_invoke)
-    stream, astream = _both_streams(_stream_turn)
-    submit, asubmit = _both(_submit)
-    get_run, aget_run = _both(_get_run)
-    get_runs, aget_runs = _both(_get_runs)
-    follow, afollow = _both_streams(_follow)
-    cancel, acancel = _both(_cancel)
-    get_history, aget_history = _both(_get_history)
-    get_threads, aget_threads = _both(_get_threads)
-    get_thread, aget_thread = _both(_get_thread)
-    delete_thread, adelete_thread = _both(_delete_thread)
-    feedback, afeedback = _both(_feedback)
-    upload, aupload = _both(_upload)
-    get_files, aget_files = _both(_get_files)
-    download, adownload = _both_streams(_download)
-    delete_file, adelete_file = _both(_delete_file)
-    event, aevent = _both(_event)
-    keep, akeep = _both(_keep)
+    info, ainfo = _sync_and_async(_info)
+    invoke, ainvoke = _sync_and_async(_invoke)
+    stream, astream = _sync_and_async_streams(_stream_turn)
+    submit, asubmit = _sync_and_async(_submit)
+    get_run, aget_run = _sync_and_async(_get_run)
+    get_runs, aget_runs = _sync_and_async(_get_runs)
+    follow, afollow = _sync_and_async_streams(_follow)
+    cancel, acancel = _sync_and_async(_cancel)
+    get_history, aget_history = _sync_and_async(_get_history)
+    get_threads, aget_threads = _sync_and_async(_get_threads)
+    get_thread, aget_thread = _sync_and_async(_get_thread)
+    delete_thread, adelete_thread = _sync_and_async(_delete_thread)
+    feedback, afeedback = _sync_and_async(_feedback)
+    upload, aupload = _sync_and_async(_upload)
+    get_files, aget_files = _sync_and_async(_get_files)
+    download, adownload = _sync_and_async_streams(_download)
+    delete_file, adelete_file = _sync_and_async(_delete_file)
+    event, aevent = _sync_and_async(_event)
+    keep, akeep = _sync_and_async(_keep)
 
-    def _turn(self, verb: str, message: str, options: TurnOptions, read: Callable[[httpx.Response], T]) -> Call[T]:
-        body = {"message": message, **options}
+    def _turn(
+        self, verb: str, message: str | None, options: TurnOptions, read: Callable[[httpx.Response], T]
+    ) -> Call[T]:
+        answers = _ANSWERS.dump_python({**options.get("answers", {})}) or None
+        body = {"message": message, **options, "answers": answers}
         trace_id, session_id = body.pop("trace_id", None), body.pop("session_id", None)
         if session_id and body.setdefault("thread_id", session_id) != session_id:
-            raise ValueError("session_id and thread_id are two words for the same: give one of them.")
+            raise ValueError("session_id and thread_id are the same: pass only one of them.")
         request = self._request("POST", *self._path(verb), body=body)
         if trace_id:
-            # A caller that traces has this header replaced by that of its own span, in the same trace.
+            # If the caller is traced, its own span replaces this header, in the same trace.
             request.headers["traceparent"] = telemetry.traceparent(trace_id)
         return Call(request, read, trace_id=trace_id)
 
     def _call(
-        self, method: str, *route: str, read: type[Shape] | None = None, safe: bool = False, **content: Any
+        self, method: str, *route: str, read: type[Model] | None = None, idempotent: bool = False, **content: Any
     ) -> Call[Any]:
-        return Call(self._request(method, *route, **content), _reading(read), safe)
+        return Call(self._request(method, *route, **content), _reader_of(read), idempotent)
 
     def _path(self, verb: str) -> tuple[str, ...]:
         return ("/{agent_id}/" + verb, self.agent) if self.agent else ("/" + verb,)
@@ -374,7 +413,7 @@ class AgentClient:
         files: Any = None,
     ) -> httpx.Request:
         path = re.sub(r"{\w+}", "{}", route).format(*(quote(part, safe="") for part in parts))
-        content = {**_given(body), **(nullable or {})}
+        content = {**_without_none(body), **(nullable or {})}
         user = content.pop("user_id", self.user_id)
         headers: dict[str, str | bytes] = {}
         if self._auth_secret:
@@ -386,75 +425,88 @@ class AgentClient:
         return httpx.Request(
             method,
             self.base_url + path,
-            params=_given(query),
+            params=_without_none(query),
             json=None if body is None else content,
             files=files,
             headers=headers,  # pyright: ignore[reportArgumentType] - httpx takes bytes beside text
             extensions={
                 "timeout": self._timeout.as_dict(),
-                # What the call's span is named after.
+                # The route, which becomes part of the span's name.
                 "service.peer.name": "agent-api",
                 "url.template": route,
             },
         )
 
     def _do(self, call: Call[T]) -> T:
-        for wait in _waits(call):
+        retries = _Retries(idempotent=call.idempotent, again=not call.file)
+        while True:
             try:
-                with self._sending(call), httpx.Client(verify=_tls()) as http:
+                with self._sending(call), httpx.Client(verify=_tls(), mounts=_NO_PROXY) as http:
                     response = http.send(call.request)
                 return call.read(response)
             except AgentError as error:
-                if wait is None or not _is_transient(error):
-                    raise
-                time.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+                time.sleep(retries.wait_s(error))
 
     async def _ado(self, call: Call[T]) -> T:
-        for wait in _waits(call):
+        retries = _Retries(idempotent=call.idempotent, again=not call.file)
+        while True:
             try:
                 with self._sending(call):
-                    async with httpx.AsyncClient(verify=_tls()) as http:
+                    async with httpx.AsyncClient(verify=_tls(), mounts=_NO_PROXY) as http:
                         response = await http.send(call.request)
                 return call.read(response)
             except AgentError as error:
-                if wait is None or not _is_transient(error):
-                    raise
-                await anyio.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+                await anyio.sleep(retries.wait_s(error))
 
     def _stream(self, call: Call[Reader[T]]) -> Iterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
-        with self._errors(reader), httpx.Client(verify=_tls()) as http:
-            with telemetry.continued(call.trace_id):
-                response = http.send(call.request, stream=True)
+        with self._errors(reader), httpx.Client(verify=_tls(), mounts=_NO_PROXY) as http:
+            response = self._begin(http, call)
             try:
-                if response.is_error:
-                    response.read()
-                _check(response)
-                for chunk in response.iter_bytes():
-                    yield from reader.feed(chunk)
-                reader.end()
+                yield from reader.iterate(response)
             finally:
                 response.close()
 
     async def _astream(self, call: Call[Reader[T]]) -> AsyncIterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
         with self._errors(reader):
-            async with httpx.AsyncClient(verify=_tls()) as http:
-                with telemetry.continued(call.trace_id):
-                    response = await http.send(call.request, stream=True)
-                if response.is_error:
-                    await response.aread()
-                _check(response)
-                async for chunk in response.aiter_bytes():
-                    for item in reader.feed(chunk):
+            async with httpx.AsyncClient(verify=_tls(), mounts=_NO_PROXY) as http:
+                response = await self._abegin(http, call)
+                async with aclosing(reader.aiterate(response)) as items:
+                    async for item in items:
                         yield item
-                reader.end()
+
+    def _begin(self, http: httpx.Client, call: Call[Any]) -> httpx.Response:
+        """Return the answer whose body is still to be read; raise where it is an error."""
+        retries = _Retries()
+        while True:
+            with telemetry.attach_trace(call.trace_id):
+                response = http.send(call.request, stream=True)
+            if not response.is_error:
+                return response
+            response.read()
+            try:
+                _check(response)
+            except Failed as error:
+                time.sleep(retries.wait_s(error))
+
+    async def _abegin(self, http: httpx.AsyncClient, call: Call[Any]) -> httpx.Response:
+        """Return the answer whose body is still to be read; raise where it is an error."""
+        retries = _Retries()
+        while True:
+            with telemetry.attach_trace(call.trace_id):
+                response = await http.send(call.request, stream=True)
+            if not response.is_error:
+                return response
+            await response.aread()
+            try:
+                _check(response)
+            except Failed as error:
+                await anyio.sleep(retries.wait_s(error))
 
     @contextmanager
     def _sending(self, call: Call[Any]) -> Iterator[None]:
-        with self._errors(), telemetry.continued(call.trace_id), call.opened or nullcontext():
+        with self._errors(), telemetry.attach_trace(call.trace_id), call.file or nullcontext():
             yield
 
     @contextmanager
@@ -463,59 +515,79 @@ class AgentClient:
             yield
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as error:
             raise Unreachable(f"No agent service answers at {self.base_url}.") from error
+        except SSEError as error:
+            raise Failed(f"The response of {self.base_url} is not that of an agent service.") from error
         except httpx.TransportError as error:
-            what = "fell silent" if isinstance(error, httpx.TimeoutException) else "broke"
-            sentence = f"The connection to {self.base_url} {what} before the answer was complete."
+            happened = "timed out" if isinstance(error, httpx.TimeoutException) else "was interrupted"
+            sentence = f"The connection to {self.base_url} {happened} before the answer was complete."
             raise Failed(sentence, reader.trace_id if reader else None) from error
 
 
-class _Problem(BaseModel):
+class _ErrorBody(BaseModel):
     detail: str
     trace_id: str | None = None
 
 
 def _check(response: httpx.Response) -> None:
     if response.is_client_error:
-        problem = _problem(response)
-        raise Refused(problem.detail, response.status_code, problem.trace_id)
+        body = _error_body(response)
+        raise Refused(body.detail, response.status_code, body.trace_id, _retry_after_s(response))
     if response.is_server_error:
-        problem = _problem(response)
-        raise Failed(problem.detail, problem.trace_id, response.status_code)
+        body = _error_body(response)
+        raise Failed(body.detail, body.trace_id, response.status_code, _retry_after_s(response))
 
 
-def _problem(response: httpx.Response) -> _Problem:
+def _error_body(response: httpx.Response) -> _ErrorBody:
     try:
-        return _Problem.model_validate_json(response.content)
+        return _ErrorBody.model_validate_json(response.content)
     except ValidationError:
-        return _Problem(detail=f"{response.request.url} answered with status {response.status_code}.")
+        return _ErrorBody(detail=f"{response.request.url} answered with status {response.status_code}.")
 
 
-def _reading(shape: type[Shape] | None) -> Callable[[httpx.Response], Any]:
-    """Return how an answer of this shape is read; None where only its status counts."""
+def _reader_of(model: type[Model] | None) -> Callable[[httpx.Response], Any]:
+    """Return a function that reads an answer of this model; with None it checks the status only."""
 
     def read(response: httpx.Response) -> Any:
         _check(response)
         try:
-            return shape.model_validate_json(response.content) if shape else None
+            return model.model_validate_json(response.content) if model else None
         except ValidationError as error:
-            raise Failed(f"What {response.request.url} answered is not from this agent service.") from error
+            raise Failed(f"The response of {response.request.url} is not that of an agent service.") from error
 
     return read
 
 
-def _waits(call: Call[Any]) -> list[float | None]:
-    """Return how long to wait after each attempt; None after the last."""
-    return [FIRST_WAIT_S * 2**attempt for attempt in range(ATTEMPTS - 1)] * call.safe + [None]
+def _retry_after_s(response: httpx.Response) -> float | None:
+    """Return the seconds after which the service takes this request; None where it does not say, or names a date."""
+    seconds = response.headers.get("retry-after", "")
+    return float(seconds) if response.status_code in (429, 503) and seconds.isdecimal() else None
+
+
+class _Retries:
+    """How often one call is sent again, and when."""
+
+    def __init__(self, *, idempotent: bool = False, again: bool = True) -> None:
+        self._waits = [FIRST_WAIT_S * 2**attempt for attempt in range(MAX_ATTEMPTS - 1)] if idempotent else []
+        self._deadline = time.monotonic() + MAX_RETRY_AFTER_S if again else 0.0
+
+    def wait_s(self, error: AgentError) -> float:
+        """Return how long to wait before the next attempt; raise the error where there is none."""
+        retry_after_s = error.retry_after_s if isinstance(error, Failed) else None
+        if retry_after_s is not None and time.monotonic() + retry_after_s < self._deadline:
+            return retry_after_s
+        if not self._waits or not _is_transient(error):
+            raise error
+        return self._waits.pop(0)
 
 
 def _is_transient(error: AgentError) -> bool:
     return isinstance(error, Unreachable) or (isinstance(error, Failed) and error.status in {None, *_TRANSIENT})
 
 
-def _given(fields: dict[str, Any] | None) -> dict[str, Any]:
+def _without_none(fields: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in (fields or {}).items() if value is not None}
 
 
 @functools.cache
 def _tls() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # takes 20 ms: made once, not for every call
+    return httpx.create_ssl_context()  # takes 20 ms: created once, not for every call

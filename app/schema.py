@@ -1,6 +1,6 @@
 """The service's HTTP contract: what clients send and what comes back."""
 
-from datetime import UTC, datetime
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,12 +9,16 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SecretStr,
     StrictBool,
     StringConstraints,
+    TypeAdapter,
     field_validator,
     model_validator,
 )
 from pydantic_core import PydanticSerializationError, to_json
+
+from telemetry.moment import Moment
 
 MAX_MESSAGE = 100_000
 
@@ -22,7 +26,7 @@ MAX_MESSAGE = 100_000
 def _without_nul(text: str) -> str:
     # Postgres keeps none.
     if "\0" in text:
-        raise ValueError("a NUL character cannot be kept: leave it out")
+        raise ValueError("a NUL character cannot be stored: remove it")
     return text
 
 
@@ -35,20 +39,163 @@ VOTE_KEY = r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,99}$"
 EVENT_KEY = r"^[a-z][a-z0-9_]{0,39}$"
 TRACE_ID = r"^[0-9a-f]{32}$"
 UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
-# SQLite keeps no time zone; what the service writes is UTC.
-Moment = Annotated[datetime, AfterValidator(lambda moment: moment if moment.tzinfo else moment.replace(tzinfo=UTC))]
 
 
-class UserInput(BaseModel):
-    """One user message for an agent."""
+def decode_header(value: str) -> str:
+    """Return the text of a header in UTF-8, which servers read as Latin-1; raise ValueError where it is none."""
+    return value.encode("latin-1").decode()
+
+
+def check_bearer(secret: SecretStr) -> SecretStr:
+    """Return a secret that can be sent in a header as it is; raise ValueError for others."""
+    value = secret.get_secret_value()
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ValueError(
+            "cannot be sent in a header: use printable ASCII characters, without leading or trailing spaces"
+        )
+    return secret
+
+
+DecisionType = Literal["approve", "edit", "reject", "respond"]
+
+
+class Action(BaseModel):
+    """A call of a tool that waits for a decision."""
+
+    name: str
+    args: dict[str, Any]
+    description: str = ""
+    allowed_decisions: list[DecisionType]
+
+
+class Approve(BaseModel):
+    """Make the call."""
 
     model_config = ConfigDict(extra="forbid")
 
+    type: Literal["approve"]
+
+
+class EditedAction(BaseModel):
+    """The call to make instead of the proposed one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str | None = Field(default=None, description="the tool; default: the same one")
+    args: dict[str, Any]
+
+
+class Edit(BaseModel):
+    """Make the call with other arguments."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["edit"]
+    edited_action: EditedAction
+
+
+class Reject(BaseModel):
+    """Do not make the call; the agent gets the reason."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["reject"]
+    message: Annotated[str, WithoutNul] | None = Field(default=None, max_length=MAX_MESSAGE, description="the reason")
+
+
+class Respond(BaseModel):
+    """Do not make the call; the agent gets this text as its result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["respond"]
     message: Message
-    model: str | None = Field(None, max_length=200, description="one that /info lists")
-    thread_id: ThreadId | None = Field(None, description="a new conversation without it")
+
+
+Decision = Annotated[Approve | Edit | Reject | Respond, Field(discriminator="type")]
+
+
+ALL_DECISIONS: tuple[DecisionType, ...] = ("approve", "edit", "reject", "respond")
+CONSENT = frozenset({"yes", "y", "ok", "okay", "sure", "please", "approve", "approved"})
+_DECISION: TypeAdapter[Decision] = TypeAdapter(Decision)
+
+
+class Decisions(BaseModel):
+    """The decisions about the calls of one question, in their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decisions: Annotated[list[Decision], Field(min_length=1, max_length=100)]
+
+
+Answer = Annotated[Message | Decisions | Decision | dict[str, Any], Field(union_mode="left_to_right")]
+
+
+class UserInput(BaseModel):
+    """One user message for an agent, or the answers to its questions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Message | None = Field(default=None, description="optional with `answers`; default: their text")
+    answers: dict[str, Answer] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="by the ids of the open questions; omitted ones stay open",
+    )
+    model: str | None = Field(default=None, max_length=200, description="a model that /info lists")
+    thread_id: ThreadId | None = Field(default=None, description="default: a new conversation")
     user_id: UserId | None = None
     agent_config: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "UserInput":
+        if not self.message and not self.answers:
+            raise ValueError("send a message, or answers to open questions")
+        return self
+
+    @property
+    def text(self) -> str:
+        """What the user says, for the thread's history."""
+        return self.message or "\n".join(words_of(answer) for answer in self.answers.values())
+
+
+def agrees(answer: object) -> bool:
+    """Return whether the answer's first word is a yes."""
+    words = str(answer).lower().replace(",", " ").strip(" .!").split()
+    return bool(words) and words[0] in CONSENT
+
+
+def decision_of(answer: object, allowed: Collection[DecisionType] = ALL_DECISIONS) -> Decision:
+    """Return the decision that an answer is; words approve, or are the reason for a rejection.
+
+    Where a rejection is not allowed, words are the call's result.
+    """
+    if isinstance(answer, dict | BaseModel):
+        return _DECISION.validate_python(answer)
+    if agrees(answer):
+        return Approve(type="approve")
+    words = str(answer)
+    return Reject(type="reject", message=words) if "reject" in allowed else Respond(type="respond", message=words)
+
+
+def words_of(answer: Answer) -> str:
+    """Return an answer in words."""
+    match answer:
+        case Decisions():
+            return "\n".join(map(words_of, answer.decisions))
+        case Edit():
+            args = ", ".join(f"{name}={value!r}" for name, value in answer.edited_action.args.items())
+            return f"Approved with {args or 'no arguments'}"
+        case Reject():
+            return f"Rejected: {answer.message}" if answer.message else "Rejected"
+        case Respond():
+            return answer.message
+        case Approve():
+            return "Approved"
+        case str():
+            return answer
+        case _:
+            return to_json(answer).decode()
 
 
 class StreamInput(UserInput):
@@ -58,7 +205,7 @@ class StreamInput(UserInput):
 
 
 class HistoryInput(BaseModel):
-    """The thread whose messages are asked for."""
+    """The thread whose messages to return."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,7 +214,7 @@ class HistoryInput(BaseModel):
 
 
 class ToolCall(BaseModel):
-    """A tool that the model asks for."""
+    """A tool call of the model."""
 
     name: str
     args: dict[str, Any]
@@ -79,6 +226,7 @@ class ChatMessage(BaseModel):
 
     type: Literal["human", "ai", "tool", "custom"]
     content: str
+    reasoning: str = Field(default="", description="what the model said to itself before this, if it tells")
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_call_id: str | None = None
     run_id: str | None = None
@@ -88,17 +236,17 @@ class ChatMessage(BaseModel):
 
 
 class Figures(BaseModel):
-    """What a turn took; what is not known is left out."""
+    """The figures of a turn; unknown ones are omitted."""
 
     duration_ms: int | None = None
     first_token_ms: int | None = None
-    input_tokens: int | None = Field(default=None, description="of all its model calls that said so")
+    input_tokens: int | None = Field(default=None, description="of all its model calls that report them")
     output_tokens: int | None = None
-    cost: float | None = Field(default=None, description="in dollars, where the model has a price in MODEL_PRICES")
+    cost: float | None = Field(default=None, description="in dollars, if the model has a price in MODEL_PRICES")
 
 
 class Vote(BaseModel):
-    """What its user thinks of a run, under one key."""
+    """A user's vote on a run, under one key."""
 
     key: str
     score: bool | float | str
@@ -106,48 +254,52 @@ class Vote(BaseModel):
 
 
 class TurnInfo(BaseModel):
-    """One run of a thread: how it ended, where its trace is shown, what was thought of it."""
+    """One run of a thread: its outcome, the page of its trace, and its votes."""
 
     run_id: str
     trace_id: str | None = None
-    trace_url: str | None = Field(None, description="none where the trace was not kept")
+    trace_url: str | None = Field(default=None, description="null if the trace was not kept")
     status: str
     error: str | None = None
     began: Moment
-    asked: list[Any] = Field(default_factory=list, description="what it asked the person before it could go on")
+    asked: list[Any] = Field(default_factory=list, description="its question to a person")
     figures: Figures = Figures()
     votes: list[Vote] = Field(default_factory=list)
 
 
 class InterruptEvent(BaseModel):
-    """The agent waits for a person; the next message on the thread is the answer."""
+    """The agent waits for a person; the next message on the thread is the answer, or `answers` has one by this id."""
 
     type: Literal["interrupt"] = "interrupt"
     id: str
     value: Any
+    actions: list[Action] = Field(default_factory=list, description="the tool calls to decide about")
+    response_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON schema of the answer, if there is one"
+    )
 
 
 class ChatHistory(BaseModel):
-    """The messages of one thread, oldest first, its turns, and what it waits for."""
+    """The messages of one thread, oldest first, its turns, and its open questions."""
 
     messages: list[ChatMessage]
-    agent: str | None = Field(default=None, description="who answered last")
-    trace_urls: dict[str, str] = Field(default_factory=dict, description="trace id -> page, where it is known")
+    agent: str | None = Field(default=None, description="the agent that answered last")
+    trace_urls: dict[str, str] = Field(default_factory=dict, description="the page of each trace id, if it is known")
     turns: list[TurnInfo] = Field(default_factory=list, description="oldest first")
-    waiting: list[InterruptEvent] = Field(default_factory=list, description="the next message answers all of them")
+    waiting: list[InterruptEvent] = Field(default_factory=list, description="answer several by their ids")
     files: list["FileInfo"] = Field(default_factory=list, description="oldest first")
 
 
 class Feedback(BaseModel):
-    """What a user thinks of a run; `score` null takes it back."""
+    """A user's score for a run; a `score` of null deletes it."""
 
     model_config = ConfigDict(extra="forbid")
 
     run_id: str = Field(min_length=1, max_length=128)
-    key: str = Field(pattern=VOTE_KEY, description="what is judged, such as stars")
+    key: str = Field(pattern=VOTE_KEY, description="what is rated, such as stars")
     score: StrictBool | FiniteFloat | Annotated[str, StringConstraints(min_length=1, max_length=500)] | None
-    comment: Annotated[str, WithoutNul] | None = Field(None, max_length=5_000)
-    kwargs: dict[str, Any] = Field(default_factory=dict, description="kept beside the score; a comment may be in it")
+    comment: Annotated[str, WithoutNul] | None = Field(default=None, max_length=5_000)
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="stored with the score; may contain a comment")
     user_id: UserId | None = None
 
     @model_validator(mode="before")
@@ -164,16 +316,16 @@ class Feedback(BaseModel):
         try:
             to_json(kwargs)
         except PydanticSerializationError:
-            raise ValueError("half of a surrogate pair is no text: leave it out") from None
+            raise ValueError("an unpaired surrogate is not text: remove it") from None
         return kwargs
 
 
 class FeedbackAnswer(BaseModel):
-    """What became of a score, per place: `sent`, `queued`, or `skipped: …`."""
+    """The status of a score at each backend: `sent`, `queued`, or `skipped: …`."""
 
     status: Literal["success"] = "success"
     trace_id: str | None
-    kept: bool = Field(True, description="whether the trace is: one that was dropped comes back for a while only")
+    kept: bool = Field(True, description="whether the trace is kept; a dropped one can be restored for a while only")
     run_id: str
     score_id: str | None
     places: dict[str, str]
@@ -194,19 +346,19 @@ class FrontendEvent(BaseModel):
 
 
 class EventAnswer(BaseModel):
-    """Where the action was recorded, None where it was not."""
+    """The trace of the action, null if it was not recorded."""
 
     trace_id: str | None
 
 
 class FileInfo(BaseModel):
-    """What is known of a file, with the trace of the asking and the thread's latest run."""
+    """The metadata of a file, with the trace of this request and the thread's latest run."""
 
     file_id: str
     thread_id: str
     name: str
     size: int
-    type: str = Field(description="media type, by the file's content")
+    type: str = Field(description="media type, detected from the file's content")
     sha256: str
     created: Moment
     trace_id: str | None = None
@@ -222,7 +374,7 @@ class FileList(BaseModel):
 
 
 class FileRemoved(BaseModel):
-    """A file that is no longer there."""
+    """A deleted file."""
 
     file_id: str
     trace_id: str | None = None
@@ -230,7 +382,7 @@ class FileRemoved(BaseModel):
 
 
 class ThreadInfo(BaseModel):
-    """A conversation; its title is the beginning of what was said first."""
+    """A conversation; its title is the beginning of its first message."""
 
     thread_id: str
     title: str
@@ -246,7 +398,7 @@ class ThreadList(BaseModel):
 
 
 class ThreadState(BaseModel):
-    """Where a conversation stands: its latest run, in the background or not; none before the first."""
+    """The state of a conversation: its latest run, in the background or not; null before the first."""
 
     thread_id: str
     run_id: str | None = None
@@ -254,16 +406,30 @@ class ThreadState(BaseModel):
 
 
 class ThreadRemoved(BaseModel):
-    """A conversation that is no longer there, with its messages and files."""
+    """A deleted conversation, with its messages and files."""
 
     thread_id: str
+
+
+class CancelAnswer(BaseModel):
+    """The status of a run after the request to cancel it: `cancelling`, or its final status."""
+
+    run_id: str
+    status: str
+
+
+class ErrorAnswer(BaseModel):
+    """The answer to a request that failed."""
+
+    detail: str = Field(description="what is wrong, and what to do")
+    trace_id: str | None = Field(default=None, description="the trace of the request, if it is recorded")
 
 
 RunStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "lost"]
 
 
 class RunInfo(BaseModel):
-    """Where a background run stands; `trace_id` is that of the asking and of the first attempt."""
+    """The state of a background run; `trace_id` is the trace of its request and of its first attempt."""
 
     run_id: str
     thread_id: str
@@ -271,9 +437,9 @@ class RunInfo(BaseModel):
     status: RunStatus
     trace_id: str | None = None
     trace_ids: list[str] = Field(default_factory=list, description="one for each attempt")
-    trace_url: str | None = Field(None, description="of `trace_id`; none where the trace was not kept")
+    trace_url: str | None = Field(default=None, description="the page of `trace_id`; null if the trace was not kept")
     error: str | None = None
-    message: str = Field("", description="what was asked")
+    message: str = Field("", description="the question")
     created: Moment | None = None
 
 
@@ -284,11 +450,20 @@ class RunList(BaseModel):
 
 
 class AgentInfo(BaseModel):
-    """An agent, and why it cannot be talked to where it could not be loaded."""
+    """An agent, with the reason if it could not be loaded."""
 
     key: str
     description: str
     error: str | None = None
+    title: str | None = Field(default=None, description="its name for users")
+    starters: list[str] = Field(default_factory=list, description="example messages that show what it can do")
+
+
+class Health(BaseModel):
+    """The state of the process: it is running, and `ready` if it can use its database."""
+
+    status: Literal["ok"]
+    ready: bool
 
 
 class ServiceInfo(BaseModel):
@@ -298,7 +473,7 @@ class ServiceInfo(BaseModel):
     models: list[str]
     default_agent: str
     default_model: str
-    backend: str | None = Field(None, description="who shows the traces, where that is known: Langfuse")
+    backend: str | None = Field(default=None, description="the backend that shows the traces, if it is known: Langfuse")
 
 
 SUB_AGENT: str | None = Field(
@@ -307,7 +482,7 @@ SUB_AGENT: str | None = Field(
 
 
 class RunEvent(BaseModel):
-    """The first event of a stream: which run, in which trace."""
+    """The first event of a stream, with the ids of the run and the trace."""
 
     type: Literal["run"] = "run"
     run_id: str
@@ -323,6 +498,26 @@ class TokenEvent(BaseModel):
     type: Literal["token"] = "token"
     content: str
     agent: str | None = SUB_AGENT
+    message_id: str | None = Field(
+        default=None, description="the message that it is a piece of: pieces of another begin anew"
+    )
+
+
+class ReasoningEvent(BaseModel):
+    """A piece of what a model says to itself before its answer."""
+
+    type: Literal["reasoning"] = "reasoning"
+    content: str
+    agent: str | None = SUB_AGENT
+
+
+class InnerTokenEvent(BaseModel):
+    """A piece of what a model said to a tool or a middleware of the agent; it is not part of the answer."""
+
+    type: Literal["inner_token"] = "inner_token"
+    content: str
+    node: str = Field(description="the node of the agent's graph that called the model, such as tools")
+    agent: str | None = SUB_AGENT
 
 
 class MessageEvent(BaseModel):
@@ -334,7 +529,7 @@ class MessageEvent(BaseModel):
 
 
 class TaskEvent(BaseModel):
-    """How far a task of the agent is."""
+    """The progress of a task of the agent."""
 
     type: Literal["task"] = "task"
     task_id: str
@@ -354,16 +549,25 @@ class ErrorEvent(BaseModel):
 
 
 class EndEvent(BaseModel):
-    """The last event of a stream."""
+    """The last event of a stream; `stored` is whether the thread's history has the turn's end already."""
 
     type: Literal["end"] = "end"
     status: Literal["completed", "failed", "cancelled", "waiting"]
+    stored: bool = True
     kept: bool = True
     trace_url: str | None = None
     figures: Figures | None = None
 
 
 StreamEvent = Annotated[
-    RunEvent | TokenEvent | MessageEvent | InterruptEvent | TaskEvent | ErrorEvent | EndEvent,
+    RunEvent
+    | TokenEvent
+    | ReasoningEvent
+    | InnerTokenEvent
+    | MessageEvent
+    | InterruptEvent
+    | TaskEvent
+    | ErrorEvent
+    | EndEvent,
     Field(discriminator="type"),
 ]

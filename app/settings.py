@@ -1,4 +1,4 @@
-"""What the environment says about the service, checked before it starts."""
+"""The settings of the service, from environment variables, checked before it starts."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -9,15 +9,24 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.models.prices import Price, prices
+from app.models.usage import Price, parse_prices
+from app.schema import check_bearer
 from telemetry.settings import SettingsError, sentence, unusable
 
-# A process that stands still within a transaction, stopped or starved, would keep all others from its rows.
-_LETS_GO = "-cidle_in_transaction_session_timeout=5000"
+# A process that is stopped or starved within a transaction would keep its rows locked.
+_SESSION_OPTIONS = "-cidle_in_transaction_session_timeout=5000"
+# A server that the network does not reach any more is noticed within ten seconds. The address's own values win.
+_CONNECTION = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
-class Settings(BaseSettings):
-    """The settings of the agent service; an empty value is an unset one."""
+class ServiceSettings(BaseSettings):
+    """The settings of the agent service; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(
         env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
@@ -29,27 +38,50 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(
         default=None,
         alias="DATABASE_URL",
-        description="threads and runs in Postgres, as postgresql://user:password@host/name; without it in DATA_DIR",
+        description="Postgres for threads and runs, postgresql://user:password@host/name; default: SQLite in DATA_DIR",
     )
     model: str = Field(default="demo", alias="MODEL", description="default model, as provider:name; demo needs no key")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), alias="MODELS", description="further models that a caller may choose, by comma"
+        default=(), alias="MODELS", description="further models that a caller may choose, comma-separated"
+    )
+    model_fallbacks: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        alias="MODEL_FALLBACKS",
+        description="models that are asked in this order where the chosen one fails, comma-separated",
     )
     model_prices: Annotated[Mapping[str, Price], NoDecode] = Field(
         default_factory=dict,
         alias="MODEL_PRICES",
-        description="dollars a million tokens cost, as model=input/output by comma; without it no cost is shown",
+        description="dollars per million tokens, model=input/output, comma-separated; without it no cost is shown",
     )
     demo_pace_s: float = Field(
-        default=0.03, alias="DEMO_PACE_S", ge=0, le=10, description="seconds between two words of the demo model"
+        default=0.03, alias="DEMO_PACE_S", ge=0, le=10, description="pause in seconds between words of the demo model"
     )
     auth_secret: SecretStr | None = Field(
         default=None,
         alias="AUTH_SECRET",
-        description="callers send it, or a token signed with it, as bearer; needed to listen beyond this machine",
+        description="callers send it, or a token signed with it, as bearer; required if other machines can connect",
+    )
+    auth_tokens_without_exp: bool = Field(
+        default=False,
+        alias="AUTH_TOKENS_WITHOUT_EXP",
+        description="true also accepts tokens without `exp`, which never expire",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        alias="ALLOWED_HOSTS",
+        description="further names, by comma, under which a service without AUTH_SECRET is called; loopback always is",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        alias="CORS_ORIGINS",
+        description="origins, by comma, whose pages may call the service from a browser, as https://app.example",
+    )
+    root_path: str = Field(
+        default="", alias="ROOT_PATH", pattern="^(/.*[^/])?$", description="path that a proxy serves it under, as /api"
     )
     max_file_bytes: int = Field(
-        default=100_000_000, alias="MAX_FILE_BYTES", ge=1, description="largest file that may be uploaded"
+        default=100_000_000, alias="MAX_FILE_BYTES", ge=1, description="largest file in bytes that may be uploaded"
     )
     file_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(
@@ -63,104 +95,133 @@ class Settings(BaseSettings):
             "application/vnd.openxmlformats-officedocument.*",
         ),
         alias="FILE_TYPES",
-        description="media types that may be uploaded, by comma; a file's content says what it is, not its name",
+        description="media types that may be uploaded, comma-separated; detected by a file's content, not its name",
     )
     files_url: str | None = Field(
         default=None,
         alias="FILES_URL",
-        description="where files are kept, by fsspec (s3://bucket/prefix), for one database; without it in DATA_DIR",
+        description="fsspec address where files are stored (s3://bucket/prefix), for one database; default: DATA_DIR",
+    )
+    retention_days: float | None = Field(
+        default=None,
+        alias="RETENTION_DAYS",
+        gt=0,
+        description="days without a turn or an upload after which a thread is removed with all it has; default: never",
     )
     hash_file_names: bool = Field(
         default=False,
         alias="HASH_FILE_NAMES",
-        description="true shows a hash for a file's name in traces",
+        description="true shows a hash instead of a file's name in traces",
     )
     score_turns: bool = Field(
         default=False, alias="SCORE_TURNS", description="true scores each turn by a rule, as an example of an evaluator"
     )
-    turn_timeout_s: float = Field(default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time a turn may take")
+    turn_timeout_s: float = Field(
+        default=300, alias="TURN_TIMEOUT_S", gt=0, description="longest time in seconds that a turn may take"
+    )
     heartbeat_s: float = Field(
         default=10,
         alias="HEARTBEAT_S",
         gt=0,
         le=60,
-        description="seconds between two signs of life of a background run; after three it is taken for dead",
+        description="seconds between two heartbeats of a background run; if three are missing, it counts as dead",
     )
     run_timeout_s: float = Field(
-        default=3600, alias="RUN_TIMEOUT_S", gt=0, description="longest time a background run may take, retries and all"
+        default=3600,
+        alias="RUN_TIMEOUT_S",
+        gt=0,
+        description="longest time in seconds that a background run may take, including retries",
     )
     run_concurrency: int = Field(
         default=4,
         alias="RUN_CONCURRENCY",
         ge=1,
         le=100,
-        description="background runs of one agent at once in one process",
+        description="how many background runs of one agent a process runs at once",
+    )
+    max_turns_per_user: int | None = Field(
+        default=None,
+        alias="MAX_TURNS_PER_USER",
+        ge=1,
+        description="how many turns and background runs of one user may run at once; default: any number",
+    )
+    max_messages_per_minute: int | None = Field(
+        default=None,
+        alias="MAX_MESSAGES_PER_MINUTE",
+        ge=1,
+        description="how many messages one user may send within a minute; default: any number",
+    )
+    max_tokens_per_day: int | None = Field(
+        default=None,
+        alias="MAX_TOKENS_PER_DAY",
+        ge=1,
+        description="tokens, read and written, after which a user's turns are refused for the rest of 24 hours",
     )
     keepalive_s: float = Field(
         default=1,
         alias="KEEPALIVE_S",
         gt=0,
         le=1,
-        description="longest silence of a stream, bridged by a comment line",
+        description="seconds without an event after which a stream sends a comment line",
     )
 
-    @field_validator("models", "file_types", mode="before")
+    @field_validator("models", "model_fallbacks", "file_types", "allowed_hosts", "cors_origins", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("model_prices", mode="before")
     @classmethod
-    def _priced(cls, value: object) -> object:
-        return prices(value) if isinstance(value, str) else value
+    def _parse_prices(cls, value: object) -> object:
+        return parse_prices(value) if isinstance(value, str) else value
 
     @field_validator("auth_secret")
     @classmethod
-    def _long(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
         # RFC 7518: a key for HS256 is at least as long as the hash.
         if value is not None and len(value.get_secret_value().encode()) < 32:
             raise ValueError("is too short to sign tokens with: use 32 characters or more")
-        return value
+        return value and check_bearer(value)
 
     @field_validator("database_url")
     @classmethod
-    def _postgres(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
             raise ValueError("write it as postgresql://user:password@host/name, or leave it out for SQLite")
-        if value and not _is_whole(value.get_secret_value()):
-            raise ValueError("cannot be read: write special characters of its password as %-codes")
+        if value and not _can_be_parsed(value.get_secret_value()):
+            raise ValueError("cannot be parsed: percent-encode special characters in its password")
         return value
 
     @model_validator(mode="after")
-    def _private(self) -> Self:
+    def _require_secret_beyond_loopback(self) -> Self:
         if self.auth_secret is None and not _is_loopback(self.host):
             raise ValueError(
-                f"HOST={self.host} would serve everybody without asking who they are: "
+                f"HOST={self.host} would serve anyone without authentication: "
                 "set AUTH_SECRET (32 characters or more), or HOST=127.0.0.1"
             )
         return self
 
     @property
     def postgres_url(self) -> str | None:
-        """The database's address, password and all, for sessions that end where their process stands still."""
+        """The database's address with its password, and with timeouts."""
         if self.database_url is None:
             return None
         url = urlsplit(self.database_url.get_secret_value())
-        query = dict(parse_qsl(url.query))
-        query["options"] = " ".join(filter(None, [query.get("options"), _LETS_GO]))
+        query = _CONNECTION | dict(parse_qsl(url.query))
+        query["options"] = " ".join(filter(None, [query.get("options"), _SESSION_OPTIONS]))
         return url._replace(query=urlencode(query, quote_via=quote)).geturl()
 
-    def no_folder(self, error: BaseException) -> SettingsError:
-        """Return what a start is refused with where the folder cannot be used."""
+    def unusable_data_dir(self, error: BaseException) -> SettingsError:
+        """Return the error of a start whose data folder cannot be used."""
         return unusable(f"DATA_DIR={self.data_dir}", error, "name a folder that can be written")
 
 
-def load_settings() -> Settings:
-    """Return the settings of this process's environment; raises `SettingsError` with one sentence."""
+def load_settings() -> ServiceSettings:
+    """Return the settings in this process's environment; raise `SettingsError` with one sentence."""
     try:
-        return Settings()
+        return ServiceSettings()
     except ValidationError as error:
-        raise SettingsError(sentence(error, Settings)) from None
+        raise SettingsError(sentence(error, ServiceSettings)) from None
 
 
 def _is_loopback(host: str) -> bool:
@@ -170,7 +231,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _is_whole(url: str) -> bool:
+def _can_be_parsed(url: str) -> bool:
     try:
         return not urlsplit(url).fragment
     except ValueError:

@@ -1,25 +1,31 @@
-"""A user's conversations: which there are, and an end to one with all that belongs to it."""
+"""List a user's threads, and delete a thread with everything that belongs to it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from textwrap import shorten
 
+from anyio.to_thread import run_sync
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from sqlalchemy import and_, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.outcomes import forget
-from app.database.records import Thread, runs, threads
+from app.database.outcomes import delete_outcomes
+from app.database.thread_store import Thread, runs, threads
 from app.files import Files
+from app.python_repl import folders, forget
+from app.runs.lifespan import forget_in_engine
+from app.runs.store import BackgroundRunStore
+from app.settings import ServiceSettings
 
 MAX_TITLE = 60
 UNTITLED = "New conversation"
 
 
 @dataclass(frozen=True)
-class Listed:
-    """A conversation as a list shows it."""
+class ThreadSummary:
+    """A conversation as it is listed."""
 
     thread_id: str
     title: str
@@ -35,48 +41,68 @@ class Threads:
     engine: AsyncEngine
     files: Files
     checkpoints: BaseCheckpointSaver
+    settings: ServiceSettings
 
-    async def of_user(self, user_id: str, most: int, before: datetime | None) -> Sequence[Listed]:
-        """Return the user's threads, the latest first; with `before`, those last used before that."""
+    async def of_user(self, user_id: str, limit: int, before: datetime | None) -> Sequence[ThreadSummary]:
+        """Return the user's threads, latest first; with `before`, those last used before that time."""
         turns = select(
             runs.c.thread_id, func.min(runs.c.created).label("first"), func.max(runs.c.created).label("last")
         )
         spans = turns.where(runs.c.user_id == user_id).group_by(runs.c.thread_id).subquery()
-        opening = runs.alias()
+        first_run = runs.alias()
         updated = func.coalesce(spans.c.last, threads.c.created)
         query = (
             select(
                 threads.c.thread_id,
-                # A file that came first has made the thread the default agent's.
-                func.coalesce(opening.c.agent, threads.c.agent).label("agent"),
+                # A thread that began with a file was created for the default agent.
+                func.coalesce(first_run.c.agent, threads.c.agent).label("agent"),
                 threads.c.created,
-                opening.c.message,
+                first_run.c.message,
                 updated.label("updated"),
             )
             .outerjoin(spans, spans.c.thread_id == threads.c.thread_id)
-            .outerjoin(opening, and_(opening.c.thread_id == threads.c.thread_id, opening.c.created == spans.c.first))
+            .outerjoin(
+                first_run, and_(first_run.c.thread_id == threads.c.thread_id, first_run.c.created == spans.c.first)
+            )
             .where(threads.c.user_id == user_id, updated < before if before else threads.c.user_id == user_id)
             .order_by(updated.desc())
-            .limit(most)
+            .limit(limit)
         )
         async with self.engine.connect() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [
-            Listed(row["thread_id"], title(row["message"]), row["agent"], row["created"], row["updated"])
+            ThreadSummary(row["thread_id"], title(row["message"]), row["agent"], row["created"], row["updated"])
             for row in rows
         ]
 
-    async def remove(self, thread: Thread) -> None:
-        """Let nothing be left of the thread; it stands in the list until all else is gone."""
+    async def delete(self, thread: Thread) -> None:
+        """Delete the thread with its files, runs and messages; its list entry is deleted last.
+
+        Raises `OSError` if some of the files that its code has written remain; then its entry remains as well.
+        """
+        background_runs = BackgroundRunStore(self.engine)
+        await forget_in_engine(self.settings, await background_runs.ids_of(thread.thread_id))
+        await background_runs.delete_thread(thread.thread_id)
+        await forget(self.settings.data_dir, thread.thread_id)
         for file in await self.files.of_thread(thread.thread_id, thread.user_id):
-            await self.files.remove(file)
+            await self.files.delete(file)
         await self.checkpoints.adelete_thread(thread.thread_id)
         async with self.engine.begin() as connection:
-            await forget(connection, thread.thread_id)
+            await delete_outcomes(connection, thread.thread_id)
             await connection.execute(delete(runs).where(runs.c.thread_id == thread.thread_id))
             await connection.execute(delete(threads).where(threads.c.thread_id == thread.thread_id))
 
+    async def remove_leftovers(self) -> None:
+        """Remove what the code of threads has written on this machine, if another process has deleted the thread."""
+        found = await run_sync(folders, self.settings.data_dir)
+        async with self.engine.connect() as connection:
+            query = select(threads.c.thread_id)
+            existing = set((await connection.execute(query)).scalars()) if found else set()
+        for thread_id in found - existing:
+            with suppress(OSError):
+                await forget(self.settings.data_dir, thread_id)
+
 
 def title(message: str | None) -> str:
-    """Return the title of a conversation that began with this message."""
+    """Return the title of a conversation that starts with this message."""
     return shorten(message or "", MAX_TITLE, placeholder=" …") or (message or UNTITLED)[:MAX_TITLE]

@@ -1,126 +1,177 @@
-"""Running an agent for one user message: what goes in, what comes out, what is kept."""
+"""Run turns: an agent's work on one user message, the events for clients, and what is stored."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import HTTPException
-from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode
 from langgraph.types import Command, StateSnapshot, StreamMode
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.database.claims import Claims
+from app.checkpoint_pruning import CheckpointPruning
+from app.database.availability import Availability
+from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
-from app.database.records import STOPPING, Records, Run, Thread
-from app.messages import closed, in_custom, in_update, last_turn, stopped, to_chat
-from app.models.prices import INPUT, OUTPUT, Price, cost
-from app.models.usage import Usage
-from app.schema import Figures, InterruptEvent, MessageEvent, RunEvent, StreamEvent, StreamInput, TokenEvent, UserInput
-from telemetry import Resumed, Turn, untraced
+from app.database.thread_locks import ThreadLocks
+from app.database.thread_store import CANCELLING, RunRecord, StaleRunError, Thread, ThreadStore
+from app.limits import Limits
+from app.messages import (
+    answer_open_calls,
+    answer_text,
+    complete_turn,
+    messages_in,
+    no_answer,
+    partial_answer,
+    reasoning_text,
+    since_last_human,
+    to_chat_message,
+)
+from app.models.usage import INPUT, OUTPUT, Price, Usage, cost
+from app.questions import interrupt_event, resume_values
+from app.schema import (
+    Figures,
+    InnerTokenEvent,
+    MessageEvent,
+    ReasoningEvent,
+    RunEvent,
+    StreamEvent,
+    StreamInput,
+    TaskEvent,
+    TokenEvent,
+    UserInput,
+)
+from telemetry import Resumed, Turn, suppress_instrumentation
+from telemetry.instrumentation.langchain.cancellation import CancellationCallback
 from telemetry.json_text import parse
-from telemetry.langchain.gate import Gate
 from telemetry.span import one_line
 
 logger = logging.getLogger(__name__)
 
 AgentTurn = Turn[StreamEvent]
 PriceOf = Callable[[str | None], Price | None]
-# LangGraph itself would stop an agent that goes round in circles after ten thousand steps.
+# LangGraph's own limit would stop an endless loop only after ten thousand steps.
 MAX_STEPS = 50
-# Between two looks for turns that another process was asked to cancel.
-LOOK_EVERY_S = 0.5
+# How often to look for turns that another process was asked to cancel.
+POLL_INTERVAL_S = 0.5
+# How often to look for turns whose process has died.
+REPAIR_INTERVAL_S = 10
+# The nodes that LangChain's middleware adds to an agent's graph.
+_HOOK = re.compile(r"\.(?:before|after)_(?:agent|model)$")
+# The error of a turn that its process left unfinished.
+LOST = "The service ended before the turn did."
 
 
 @dataclass
 class Turns:
-    """The turns of this service: at most one at a time on a thread, and none beside a run in the background."""
+    """The turns of this service: at most one at a time on a thread, and none during a background run."""
 
     graphs: Mapping[str, CompiledStateGraph]
-    records: Records
+    store: ThreadStore
     outcomes: Outcomes
-    claims: Claims
+    thread_locks: ThreadLocks
+    availability: Availability
+    pruning: CheckpointPruning
+    limits: Limits
     timeout_s: float
     price_of: PriceOf
-    alone: bool
-    has_run: Callable[[str], Awaitable[bool]] | None = None
+    single_process: bool
+    has_background_run: Callable[[str], Awaitable[bool]] | None = None
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
-    _following: set[asyncio.Task[None]] = field(default_factory=set)
-    _watching: asyncio.Task[None] | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _cancel_watcher: asyncio.Task[None] | None = None
 
-    async def begin(self, key: str, graph: CompiledStateGraph, user: str, asked: UserInput) -> AgentTurn:
-        """Start a turn of the agent `key` and return it; 404 for a foreign thread, 409 for one that is not free."""
-        thread_id = asked.thread_id or str(uuid4())
-        thread = await self.claim(Thread(thread_id, user, key))
-        if thread_id in self._busy:
-            raise _busy(thread_id)
-        self._busy[thread_id] = None
+    async def begin(self, key: str, graph: CompiledStateGraph, user: str, request: UserInput) -> AgentTurn:
+        """Start a turn of the agent `key` and return it.
+
+        Raise 404 for another user's thread, 409 for a busy one, 429 beyond a limit.
+        """
+        async with self.limits.admit(user) as run_id:
+            return await self._begin(UUID(run_id), key, graph, user, request)
+
+    async def _begin(
+        self, run_id: UUID, key: str, graph: CompiledStateGraph, user: str, request: UserInput
+    ) -> AgentTurn:
+        thread_id = request.thread_id or str(uuid4())
+        thread = await self.get_or_create_thread(Thread(thread_id, user, key))
+        await self._lock(thread_id)
         try:
-            await self._take(thread_id)
-            await self.refuse_answer_of_other(thread_id, key)
-            turn = self._busy[thread_id] = await self._start(key, graph, thread, asked)
+            await self.refuse_answer_to_other_agent(thread_id, key)
+            turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request)
         except BaseException:
-            await self._free(thread_id)
+            await self._unlock(thread_id)
             raise
-        self._watch()
+        if not self.single_process and (self._cancel_watcher is None or self._cancel_watcher.done()):
+            self._cancel_watcher = asyncio.create_task(self._cancel_where_requested())
         return turn
 
-    async def own(self, thread_id: str, user: str) -> Thread:
-        """Return this user's thread; 404 where there is none."""
-        if thread := await self.own_or_new(thread_id, user):
+    async def get_thread(self, thread_id: str, user: str) -> Thread:
+        """Return this user's thread; raise 404 if there is none."""
+        if thread := await self.find_thread(thread_id, user):
             return thread
-        raise unknown_thread(thread_id)
+        raise no_such_thread(thread_id)
 
-    async def own_or_new(self, thread_id: str, user: str) -> Thread | None:
-        """Return this user's thread, None where nobody has it yet; 404 for a foreign one."""
-        thread = await self.records.thread(thread_id)
+    async def find_thread(self, thread_id: str, user: str) -> Thread | None:
+        """Return this user's thread, None if it does not exist yet; raise 404 for another user's."""
+        thread = await self.store.get_thread(thread_id)
         if thread and thread.user_id != user:
-            raise unknown_thread(thread_id)
+            raise no_such_thread(thread_id)
         return thread
 
-    async def claim(self, wanted: Thread) -> Thread:
-        """Return the thread as it is kept, this user's from now on if nobody had it; 404 for a foreign one."""
-        thread = await self.records.claim(wanted)
-        if thread.user_id != wanted.user_id:
-            raise unknown_thread(thread.thread_id)
-        return thread
+    async def get_or_create_thread(self, thread: Thread) -> Thread:
+        """Return the thread, created for this user if it does not exist; raise 404 for another user's."""
+        stored = await self.store.get_or_create(thread)
+        if stored.user_id != thread.user_id:
+            raise no_such_thread(thread.thread_id)
+        return stored
 
-    async def refuse_answer_of_other(self, thread_id: str, key: str) -> None:
-        """Let the agent `key` go on with the thread; 409 where another one waits there for its answer."""
-        last = await self.records.latest(thread_id)
-        if last and last.agent != key and await self._waits(last):
+    async def refuse_answer_to_other_agent(self, thread_id: str, key: str) -> None:
+        """Raise 409 if another agent than `key` waits for an answer on the thread."""
+        last = await self.store.latest_run(thread_id)
+        if last is None or last.agent == key:
+            return
+        if graph := self.graphs.get(last.agent):
+            # The stored status is wrong if a process was killed after it had passed the answer on.
+            waits = bool((await graph.aget_state({"configurable": {"thread_id": thread_id}})).interrupts)
+        else:
+            waits = last.status == "waiting"
+        if waits:
             raise HTTPException(
                 409,
                 f"Thread {thread_id} waits for an answer to the agent {last.agent}: "
-                "answer it there, or begin another thread.",
+                "answer it there, or start another thread.",
             )
 
-    async def _waits(self, run: Run) -> bool:
-        # What is kept of a run says nothing where its process was killed as it went on with the answer.
-        graph = self.graphs.get(run.agent)
-        if graph is None:
-            return run.status == "waiting"
-        return bool((await graph.aget_state({"configurable": {"thread_id": run.thread_id}})).interrupts)
+    async def refuse_unfit_answers(self, graph: CompiledStateGraph, thread_id: str, request: UserInput) -> None:
+        """Raise 409 or 422 if the request does not answer the thread's open questions."""
+        state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
+        resume_values(state.interrupts, request)
 
-    async def note(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
-        """Keep what the turn came to, so that its thread shows it ever after; `kept` is of the trace it points to."""
+    async def save_outcome(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
+        """Store the outcome of the turn; `kept` is whether its trace is kept."""
         error = one_line(turn.error) if turn.error else None
-        known = turn.kept if kept is None else kept
-        await self.outcomes.keep(Outcome(str(turn.run_id), turn.session_id, known, error, self.figures(turn, model)))
+        trace_kept = turn.kept if kept is None else kept
+        await self.outcomes.save(
+            Outcome(str(turn.run_id), turn.session_id, trace_kept, error, self.figures(turn, model))
+        )
         if turn.status == "waiting":
-            asked = [parse(question) or question for question in turn.questions.values()]
-            await self.outcomes.ask(str(turn.run_id), turn.session_id, asked)
+            questions = [parse(question) or question for question in turn.questions.values()]
+            await self.outcomes.save_questions(str(turn.run_id), turn.session_id, questions)
 
     def figures(self, turn: AgentTurn, model: str | None) -> Figures:
-        """Return what the turn took, at the price of this model."""
+        """Return the turn's duration, tokens and cost at the price of this model."""
         return Figures(
             duration_ms=turn.duration_ms,
             first_token_ms=turn.first_token_ms,
@@ -129,193 +180,326 @@ class Turns:
             cost=cost(turn.counts, self.price_of(model)),
         )
 
-    def running(self, run_id: str) -> AgentTurn | None:
-        """Return the turn of this run, None where it is not under way here."""
-        return self._under_way().get(run_id)
-
-    async def cancel(self, run: Run) -> str:
-        """Stop the run where it is under way, here or in another process; return its status."""
-        if turn := self.running(run.run_id):
+    async def cancel(self, run: RunRecord) -> str:
+        """Cancel the run if it is running, here or in another process; return its status."""
+        if turn := self._under_way().get(run.run_id):
             turn.cancel("cancel")
-        elif self.alone or not await self.records.stop(run.run_id):
+        elif self.single_process or not await self.store.request_cancel(run.run_id):
             return run.status
-        return STOPPING
+        return CANCELLING
 
     @asynccontextmanager
-    async def held(self, thread_id: str) -> AsyncIterator[None]:
-        """Keep turns away from the thread; 409 where one is under way."""
-        if thread_id in self._busy:
-            raise _busy(thread_id)
-        self._busy[thread_id] = None
+    async def repairing(self) -> AsyncIterator[None]:
+        """End the turns of dead processes: once if there is a single process, otherwise repeatedly."""
+        if self.single_process:
+            try:
+                await self._repair(set())
+            except Exception:
+                # These turns remain unfinished; all others can be served.
+                logger.exception("the turns of the last process cannot be ended")
+            yield
+            return
+        task = asyncio.create_task(self._repair_repeatedly())
         try:
-            await self._take(thread_id)
             yield
         finally:
-            await self._free(thread_id)
+            task.cancel()
+
+    async def _repair_repeatedly(self) -> None:
+        free: set[str] = set()
+        while True:
+            # After an outage, living processes have to lock their threads again first.
+            if self.availability.usable_for_s > REPAIR_INTERVAL_S:
+                try:
+                    free = await self._repair(free)
+                except SQLAlchemyError as error:
+                    if not self.availability.is_outage(error):
+                        logger.warning("cannot look for the turns of dead processes: %s", one_line(error))
+            await asyncio.sleep(REPAIR_INTERVAL_S)
+
+    async def _repair(self, free: set[str]) -> set[str]:
+        """End unfinished turns without a lock, among several processes at the second look; return those without one."""
+        found: set[str] = set()
+        for run in await self.store.unfinished():
+            async with self.try_lock_thread(run.thread_id) as is_free:
+                if is_free:
+                    found.add(run.run_id)
+                    if self.single_process or run.run_id in free:
+                        await self._end_lost(run.run_id)
+        return found
+
+    async def _end_lost(self, run_id: str) -> None:
+        run = await self.store.get_run(run_id)
+        if run is None or run.status != "running":
+            return  # it has ended meanwhile
+        # Its trace ends with what was sent before: a span for the turn would be a second root, for its parent is lost.
+        await self.outcomes.save(Outcome(run.run_id, run.thread_id, run.sampled, LOST, Figures()))
+        await self.store.end_run(run.run_id, "failed")
+
+    @asynccontextmanager
+    async def lock_thread(self, thread_id: str) -> AsyncIterator[None]:
+        """Lock the thread against turns; raise 409 if one is running."""
+        async with self.try_lock_thread(thread_id) as is_free:
+            if not is_free:
+                raise _thread_is_busy(thread_id)
+            yield
+
+    @asynccontextmanager
+    async def try_lock_thread(self, thread_id: str) -> AsyncIterator[bool]:
+        """Yield whether the thread could be locked against turns, for the length of the block."""
+        try:
+            await self._lock(thread_id)
+        except HTTPException:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            await self._unlock(thread_id)
+
+    async def _lock(self, thread_id: str) -> None:
+        if thread_id in self._busy:
+            raise _thread_is_busy(thread_id)
+        self._busy[thread_id] = None
+        free = False
+        try:
+            if await self.thread_locks.acquire(thread_id):
+                free = self.has_background_run is None or not await self.has_background_run(thread_id)
+        finally:
+            if not free:
+                await self._unlock(thread_id)
+        if not free:
+            raise _thread_is_busy(thread_id)
+
+    async def _unlock(self, thread_id: str) -> None:
+        try:
+            await self.thread_locks.release(thread_id)
+        finally:
+            del self._busy[thread_id]
 
     def _under_way(self) -> dict[str, AgentTurn]:
         return {str(turn.run_id): turn for turn in self._busy.values() if turn}
 
-    def _watch(self) -> None:
-        if not self.alone and (self._watching is None or self._watching.done()):
-            self._watching = asyncio.create_task(self._stop_where_asked())
-
-    async def _stop_where_asked(self) -> None:
-        # Most turns are over before the first look, and pay for none.
-        await asyncio.sleep(LOOK_EVERY_S)
+    async def _cancel_where_requested(self) -> None:
+        # Most turns end before the first check.
+        await asyncio.sleep(POLL_INTERVAL_S)
         while under_way := self._under_way():
             try:
-                for run_id in await self.records.stopping(list(under_way)):
-                    if turn := self.running(run_id):
-                        turn.cancel("cancel")
+                for run_id in await self.store.cancel_requested(list(under_way)):
+                    under_way[run_id].cancel("cancel")
             except SQLAlchemyError as error:
-                logger.warning("what other processes were asked to cancel cannot be seen: %s", one_line(error))
-            await asyncio.sleep(LOOK_EVERY_S)
+                if not self.availability.is_outage(error):
+                    logger.warning("cannot read which turns are to be cancelled: %s", one_line(error))
+            await asyncio.sleep(POLL_INTERVAL_S)
 
-    async def _take(self, thread_id: str) -> None:
-        if not await self.claims.take(thread_id) or (self.has_run and await self.has_run(thread_id)):
-            raise _busy(thread_id)
-
-    async def _free(self, thread_id: str) -> None:
-        del self._busy[thread_id]
-        await self.claims.free(thread_id)
-
-    async def _start(self, key: str, graph: CompiledStateGraph, thread: Thread, asked: UserInput) -> AgentTurn:
+    async def _start(
+        self, run_id: UUID, key: str, graph: CompiledStateGraph, thread: Thread, request: UserInput
+    ) -> AgentTurn:
         state = await graph.aget_state({"configurable": {"thread_id": thread.thread_id}})
+        resume_values(state.interrupts, request)
         turn = AgentTurn(
             key,
-            run_id=uuid4(),
+            run_id=run_id,
             session_id=thread.thread_id,
             user_id=thread.user_id or None,
-            message=asked.message,
+            message=request.text,
             timeout_s=self.timeout_s,
-            resumes=await self._resumed(state),
+            price=self.price_of(request.model),
+            resumes=await self._resumed_run(state),
         )
-        answering = Answering(graph, config_of(turn, key, thread, asked), asked, state)
+        execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
         try:
-            await self.records.begin(run_of(turn, key, thread, asked, state))
+            await self.store.begin_run(run_record(turn, key, thread, request, state))
         except BaseException as error:
             turn.refuse(error)
+            # It may have been stored before the database failed.
+            self._start_task(self.availability.retry(lambda: self.store.discard_run(str(turn.run_id))))
             raise
-        streamed = isinstance(asked, StreamInput)
-        turn.start(answering.work, lambda _: self._settle(turn, thread, answering), streamed=streamed)
+
+        async def settle(turn: AgentTurn) -> None:
+            try:
+                await self._settle(turn, execution)
+            finally:
+                await self._unlock(thread.thread_id)
+                self.pruning.prune_later(thread.thread_id)
+
+        turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
         if turn.sampled == "pending":
-            following = asyncio.create_task(self._follow_verdict(turn))
-            self._following.add(following)
-            following.add_done_callback(self._following.discard)
+            self._start_task(self._save_sampling_decision(turn))
         return turn
 
-    async def _follow_verdict(self, turn: AgentTurn) -> None:
-        await turn.ended()
-        try:
-            if not turn.kept:
-                await self.outcomes.set_kept(str(turn.run_id), kept=False)
-        except SQLAlchemyError as error:
-            logger.warning("run %s keeps a link to a trace that was dropped: %s", turn.run_id, one_line(error))
+    def _guarded(self, graph: CompiledStateGraph, turn: AgentTurn) -> CompiledStateGraph:
+        """Return the graph with checkpoints that wait for the database, and that another process may take over."""
+        assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
+        check = _never_stale if self.single_process else partial(self.store.check_unfinished, str(turn.run_id))
+        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, check)})
 
-    async def _resumed(self, state: StateSnapshot) -> Resumed | None:
+    async def _settle(self, turn: AgentTurn, execution: "AgentExecution") -> None:
+        """Store the messages of the turn and then its outcome, however long the database is unavailable."""
+        try:
+            await execution.settle(turn)
+        except StaleRunError as error:
+            logger.warning("run %s leaves no more on its thread: %s", turn.run_id, one_line(error))
+        except Exception:
+            logger.exception("run %s leaves its thread as it is", turn.run_id)
+
+        async def store() -> None:
+            await self.save_outcome(turn, execution.request.model)
+            await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
+            await self.store.end_run(str(turn.run_id), turn.status or "failed")
+
+        await self.availability.retry(store)
+        await self.availability.retry(lambda: self.limits.record(str(turn.run_id), tokens_of(turn)))
+
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _save_sampling_decision(self, turn: AgentTurn) -> None:
+        await turn.ended()
+        if not turn.kept:
+            await self.availability.retry(lambda: self.outcomes.set_kept(str(turn.run_id), kept=False))
+
+    async def _resumed_run(self, state: StateSnapshot) -> Resumed | None:
         if not state.interrupts or not state.metadata or not state.created_at:
             return None
         waited = datetime.now(UTC) - datetime.fromisoformat(state.created_at)
-        run = await self.records.run(state.metadata.get("run_id", ""))
+        run = await self.store.get_run(state.metadata.get("run_id", ""))
         return Resumed(run.run_id, run.trace, round(waited.total_seconds(), 1)) if run else None
-
-    async def _settle(self, turn: AgentTurn, thread: Thread, answering: "Answering") -> None:
-        try:
-            await answering.settle(turn)
-            await self.records.end(str(turn.run_id), turn.status or "failed")
-            await self.note(turn, answering.asked.model)
-        finally:
-            await self._free(thread.thread_id)
 
 
 @dataclass
-class Answering:
-    """One agent at work on one message, from where its thread stands."""
+class AgentExecution:
+    """One agent that works on one message, from the current state of its thread."""
 
     graph: CompiledStateGraph
     config: RunnableConfig
-    asked: UserInput
+    request: UserInput
     state: StateSnapshot
     partial: str = ""
-    seen: set[str] = field(default_factory=set)
+    # The sub-agent, the node and the message that the partial answer is of.
+    speaker: tuple[str | None, str, str | None] | None = None
+    # The messages before the turn, and those that it has added.
+    earlier_ids: set[str] = field(init=False)
+    new_ids: set[str] = field(default_factory=set)
+    question: HumanMessage = field(init=False)
 
     def __post_init__(self) -> None:
-        self.seen.update(message.id for message in _messages(self.state) if message.id)
+        self.earlier_ids = {message.id for message in messages_of(self.state) if message.id}
+        self.question = HumanMessage(self.request.text, id=str(uuid4()))
+        self._tool_nodes = tool_nodes(self.graph)
 
     async def work(self, turn: AgentTurn) -> None:
-        """Run the agent to its end or to its next question, emitting what clients see."""
+        """Run the agent to its end or to its next question, and emit the events for clients."""
+        await self.stream_graph(turn, self.graph_input())
+
+    async def stream_graph(self, turn: AgentTurn, graph_input: Any, **options: Any) -> None:
+        """Run the graph on this input, and emit the events for clients."""
         modes: list[StreamMode] = ["messages", "updates", "custom"]
-        chunks = self.graph.astream(self._input(), self.config, stream_mode=modes, subgraphs=True)
+        chunks = self.graph.astream(graph_input, self.config, stream_mode=modes, subgraphs=True, **options)
         async with aclosing(cast("AsyncGenerator[Any]", chunks)):
             async for path, mode, chunk in chunks:
-                for item in self._seen_by_clients(turn, mode, chunk, path):
-                    await turn.emit(item)
+                for event in self._client_events(turn, mode, chunk, path[-1] if path else None):
+                    await turn.emit(event)
 
     async def settle(self, turn: AgentTurn) -> None:
-        """Leave the thread fit for its next turn, with what was said until this one was stopped."""
+        """Prepare the thread for its next turn, with the partial answer of a stopped turn."""
         turn.answer = turn.answer or self.partial
         if turn.status in ("completed", "waiting"):
             return
-        with untraced():
+        with suppress_instrumentation():
             config = RunnableConfig(configurable=self.config.get("configurable", {}))
-            state = await self.graph.aget_state(config)
-            messages = _messages(state)
-            kept = self._kept(messages)
+            messages = messages_of(await self.graph.aget_state(config))
+            if self.state.interrupts or self.question.id in {message.id for message in messages}:
+                update = since_last_human(messages)
+            else:
+                update = [*complete_turn(messages), self.question]
+            update += answer_open_calls(update)
             if self.partial and not (messages and messages[-1].text == self.partial):
-                kept.append(stopped(self.partial))
-            # Also where nothing is new: a question left open would take the next message for its answer.
-            await self.graph.aupdate_state(config, {"messages": kept}, as_node=START)
+                update.append(partial_answer(self.partial))
+            elif not (update and isinstance(update[-1], AIMessage)):
+                update.append(no_answer())
+            for message in update:
+                message.id = message.id or str(uuid4())
+            self.new_ids |= {message.id or "" for message in update} - self.earlier_ids
+            # Even without new messages: otherwise the next message would answer an open question.
+            await self.graph.aupdate_state(config, {"messages": update}, as_node=START)
 
-    def _input(self) -> Any:
+    def graph_input(self) -> Any:
+        """Return the message for the graph, or the answers to its open questions."""
         if self.state.interrupts:
-            return Command(resume={waiting.id: self.asked.message for waiting in self.state.interrupts})
-        return {"messages": [*closed(_messages(self.state)), self._question]}
+            return Command(resume=resume_values(self.state.interrupts, self.request))
+        self.new_ids.add(self.question.id or "")
+        return {"messages": [*complete_turn(messages_of(self.state)), self.question]}
 
-    @cached_property
-    def _question(self) -> HumanMessage:
-        return HumanMessage(self.asked.message, id=str(uuid4()))
-
-    def _kept(self, messages: Sequence[AnyMessage]) -> list[AnyMessage]:
-        was_heard = bool(self.state.interrupts) or self._question.id in {message.id for message in messages}
-        return closed(messages) or last_turn(messages) if was_heard else [*closed(messages), self._question]
-
-    def _seen_by_clients(self, turn: AgentTurn, mode: str, chunk: Any, path: Sequence[str]) -> Iterator[StreamEvent]:
-        agent = path[-1] if path else None
+    def _client_events(self, turn: AgentTurn, mode: str, chunk: Any, agent: str | None) -> Iterator[StreamEvent]:
         if mode == "messages":
-            yield from self._tokens(chunk[0], agent)
+            piece, metadata = chunk
+            if isinstance(piece, AIMessageChunk):
+                yield from self._token_events(piece, metadata, agent)
         elif mode == "custom":
-            yield from in_custom(chunk)
+            if isinstance(chunk, dict) and chunk.get("type") == "task":
+                yield TaskEvent.model_validate(chunk)
         elif "__interrupt__" in chunk:
-            for waiting in chunk["__interrupt__"]:
-                # A subgraph's question is told by each graph around it, too.
-                if turn.ask(waiting.id, waiting.value):
-                    yield InterruptEvent(id=waiting.id, value=waiting.value)
+            for interrupt in chunk["__interrupt__"]:
+                # Each graph around a subgraph repeats the subgraph's question.
+                if turn.ask(interrupt.id, interrupt.value):
+                    yield interrupt_event(interrupt)
         else:
-            for update in chunk.values():
-                yield from self._messages(turn, update, agent)
+            for node, update in chunk.items():
+                yield from self._message_events(turn, update, agent)
+                if self.speaker and self.speaker[:2] == (agent, node):
+                    # What it said is one of its messages, or was no part of the answer.
+                    self.partial = ""
 
-    def _tokens(self, message: BaseMessage, agent: str | None) -> Iterator[StreamEvent]:
-        if not isinstance(message, AIMessageChunk) or not message.text:
+    def _token_events(
+        self, piece: AIMessageChunk, metadata: Mapping[str, Any], agent: str | None
+    ) -> Iterator[StreamEvent]:
+        node = metadata["langgraph_node"]
+        is_inner = node in self._tool_nodes or _HOOK.search(node) or "ls_structured_output_format" in metadata
+        if piece.text and not is_inner:
+            speaker = agent, node, piece.id
+            # What a node said first is void if a fallback's model answers instead.
+            is_retold = self.speaker is not None and self.speaker[:2] == speaker[:2] and self.speaker != speaker
+            self.partial = piece.text if is_retold else self.partial + piece.text
+            self.speaker = speaker
+        if not (isinstance(self.request, StreamInput) and self.request.stream_tokens):
             return
-        self.partial += message.text
-        if isinstance(self.asked, StreamInput) and self.asked.stream_tokens:
-            yield TokenEvent(content=message.text, agent=agent)
+        if is_inner:
+            if piece.text:
+                yield InnerTokenEvent(content=piece.text, node=node, agent=agent)
+            return
+        if reasoning := reasoning_text(piece):
+            yield ReasoningEvent(content=reasoning, agent=agent)
+        if piece.text:
+            yield TokenEvent(content=piece.text, agent=agent, message_id=piece.id)
 
-    def _messages(self, turn: AgentTurn, update: object, agent: str | None) -> Iterator[StreamEvent]:
-        for message in in_update(update):
-            if message.id in self.seen or isinstance(message, HumanMessage):
+    def _message_events(self, turn: AgentTurn, update: object, agent: str | None) -> Iterator[StreamEvent]:
+        for message in messages_in(update):
+            if message.id in self.earlier_ids | self.new_ids or isinstance(message, HumanMessage):
                 continue
-            self.seen.add(message.id or "")
+            self.new_ids.add(message.id or "")
             if isinstance(message, AIMessage):
-                self.partial, turn.answer = "", message.text or turn.answer
+                self.partial, turn.answer = "", answer_text(message) or turn.answer
             trace_id = turn.trace.trace_id if turn.trace else None
-            if shown := to_chat(message, str(turn.run_id), trace_id):
-                yield MessageEvent(content=shown, agent=agent)
+            if content := to_chat_message(message, str(turn.run_id), trace_id):
+                yield MessageEvent(content=content, agent=agent)
+
+
+def tool_nodes(graph: CompiledStateGraph) -> set[str]:
+    """Return the names of the nodes that execute tools, in the graph and in its subgraphs."""
+    graphs = [graph, *(subgraph for _, subgraph in graph.get_subgraphs(recurse=True))]
+    return {name for each in graphs for name, node in each.nodes.items() if isinstance(node.bound, ToolNode)}
+
+
+def messages_of(state: StateSnapshot) -> Sequence[AnyMessage]:
+    """Return the messages of a thread."""
+    return state.values.get("messages", [])
 
 
 def run_event(turn: AgentTurn) -> RunEvent:
-    """Return the event that a stream begins with."""
+    """Return the first event of a stream."""
     trace = turn.trace
     return RunEvent(
         run_id=str(turn.run_id),
@@ -326,28 +510,33 @@ def run_event(turn: AgentTurn) -> RunEvent:
     )
 
 
-def unknown_thread(thread_id: str) -> HTTPException:
-    """Return the answer to one who asks for a thread that is not there, or not theirs."""
+def tokens_of(turn: AgentTurn) -> int:
+    """Return how many tokens the turn's models have read and written, as far as they report it."""
+    return turn.counts[INPUT] + turn.counts[OUTPUT]
+
+
+async def _never_stale() -> None:
+    """Do nothing: no other process can take over."""
+
+
+def no_such_thread(thread_id: str) -> HTTPException:
+    """Return the error for a thread that does not exist or belongs to another user."""
     return HTTPException(404, f"There is no thread {thread_id}.")
 
 
-def _busy(thread_id: str) -> HTTPException:
-    return HTTPException(409, f"Thread {thread_id} is answering already: wait for its end, or cancel it.")
+def _thread_is_busy(thread_id: str) -> HTTPException:
+    return HTTPException(409, f"Thread {thread_id} is already answering: wait until it has finished, or cancel it.")
 
 
-def _messages(state: StateSnapshot) -> Sequence[AnyMessage]:
-    return state.values.get("messages", [])
-
-
-def run_of(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: StateSnapshot) -> Run:
-    """Return the record that the run of this turn begins with."""
-    return Run(
+def run_record(turn: AgentTurn, key: str, thread: Thread, request: UserInput, state: StateSnapshot) -> RunRecord:
+    """Return the initial record of this turn's run."""
+    return RunRecord(
         run_id=str(turn.run_id),
         thread_id=thread.thread_id,
         user_id=thread.user_id,
         agent=key,
-        position=len(_messages(state)),
-        message=asked.message,
+        position=len(messages_of(state)),
+        message=request.text,
         trace_id=turn.trace.trace_id if turn.trace else None,
         span_id=turn.trace.span_id if turn.trace else None,
         sampled=bool(turn.trace and turn.trace.sampled),
@@ -355,15 +544,15 @@ def run_of(turn: AgentTurn, key: str, thread: Thread, asked: UserInput, state: S
     )
 
 
-def config_of(turn: AgentTurn, key: str, thread: Thread, asked: UserInput) -> RunnableConfig:
-    """Return what the turn's graph runs with."""
+def turn_config(turn: AgentTurn, key: str, thread: Thread, request: UserInput) -> RunnableConfig:
+    """Return the configuration that the turn's graph runs with."""
     ids = {"trace_id": turn.trace.trace_id} if turn.trace else {}
-    # What stands here is saved with every checkpoint.
+    # These are stored with every checkpoint.
     ids |= {"run_id": str(turn.run_id), "session_id": thread.thread_id, "agent_name": key}
-    configurable = {**asked.agent_config, "thread_id": thread.thread_id, "model": asked.model, **ids}
+    configurable = {**request.agent_config, "thread_id": thread.thread_id, "model": request.model, **ids}
     return RunnableConfig(
         run_id=turn.run_id,
         recursion_limit=MAX_STEPS,
         configurable=configurable,
-        callbacks=[Gate(turn), Usage(turn.counts)],
+        callbacks=[CancellationCallback(turn), Usage(turn.counts)],
     )

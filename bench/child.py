@@ -1,6 +1,6 @@
-"""One cell of one variant, measured in this process alone: `python -m bench.child VARIANT CELL ENDPOINT`.
+"""Measure one cell of one variant in this process: `python -m bench.child VARIANT CELL ENDPOINT`.
 
-The figures go, as JSON, to the file `figures.json` of the current folder.
+The figures are written to `figures.json` in the current folder.
 """
 
 import json
@@ -11,12 +11,12 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.backend import Backend
-from bench.cells import Cell
-from bench.tracing import start
+from bench.matrix import Cell
+from bench.sink import SinkClient
+from bench.variants import start
 
-MEASURES = {"invoke": "turns", "stream": "turns", "paced": "paced", "saturated": "paced", "sse": "web", "httpx": "web"}
-TOLD = (
+MEASURES = {"invoke": "turns", "stream": "turns", "paced": "load", "saturated": "load", "sse": "web", "httpx": "web"}
+PACKAGES = (
     "langgraph",
     "langchain-core",
     "opentelemetry-sdk",
@@ -34,12 +34,12 @@ TOLD = (
 
 
 def main(variant: str, cell: Cell, endpoint: str) -> None:
-    """Write the figures."""
+    """Measure the cell and write the figures."""
     measure = import_module(f"bench.{MEASURES[cell.mode]}").measure
     before = time.process_time()
     tracing = start(variant, endpoint)
     imported = time.process_time() - before
-    figures = measure(cell, tracing, Backend(endpoint))
+    figures = measure(cell, tracing, SinkClient(endpoint))
     figures |= tracing.figures()
     figures["import_ms"] = imported * 1e3
     figures["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -48,9 +48,9 @@ def main(variant: str, cell: Cell, endpoint: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what is compared, as far as it is installed here."""
+    """Return the versions of the compared packages that are installed here."""
     found = {}
-    for name in TOLD:
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

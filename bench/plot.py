@@ -1,10 +1,10 @@
-"""The results as a picture: bars on a logarithmic scale, readable on light and on dark paper."""
+"""Draw the results: bars on a logarithmic scale, readable on a light and on a dark background."""
 
 from collections.abc import Sequence
 from math import log10
 from typing import Any
 
-from bench.table import NAMES
+from bench.variants import NAMES
 
 PANELS = (("stream", 40), ("invoke", 200))
 WIDTH, LABELS, ROW, BAR = 760, 170, 22, 14
@@ -24,7 +24,7 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> str:
-    """Return an SVG of what a turn costs in the cells that show most."""
+    """Return an SVG of the cost of a turn in two typical cells."""
     panels, top = [], 0
     most = max([10.0, *(row["cpu_ratio"] for row in rows)])
     for mode, history in PANELS:
@@ -61,5 +61,5 @@ def _bar(row: dict[str, Any], most: float, y: int) -> str:
 
 
 def _x(ratio: float, most: float) -> int:
-    room = WIDTH - LABELS - 60
-    return round(LABELS + room * log10(max(ratio, 1.0)) / log10(most))
+    width = WIDTH - LABELS - 60
+    return round(LABELS + width * log10(max(ratio, 1.0)) / log10(most))

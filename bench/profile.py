@@ -1,4 +1,4 @@
-"""Where the time of a cell goes, thread by thread: `python -m bench.profile recorder mode=stream history=40`."""
+"""Profile a cell, thread by thread: `python -m bench.profile recorder mode=stream history=40`."""
 
 import cProfile
 import os
@@ -10,21 +10,20 @@ import time
 from typing import Any
 
 import telemetry
-from bench.backend import Backend
-from bench.run import cell_of
-from bench.sink import sink
-from bench.tracing import SETTINGS, start
+from bench.matrix import parse_cell
+from bench.sink import SinkClient, sink
 from bench.turns import measure
+from bench.variants import SETTINGS, start
 
 LINES = 25
 
 
-def main(variant: str, *fields: str) -> None:
-    """Print the functions that took longest, of the event loop's thread and of each other one."""
+def main(variant: str, *cell: str) -> None:
+    """Print the functions that took longest, for the event loop's thread and for each other one."""
     profiles: dict[str, cProfile.Profile] = {}
 
     def begin(*_: Any) -> None:
-        # A thread that waits costs nothing.
+        # By CPU time, so that a waiting thread costs nothing.
         profiles[threading.current_thread().name] = profile = cProfile.Profile(time.thread_time)
         profile.enable()
 
@@ -34,9 +33,9 @@ def main(variant: str, *fields: str) -> None:
         threading.setprofile(begin)
         tracing = start(variant, endpoint)
         begin()
-        measure(cell_of(fields), tracing, Backend(endpoint))
+        measure(parse_cell(cell), tracing, SinkClient(endpoint))
         threading.setprofile(None)
-        telemetry.shutdown()  # so that its threads have ended, and their figures with them
+        telemetry.shutdown()  # ends its threads, which completes their profiles
         for name, profile in list(profiles.items()):
             print(f"\n{name}")
             pstats.Stats(profile).sort_stats("tottime").print_stats(LINES)

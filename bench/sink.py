@@ -1,4 +1,4 @@
-"""A backend in a process of its own, so that its work is not counted: it takes all and counts it, or hangs."""
+"""A backend that counts what it receives, or hangs; in its own process, so that its work is not measured."""
 
 import gzip
 import json
@@ -10,15 +10,27 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.request import ProxyHandler, build_opener
 
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from zstandard import ZstdDecompressor
-
-# The parts that LangSmith's client sends of a run that begins.
+_direct = build_opener(ProxyHandler({}))
+# What LangSmith's client sends when a run starts.
 _LANGSMITH_RUN = re.compile(rb'name="post\.[0-9a-f-]{36}"')
-# What LangSmith's own service says of itself, so that its client compresses.
+# As LangSmith's own service answers, so that its client compresses.
 _INFO = {"instance_flags": {"zstd_compression_enabled": True}}
+
+
+@dataclass(frozen=True)
+class SinkClient:
+    """The client of the sink in a measured process."""
+
+    endpoint: str
+
+    def read_counts(self) -> dict[str, int]:
+        """Return the number of bytes, raw and as sent, and of spans since the last call."""
+        with _direct.open(f"{self.endpoint}/counts") as response:
+            return json.loads(response.read())
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,15 +42,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/hang"):
             threading.Event().wait()
         self.received.append((self.path, self.headers.get("content-encoding", ""), body))
-        self._answer(b"" if self.path.endswith("/v1/traces") else b"{}")
+        self._respond(b"" if self.path.endswith("/v1/traces") else b"{}")
 
     do_PUT = do_PATCH = do_POST  # noqa: N815 - the base class looks for these names
 
     def do_GET(self) -> None:
-        answer = self._count() if self.path == "/counted" else _INFO if self.path == "/info" else {}
-        self._answer(json.dumps(answer).encode())
+        body = self._count() if self.path == "/counts" else _INFO if self.path == "/info" else {}
+        self._respond(json.dumps(body).encode())
 
-    def _answer(self, body: bytes) -> None:
+    def _respond(self, body: bytes) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -57,29 +69,34 @@ class _Handler(BaseHTTPRequestHandler):
     def _count(self) -> Counter[str]:
         total = Counter(bytes=0, sent=0, spans=0)
         for path, encoding, body in self.received:
-            plain = _plain(body, encoding)
-            total.update(bytes=len(plain), sent=len(body), spans=_spans(path, plain))
+            raw = _decompress(body, encoding)
+            total.update(bytes=len(raw), sent=len(body), spans=_count_spans(path, raw))
         self.received.clear()
         return total
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing."""
+        """Log nothing."""
 
 
-def _plain(body: bytes, encoding: str) -> bytes:
+def _decompress(body: bytes, encoding: str) -> bytes:
     match encoding:
         case "gzip":
             return gzip.decompress(body)
         case "deflate":
             return zlib.decompress(body)
         case "zstd":
+            # Not installed in every tracer's environment, whose processes import this module for its client.
+            from zstandard import ZstdDecompressor
+
             return ZstdDecompressor().decompressobj().decompress(body)
         case _:
             return body
 
 
-def _spans(path: str, body: bytes) -> int:
+def _count_spans(path: str, body: bytes) -> int:
     if path.endswith("/v1/traces"):
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
         request = ExportTraceServiceRequest.FromString(body)
         return sum(len(scope.spans) for of in request.resource_spans for scope in of.scope_spans)
     if path.endswith("/spans/batch"):
@@ -89,9 +106,9 @@ def _spans(path: str, body: bytes) -> int:
 
 @contextmanager
 def sink() -> Iterator[str]:
-    """The address of a backend; below /hang it never answers, /counted tells what came since it was last asked."""
+    """Run the sink and yield its address; paths below `/hang` are never answered."""
     command = [sys.executable, "-m", "bench.sink"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - ourselves
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
         assert process.stdout  # noqa: S101 - it was asked for
         try:
             yield f"http://127.0.0.1:{process.stdout.readline().strip()}"

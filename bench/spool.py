@@ -1,6 +1,7 @@
-"""What the spool costs beside the stock batch processor, and how soon a span is on disk."""
+"""Compare the spool with the stock batch processor, and measure how soon a span is on disk."""
 
 import asyncio
+import sys
 import tempfile
 import threading
 import time
@@ -21,19 +22,22 @@ import telemetry
 from app.agents import load
 from app.models.models import load_models
 from bench.sink import sink
-from telemetry import wire
-from telemetry.delivery.outbox import Prepare
-from telemetry.delivery.processor import SpoolProcessor
-from telemetry.provider import Pipeline, activate, build_provider, deactivate
-from telemetry.quiet import Quiet
+from telemetry.configure import activate, deactivate
+from telemetry.delivery.writer import Prepare, SpoolProcessor
+from telemetry.export.stages import build_stages, prepare_all
+from telemetry.otel.request_filter import RequestFilter
+from telemetry.pipeline import Pipeline
+from telemetry.provider import build_provider
 from telemetry.settings import Settings
 
 SPANS = 4_000
-# Text of 2 KB, as much as a short model call carries.
+# 2 KB of text, as in a short model call.
 ATTRIBUTES = {f"text.{n}": f"{n}: It was the best of times, it was the worst of times. " * 9 for n in range(4)}
 SECONDS = 6.0
 TURNS = 32
 BUSY = 4
+# Python's own, and the service's.
+SWITCH_INTERVALS_S = (0.005, 0.001)
 
 
 def main() -> None:
@@ -42,11 +46,12 @@ def main() -> None:
         print(f"\nEnding {SPANS} spans of 2 KB, 500 a second, to a backend that answers")
         print(f"{'processor':<34}{'on_end p50 us':>14}{'p99 us':>10}{'CPU us/span':>13}")
         for name, make in processors(endpoint).items():
-            print(f"{name:<34}{ending(make)}")
-        print("\nFrom the end of a span to the disk, ms")
-        print(f"{'load':<34}{'spans':>8}{'p50':>10}{'p99':>10}{'max':>10}")
-        for name, load_with in LOADS.items():
-            print(f"{name:<34}{lag(endpoint, load_with)}")
+            print(f"{name:<34}{measure_on_end(make)}")
+        for interval in SWITCH_INTERVALS_S:
+            print(f"\nFrom the end of a span to the disk, ms; switch interval {interval * 1e3:g} ms")
+            print(f"{'load':<34}{'spans':>8}{'p50':>10}{'p99':>10}{'max':>10}{'spans/s':>10}")
+            for name, load_with in LOADS.items():
+                print(f"{name:<34}{measure_lag(endpoint, load_with, interval)}")
         print("\nOne turn, ms")
         print(f"{'backend':<34}{'p50':>10}{'p99':>10}")
         latencies = {where: turn_latency(endpoint + path) for where, path in {"answers": "", "hangs": "/hang"}.items()}
@@ -56,9 +61,9 @@ def main() -> None:
 
 
 def processors(endpoint: str) -> dict[str, Callable[[Path], SpanProcessor]]:
-    """Return what is compared, by name."""
-    stages = wire.stages(Settings())
-    prepare = partial(wire.prepare_all, stages=stages)
+    """Return the compared span processors by name."""
+    stages = build_stages(Settings())
+    prepare = partial(prepare_all, stages=stages)
 
     def spool(prepare: Prepare, **more: object) -> Callable[[Path], SpanProcessor]:
         return lambda folder: SpoolProcessor(_settings(endpoint, folder, **more), prepare)
@@ -72,15 +77,15 @@ def processors(endpoint: str) -> dict[str, Callable[[Path], SpanProcessor]]:
     }
 
 
-def ending(make: Callable[[Path], SpanProcessor]) -> str:
-    """Return what the ends of many spans took, and the CPU time of it all."""
-    taken: list[float] = []
+def measure_on_end(make: Callable[[Path], SpanProcessor]) -> str:
+    """Return the time of `on_end` over many spans, and the total CPU time per span."""
+    times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         processor = make(Path(folder))
         provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(_Timed(processor, taken))
+        provider.add_span_processor(_Timed(processor, times))
         tracer = provider.get_tracer("bench")
-        plain = _plain_cpu()
+        base = _base_cpu()
         began = time.process_time()
         for _ in range(SPANS):
             tracer.start_span("span", attributes=ATTRIBUTES).end()
@@ -88,23 +93,23 @@ def ending(make: Callable[[Path], SpanProcessor]) -> str:
         processor.force_flush()
         cpu = time.process_time() - began
         provider.shutdown()
-    cut = quantiles(taken, n=100)
-    return f"{median(taken) * 1e6:>14.1f}{cut[98] * 1e6:>10.0f}{(cpu - plain) / SPANS * 1e6:>13.0f}"
+    cut = quantiles(times, n=100)
+    return f"{median(times) * 1e6:>14.1f}{cut[98] * 1e6:>10.0f}{(cpu - base) / SPANS * 1e6:>13.0f}"
 
 
 class _Timed(SpanProcessor):
-    def __init__(self, then: SpanProcessor, taken: list[float]) -> None:
+    def __init__(self, then: SpanProcessor, times: list[float]) -> None:
         self._then = then
-        self._taken = taken
+        self._times = times
 
     def on_end(self, span: ReadableSpan) -> None:
         began = time.perf_counter()
         self._then.on_end(span)
-        self._taken.append(time.perf_counter() - began)
+        self._times.append(time.perf_counter() - began)
 
 
-def _plain_cpu() -> float:
-    """Return the CPU time of the same loop where nothing becomes of the spans."""
+def _base_cpu() -> float:
+    """Return the CPU time of the same loop without a processor."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("bench")
     began = time.process_time()
     for _ in range(SPANS // 4):
@@ -115,12 +120,12 @@ def _plain_cpu() -> float:
 
 @contextmanager
 def tracing(endpoint: str) -> Iterator[SpoolProcessor]:
-    """Trace what runs inside through a spool to this backend."""
+    """Trace code inside, through a spool to this backend."""
     with tempfile.TemporaryDirectory() as folder:
         settings = _settings(endpoint, Path(folder))
-        last = SpoolProcessor(settings, partial(wire.prepare_all, stages=wire.stages(settings)))
+        last = SpoolProcessor(settings, partial(prepare_all, stages=build_stages(settings)))
         provider = build_provider(settings, "bench", [last])
-        activate(Pipeline(provider, Quiet(last), last), settings)
+        activate(Pipeline(provider), settings, RequestFilter(last), last)
         try:
             yield last
         finally:
@@ -128,18 +133,26 @@ def tracing(endpoint: str) -> Iterator[SpoolProcessor]:
             provider.shutdown()
 
 
-def lag(endpoint: str, load_with: Callable[[], None]) -> str:
-    """Return how long spans took to the disk under this load."""
-    with tracing(endpoint) as last:
-        load_with()
-        last.force_flush()
-        lags = list(last.outbox.lags)
+def measure_lag(endpoint: str, load_with: Callable[[], None], switch_interval_s: float) -> str:
+    """Return the time from the end of a span to the disk under this load, and how many spans ended in a second."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(switch_interval_s)
+    try:
+        with tracing(endpoint) as last:
+            began = time.monotonic()
+            load_with()
+            seconds = time.monotonic() - began
+            last.force_flush()
+            lags, written = list(last.writer.lags), last.writer.backend.accepted
+    finally:
+        sys.setswitchinterval(before)
     cut = quantiles(lags, n=100)
-    return f"{len(lags):>8}{cut[49] * 1e3:>10.1f}{cut[98] * 1e3:>10.1f}{max(lags) * 1e3:>10.1f}"
+    times = "".join(f"{each * 1e3:>10.1f}" for each in (cut[49], cut[98], max(lags)))
+    return f"{len(lags):>8}{times}{written / seconds:>10.1f}"
 
 
 def idle() -> None:
-    """End a span now and then."""
+    """End a span every 20 ms."""
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         with telemetry.span("span"):
@@ -148,12 +161,12 @@ def idle() -> None:
 
 
 def turns() -> None:
-    """Run so many turns at once, one after the other each."""
+    """Run turns of many users at once."""
     asyncio.run(_turns(TURNS))
 
 
 def busy() -> None:
-    """End a span now and then while other threads never let go of the interpreter by themselves."""
+    """End a span every 20 ms while other threads never release the interpreter lock voluntarily."""
     over = threading.Event()
 
     def spin() -> None:
@@ -191,24 +204,24 @@ async def _turns(users: int) -> None:
 
 async def _turn(graph: object, thread: str) -> None:
     with telemetry.scope(session_id=thread, user_id="ada", agent="chatbot"), telemetry.span("turn"):
-        asked = {"messages": [HumanMessage("What is 12*34?")]}
-        await graph.ainvoke(asked, {"configurable": {"thread_id": thread}})  # pyright: ignore[reportAttributeAccessIssue] - a compiled graph
+        state = {"messages": [HumanMessage("What is 12*34?")]}
+        await graph.ainvoke(state, {"configurable": {"thread_id": thread}})  # pyright: ignore[reportAttributeAccessIssue] - a compiled graph
 
 
 def turn_latency(endpoint: str) -> tuple[float, float]:
-    """Return the p50 and p99 of one turn after the other, in milliseconds."""
-    taken: list[float] = []
+    """Return the p50 and p99 of a turn in milliseconds."""
+    times: list[float] = []
 
     async def run() -> None:
         graph = load("chatbot", load_models("demo"), InMemorySaver())
         for number in range(300):
             began = time.perf_counter()
             await _turn(graph, str(number))
-            taken.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - began)
 
     with tracing(endpoint):
         asyncio.run(run())
-    cut: Sequence[float] = quantiles(taken, n=100)
+    cut: Sequence[float] = quantiles(times, n=100)
     return cut[49] * 1e3, cut[98] * 1e3
 
 

@@ -1,10 +1,10 @@
-"""What a task and a heartbeat cost: CPU a call, traced into memory and with tracing off, beside a plain span."""
+"""Measure a task and a heartbeat: CPU per call, recorded in memory and with tracing off, compared with a plain span."""
 
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from telemetry import Task, provider
+from telemetry import Task, pipeline
 from telemetry.heartbeat import Heartbeat
 from telemetry.settings import Settings
 from telemetry.testing import recording
@@ -13,7 +13,7 @@ CALLS = 5_000
 
 
 def main() -> None:
-    """Print a table: microseconds of CPU, and how many plain spans that is."""
+    """Print a table of CPU microseconds, and of the number of plain spans that cost the same."""
     print(f"{'':<44}{'traced us':>12}{'off us':>12}{'spans':>12}")
     measured(spans, traced=True)  # the first one warms up
     plain = measured(spans, traced=True)
@@ -33,46 +33,46 @@ def measured(call: Callable[[int], None], *, traced: bool) -> float:
 
 
 def spans(calls: int) -> None:
-    """Make spans by the API alone, as a yardstick."""
-    tracer = provider.tracer()
+    """Create spans with the API alone, for comparison."""
+    tracer = pipeline.tracer()
     for number in range(calls):
         tracer.start_span("bench", attributes={"number": number}).end()
 
 
 def whole_tasks(calls: int) -> None:
-    """Begin and end tasks."""
+    """Start and end tasks."""
     for _ in range(calls):
         with Task("bench"):
             pass
 
 
-def told(calls: int) -> None:
-    """Tell each change."""
+def written(calls: int) -> None:
+    """Write each change as a span."""
     with Task("bench", interval_s=0) as task:
         for number in range(calls):
             task.write_data(done=number)
 
 
-def held_back(calls: int) -> None:
-    """Change more often than is told."""
+def throttled(calls: int) -> None:
+    """Change more often than spans are written."""
     with Task("bench", interval_s=3600) as task:
         for number in range(calls):
             task.write_data(done=number)
 
 
-def beats(calls: int) -> None:
-    """Show life without a pause."""
-    signs = Heartbeat(0)
+def heartbeats(calls: int) -> None:
+    """Write heartbeats without a pause."""
+    heartbeat = Heartbeat(0)
     for number in range(calls):
-        signs.beat("running", events=number)
+        heartbeat.beat("running", events=number)
 
 
 ROWS = {
     "a plain span": spans,
     "a task, begun and ended (3 spans)": whole_tasks,
-    "write_data, told (1 span)": told,
-    "write_data, within the interval": held_back,
-    "a heartbeat (1 span)": beats,
+    "write_data, told (1 span)": written,
+    "write_data, within the interval": throttled,
+    "a heartbeat (1 span)": heartbeats,
 }
 
 if __name__ == "__main__":

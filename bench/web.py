@@ -1,4 +1,4 @@
-"""The cost of a request that is answered by 200 events, and of a call with httpx."""
+"""Measure a request that is answered with 200 events, and a call with httpx."""
 
 import asyncio
 import time
@@ -9,33 +9,33 @@ import httpx
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-from bench.backend import Backend
-from bench.cells import Cell
-from bench.tracing import Tracing
-from bench.turns import timed
+from bench.matrix import Cell
+from bench.sink import SinkClient
+from bench.turns import cpu_times
+from bench.variants import Tracing
 
 EVENTS = 200
 CALLS = {"sse": 120, "httpx": 300}
 PARTS = 6
 
 
-def measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
+def measure(cell: Cell, tracing: Tracing, sink: SinkClient) -> dict[str, Any]:
     """Return the figures of one request or call."""
-    return asyncio.run(_measure(cell, tracing, backend))
+    return asyncio.run(_measure(cell, tracing, sink))
 
 
-async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, Any]:
+async def _measure(cell: Cell, tracing: Tracing, sink: SinkClient) -> dict[str, Any]:
     app = _app(tracing)
     async with httpx.AsyncClient(trust_env=False) as client:
 
         async def call() -> None:
-            await (_request(app) if cell.mode == "sse" else client.get(f"{backend.endpoint}/plain"))
+            await (_request(app) if cell.mode == "sse" else client.get(f"{sink.endpoint}/plain"))
 
         calls = CALLS[cell.mode]
         for _ in range(calls // 10):
             await call()
         await asyncio.to_thread(tracing.flush)
-        backend.counted()
+        sink.read_counts()
         parts: list[dict[str, float]] = []
         for _ in range(PARTS):
             cpu, loop = time.process_time(), time.thread_time()
@@ -44,12 +44,12 @@ async def _measure(cell: Cell, tracing: Tracing, backend: Backend) -> dict[str, 
             loop = time.thread_time() - loop
             await asyncio.to_thread(tracing.flush)
             parts.append({"cpu": time.process_time() - cpu, "loop": loop, "turns": calls // PARTS})
-    got = backend.counted()
+    counts = sink.read_counts()
     return {
-        **timed(parts),
-        "kb": got["bytes"] / calls / 1e3,
-        "kb_sent": got["sent"] / calls / 1e3,
-        "spans": got["spans"] / calls,
+        **cpu_times(parts),
+        "kb": counts["bytes"] / calls / 1e3,
+        "kb_sent": counts["sent"] / calls / 1e3,
+        "spans": counts["spans"] / calls,
         "turns": calls,
     }
 
@@ -70,14 +70,14 @@ def _app(tracing: Tracing) -> FastAPI:
 
 
 async def _request(app: FastAPI) -> None:
-    """Ask as a server does, without one: a socket would cost more than what is measured."""
+    """Call the application as a server does: a socket would cost more than the measured code."""
     sent: list[Any] = []
-    asked = asyncio.Event()
+    requested = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
-        if asked.is_set():
+        if requested.is_set():
             await asyncio.Event().wait()
-        asked.set()
+        requested.set()
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""What every variant does alike: an agent with one tool, on a model that answers at once."""
+"""The workload of every variant: an agent with one tool, on a model that answers at once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,7 +30,7 @@ _numbers = count()
 
 
 class Model(BaseChatModel):
-    """Calls the tool once a turn, then says the same words, each a chunk."""
+    """Call the tool once per turn, then give the same answer, one word per chunk."""
 
     pace_s: float = 0.0
 
@@ -58,18 +58,18 @@ class Model(BaseChatModel):
 
 
 def chunks(messages: Sequence[BaseMessage]) -> Iterator[ChatGenerationChunk]:
-    """Return the answer to these messages as it is streamed."""
+    """Yield the chunks of the answer to these messages."""
     calls = [_call()] if isinstance(messages[-1], HumanMessage) and "look up" in messages[-1].text else []
     for word in () if calls else ANSWER.split():
         yield ChatGenerationChunk(message=AIMessageChunk(content=f"{word} "))
     usage = {"input_tokens": len(messages), "output_tokens": 50, "total_tokens": len(messages) + 50}
-    told = {"model_name": "bench", "finish_reason": "tool_calls" if calls else "stop"}
+    metadata = {"model_name": "bench", "finish_reason": "tool_calls" if calls else "stop"}
     yield ChatGenerationChunk(
         message=AIMessageChunk(
             content="",
             tool_call_chunks=calls,
             usage_metadata=usage,  # pyright: ignore[reportArgumentType] - a dict of its shape
-            response_metadata=told,
+            response_metadata=metadata,
             chunk_position="last",
         )
     )
@@ -86,7 +86,7 @@ async def look_up(topic: str) -> str:
 
 
 def agent(*, checkpointer: bool, pace_s: float = 0.0) -> CompiledStateGraph:
-    """Return the agent: model and tool by turns, as LangGraph's own documents build it."""
+    """Return the agent: a model and a tool that alternate, built as in LangGraph's documentation."""
     model = Model(pace_s=pace_s).bind_tools([look_up])
 
     async def chatbot(state: MessagesState) -> dict[str, list[AIMessage]]:
@@ -103,7 +103,7 @@ def agent(*, checkpointer: bool, pace_s: float = 0.0) -> CompiledStateGraph:
 
 @dataclass
 class Conversation:
-    """A conversation that grows by each turn."""
+    """A conversation that grows with each turn."""
 
     graph: CompiledStateGraph
     thread: str
@@ -112,12 +112,12 @@ class Conversation:
     callbacks: list[Any] = field(default_factory=list)
     saved: bool = False
 
-    async def say(self, words: str) -> AsyncIterator[str]:
-        """Take a turn, yielding its answer word by word where it is streamed."""
-        asked = HumanMessage(words, id=f"m-{next(_numbers)}")
-        new = [asked] if self.saved else [*self.messages, asked]
+    async def send(self, question: str) -> AsyncIterator[str]:
+        """Run a turn; yield the answer word by word if it is streamed."""
+        message = HumanMessage(question, id=f"m-{next(_numbers)}")
+        new = [message] if self.saved else [*self.messages, message]
         self.saved = self.graph.checkpointer is not None
-        self.messages.append(asked)
+        self.messages.append(message)
         config = RunnableConfig(configurable={"thread_id": self.thread}, callbacks=self.callbacks)
         if not self.streamed:
             state = await self.graph.ainvoke({"messages": new}, config)
@@ -125,24 +125,24 @@ class Conversation:
             return
         async for mode, chunk in self.graph.astream({"messages": new}, config, stream_mode=["messages", "updates"]):
             if mode == "messages":
-                said = chunk[0]  # pyright: ignore[reportArgumentType] - a message and its metadata
-                yield said.text if isinstance(said, AIMessageChunk) else ""
+                piece = chunk[0]  # pyright: ignore[reportArgumentType] - a message and its metadata
+                yield piece.text if isinstance(piece, AIMessageChunk) else ""
             else:
                 self.messages += [message for update in chunk.values() for message in update["messages"]]  # pyright: ignore[reportAttributeAccessIssue] - a node's name and what it returned
 
 
 def history(messages: int) -> list[AnyMessage]:
-    """Return what a conversation of so many messages has in it: turns with a tool, and a greeting to fill up."""
-    said: list[AnyMessage] = []
+    """Return the messages of a conversation of this length: turns with a tool, and a greeting for the rest."""
+    result: list[AnyMessage] = []
     for number in range(messages // 4):
         call = {"name": "look_up", "args": {"topic": "the age of wisdom"}, "id": f"call-of-{number}"}
-        said += [
+        result += [
             HumanMessage(QUESTION),
             AIMessage("", tool_calls=[call]),
             ToolMessage(FOUND, tool_call_id=call["id"], name="look_up"),
             AIMessage(ANSWER),
         ]
-    said += [HumanMessage(GREETING), AIMessage(ANSWER)] * (messages % 4 // 2)
-    for message in said:
+    result += [HumanMessage(GREETING), AIMessage(ANSWER)] * (messages % 4 // 2)
+    for message in result:
         message.id = f"m-{next(_numbers)}"
-    return said
+    return result

@@ -1,4 +1,4 @@
-"""`make docs`: settings.md out of the settings classes, which are what the programs read."""
+"""Write settings.md from the settings classes that the programs read: `make docs`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-import app.demo
+import app.demo.settings
 import app.settings
 import telemetry.settings
 import telemetry.viewer.settings
@@ -15,29 +15,29 @@ import ui.settings
 from telemetry.settings import variables
 
 PAGE = Path(__file__).with_suffix(".md")
-ROOMS: dict[str, type[BaseSettings]] = {
+MODELS: dict[str, type[BaseSettings]] = {
     "Tracing": telemetry.settings.Settings,
-    "Service": app.settings.Settings,
+    "Service": app.settings.ServiceSettings,
     "Chat": ui.settings.Settings,
-    "Viewer": telemetry.viewer.settings.Settings,
-    "Demo": app.demo.Settings,
+    "Viewer": telemetry.viewer.settings.ViewerSettings,
+    "Demo": app.demo.settings.DemoSettings,
 }
 HEAD = """\
 # Settings
 
-Written by `make docs` from the classes that read them; `.env.example` lists them all. An empty variable is an unset
-one. A value that cannot be served is refused at start, in one sentence that says what to do. Of several names in a row
-the first that is set counts. A program's `--help` names those that matter most.
+Written by `make docs` from the classes that read them; `.env.example` lists them all. An empty variable counts as
+unset. An invalid value is refused at start, in one sentence that says what to do. If a row has several names, the first
+one that is set is used. A program's `--help` lists the most important settings.
 """
 
 
 def page() -> str:
-    """Return the page; a variable that two programs read stands where it is described first."""
-    told: set[str] = set()
+    """Return the page; a variable that several programs read is listed for the first of them only."""
+    listed: set[str] = set()
     parts = [HEAD]
-    for title, model in ROOMS.items():
-        lines = [line for name, line in _lines(model) if name not in told]
-        told |= {name for name, _ in _lines(model)}
+    for title, model in MODELS.items():
+        lines = [line for name, line in _lines(model) if name not in listed]
+        listed |= {name for name, _ in _lines(model)}
         parts.append("\n".join([f"## {title}\n", "| variable | default | |", "|---|---|---|", *lines, ""]))
     return "\n".join(parts)
 
@@ -45,8 +45,8 @@ def page() -> str:
 def _lines(model: type[BaseSettings]) -> Iterator[tuple[str, str]]:
     for field, info in model.model_fields.items():
         names = variables(model, field)
-        said = ", ".join(f"`{name}`" for name in names)
-        yield names[0], f"| {said} | {_default(info)} | {info.description or ''} |"
+        cell = ", ".join(f"`{name}`" for name in names)
+        yield names[0], f"| {cell} | {_default(info)} | {info.description or ''} |"
 
 
 def _default(info: FieldInfo) -> str:

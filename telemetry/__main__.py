@@ -1,24 +1,30 @@
-"""`python -m telemetry doctor` examines the set-up; `python -m telemetry spool` shows and moves what waits."""
+"""Check the set-up (`python -m telemetry doctor`), resend waiting spans (`spool`), store prompts (`prompts`)."""
 
 import argparse
 import os
 import sys
+from difflib import unified_diff
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from telemetry import doctor, wire
-from telemetry.delivery import spool_folder
-from telemetry.delivery.outbox import Outbox, destination
+from telemetry import doctor
+from telemetry.backends.langfuse import NoPromptError, fetch_prompt, push_prompt, why_no_sdk
+from telemetry.delivery import spool
+from telemetry.delivery.writer import SpanWriter, destination
+from telemetry.export.stages import build_stages, prepare_all
 from telemetry.settings import Settings, SettingsError, load_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 where all is well."""
-    asked = _parser().parse_args(arguments)
+    """Run a command and return the exit code: 0 for success."""
+    parsed = _parser().parse_args(arguments)
     origins = _read_env_file()
     try:
-        return asked.run(load_settings(), origins)
+        settings = load_settings()
+        if parsed.run is None:
+            return push(settings, parsed.folder, parsed.label, only_compare=parsed.action == "diff")
+        return parsed.run(settings, origins)
     except SettingsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -27,19 +33,45 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m telemetry")
     commands = parser.add_subparsers(required=True)
-    commands.add_parser("doctor", help="show the settings, send a test trace, say what is wrong").set_defaults(
+    commands.add_parser("doctor", help="show the settings, send a test trace, report problems").set_defaults(
         run=examine
     )
-    spooled = commands.add_parser("spool", help="show what waits for the backend, and what it refused")
+    spooled = commands.add_parser("spool", help="show spans that wait for the backend, and those that it rejected")
     spooled.set_defaults(run=show)
     what = spooled.add_subparsers()
-    what.add_parser("retry", help="send the dead letters once more").set_defaults(run=retry)
-    what.add_parser("purge", help="forget the dead letters").set_defaults(run=purge)
+    what.add_parser("retry", help="send the dead letters again").set_defaults(run=retry)
+    what.add_parser("purge", help="delete the dead letters").set_defaults(run=purge)
+    pushed = commands.add_parser("prompts", help="compare a folder of prompts with Langfuse, and store them there")
+    pushed.add_argument("action", choices=["diff", "push"], help="diff shows what would change; push stores it as well")
+    pushed.add_argument("folder", type=Path, help="a text file for each prompt, NAME.txt")
+    pushed.add_argument("--label", default="production", help="the label of the versions; default: production")
+    pushed.set_defaults(run=None)
     return parser
 
 
+def push(settings: Settings, folder: Path, label: str, *, only_compare: bool) -> int:
+    """Print how the prompts of a folder differ from those of Langfuse, and store those that do."""
+    if why := why_no_sdk() if settings.langfuse_url else "there are no LANGFUSE_* keys":
+        print(f"Prompts cannot be stored: {why}.", file=sys.stderr)
+        return 2
+    for path in sorted(folder.glob("*.txt")):
+        text = path.read_text(encoding="utf-8").strip()
+        try:
+            before, version = fetch_prompt(settings, path.stem, label)
+        except NoPromptError:
+            before, version = "", 0
+        if text == before:
+            print(f"{path.stem}  unchanged, version {version}")
+            continue
+        old, new = before.splitlines(), text.splitlines()
+        print("\n".join(unified_diff(old, new, f"{path.stem} version {version}", str(path), lineterm="")))
+        if not only_compare:
+            print(f"{path.stem}  stored as version {push_prompt(settings, path.stem, label, text)}")
+    return 0
+
+
 def examine(settings: Settings, origins: dict[str, str]) -> int:
-    """Print the doctor's findings; 1 if one of them is an error."""
+    """Print the doctor's findings; return 1 if one of them is an error."""
     levels = set()
     for finding in doctor.examine(settings, origins):
         levels.add(finding.level)
@@ -48,17 +80,18 @@ def examine(settings: Settings, origins: dict[str, str]) -> int:
 
 
 def show(settings: Settings, _: dict[str, str]) -> int:
-    """Print what each file of the folder holds, and the dead letters."""
+    """Print the content of each file of the folder, and the dead letters."""
     folder = settings.spool_dir.absolute()
     ours = destination(settings)
     for path in sorted(folder.glob("*.db")):
-        waiting = spool_folder.look(path)
+        waiting = spool.inspect(path)
         whose = "" if path.name.startswith(ours) else "  (for another backend)"
         if waiting is None:
             print(f"{path.stem}  cannot be read now{whose}")
             continue
-        print(f"{path.stem}  {waiting.rows} spans, {waiting.size} bytes, oldest {waiting.oldest_s:.0f} s{whose}")
-        for letter in spool_folder.dead_letters(path):
+        files = f", {waiting.media} files of spans" if waiting.media else ""
+        print(f"{path.stem}  {waiting.rows} spans{files}, {waiting.size} bytes, oldest {waiting.oldest_s:.0f} s{whose}")
+        for letter in spool.read_dead_letters(path):
             print(f"  dead letter {letter.id}, {len(letter.body)} bytes: {letter.reason}")
     for path in sorted(folder.glob("*.corrupt")):
         print(f"{path.name}  could not be read and was set aside")
@@ -66,39 +99,39 @@ def show(settings: Settings, _: dict[str, str]) -> int:
 
 
 def retry(settings: Settings, _: dict[str, str]) -> int:
-    """Put the dead letters behind what waits, and send what can be sent now; the rest waits for the service."""
+    """Append the dead letters to the waiting spans, and send what can be sent now; the service sends the rest."""
     if not settings.endpoint:
         print("There is no backend to send them to.", file=sys.stderr)
         return 2
-    outbox = Outbox(settings, partial(wire.prepare_all, stages=wire.stages(settings)), interval_s=0.0)
-    outbox.start()
-    if outbox.spools.file is None:
+    writer = SpanWriter(settings, partial(prepare_all, stages=build_stages(settings)), interval_s=0.0)
+    writer.start()
+    if writer.spool.file is None:
         return 1
     letters = [
-        (path, spool_folder.dead_letters(path))
+        (path, spool.read_dead_letters(path))
         for path in sorted(settings.spool_dir.absolute().glob(f"{destination(settings)}-*.db"))
     ]
     for path, some in letters:
-        outbox.requeue(some)
-        spool_folder.forget_dead(path, some)
-    outbox.close()
-    print(f"{sum(len(some) for _, some in letters)} dead letters are on their way again")
+        writer.requeue(some)
+        spool.remove_dead_letters(path, some)
+    writer.close()
+    print(f"{sum(len(some) for _, some in letters)} dead letters are queued again")
     return 0
 
 
 def purge(settings: Settings, _: dict[str, str]) -> int:
-    """Forget the dead letters."""
+    """Delete the dead letters."""
     number = 0
     for path in settings.spool_dir.absolute().glob(f"{destination(settings)}-*.db"):
-        letters = spool_folder.dead_letters(path)
-        spool_folder.forget_dead(path, letters)
+        letters = spool.read_dead_letters(path)
+        spool.remove_dead_letters(path, letters)
         number += len(letters)
-    print(f"{number} dead letters are gone")
+    print(f"{number} dead letters deleted")
     return 0
 
 
 def _read_env_file() -> dict[str, str]:
-    """Take in .env as the service does, and return what came from it."""
+    """Read .env as the service does, and return the names that come from it."""
     if not Path(".env").exists() or not find_spec("dotenv"):
         return {}
     from dotenv import dotenv_values

@@ -1,33 +1,35 @@
-"""What every span of a turn carries, in this process and into its threads."""
+"""The attributes that every span of a turn has, and the context that it starts in."""
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
-from types import MappingProxyType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry import context as otel
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
-from opentelemetry.trace import SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import langfuse
+from telemetry.backends import langfuse
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}")
 _SCOPE = otel.create_key("telemetry-scope")
-_STAMPS = ("session.id", "user.id", "langfuse.trace.")
-# The trace that a caller who is not trusted wanted continued: a new one is only linked to it.
-REFUSED = otel.create_key("telemetry-refused")
+_TAGS = "langfuse.trace.tags"
+# Attributes that every span of a turn has must be small.
+_MAX_TAGS, _MAX_METADATA = 20, 32
+_LONGEST_KEY, _LONGEST_VALUE = 64, 200
+# The span of an untrusted caller: its trace is not continued, the new one is only linked to it.
+UNTRUSTED_PARENT = otel.create_key("telemetry-untrusted-parent")
+# Whether the span around has the question and the answer of the turn that is asked for inside.
+SHOWS_TURN = otel.create_key("telemetry-shows-turn")
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class TraceRef:
 
     @property
     def url(self) -> str | None:
-        """The page that shows the trace, None until the backend has told where, or if it is not recorded."""
+        """The page of the trace; None if it is not recorded, or until the backend has returned the address."""
         return langfuse.trace_url(self.trace_id) if self.sampled else None
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The run that waited for a person, where it is recorded, and how long the person took."""
+    """The run whose question a turn answers: its id, its trace, and for how many seconds it has waited."""
 
     run_id: str
     trace: TraceRef | None
@@ -55,9 +57,9 @@ class Resumed:
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """What every span of a turn carries, so that a backend finds the turn by it.
+    """What every span of a turn has in common, so that a backend can filter by it.
 
-    Every process that has a part in the turn says the same of it; only the service knows the run.
+    Every process that takes part in a turn sets the same values; only the service knows the run.
     """
 
     session_id: str | None = None
@@ -66,28 +68,35 @@ class Scope:
     run_id: str | None = None
     resumes: Resumed | None = None
     name: str | None = None
+    tags: Sequence[str] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def stamps(self) -> dict[str, AttributeValue]:
-        """The attributes, under the names that Langfuse filters by."""
+    def attributes(self) -> dict[str, AttributeValue]:
+        """The scope as attributes, under the names that Langfuse filters by."""
         before = self.resumes
         named = {
             "session.id": self.session_id,
             "user.id": self.user_id,
             "langfuse.trace.name": self.name or self.agent,
-            "langfuse.trace.tags": (self.agent,) if self.agent else None,
+            "langfuse.trace.tags": _bounded_tags((self.agent, *self.tags)),
             "langfuse.trace.metadata.agent": self.agent,
             "langfuse.trace.metadata.thread": self.session_id,
             "langfuse.trace.metadata.run": self.run_id,
             "langfuse.trace.metadata.resumes": before.run_id if before else None,
             "langfuse.trace.metadata.resumes_trace": before.trace.trace_id if before and before.trace else None,
         }
-        return {name: value for name, value in named.items() if value}
+        own = {name: value for name, value in named.items() if value not in (None, "", ())}
+        return {**_filterable(self.metadata), **own}
 
-    def enter(self) -> Context:
-        """Return the current context with these stamps added, and stamp the current span."""
-        merged = {**stamps(), **self.stamps}
-        trace.get_current_span().set_attributes(merged)
+    def enter(self, *, on_current_span: bool = True) -> Context:
+        """Return the current context with this scope added, and put its attributes on the current span."""
+        around, own = scope_attributes(), self.attributes
+        merged = {**around, **own}
+        if tags := _bounded_tags((*_tags_of(around), *_tags_of(own))):
+            merged[_TAGS] = tags
+        if on_current_span:
+            trace.get_current_span().set_attributes(merged)
         return otel.set_value(_SCOPE, merged)
 
 
@@ -99,13 +108,36 @@ def scope(
     agent: str | None = None,
     run_id: str | None = None,
     name: str | None = None,
+    tags: Sequence[str] = (),
+    metadata: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Stamp every span that starts inside, whoever starts it, with what a turn is found by.
+    """Set session, user and more on every span that starts inside, whatever starts it.
 
-    The trace is called `name`, else as the agent. The span that is current at entry gets the same stamps. Nothing of it
-    goes into outgoing headers.
+    Args:
+        session_id: the conversation, `session.id`.
+        user_id: whose turn it is, `user.id`.
+        agent: the agent's name, a tag and filterable metadata of the trace.
+        run_id: the run's id, filterable metadata of the trace.
+        name: the name of the trace; default: the agent's.
+        tags: tags to filter traces by: at most 20, of 200 characters each.
+        metadata: fields to filter traces by: at most 32, with text, numbers and booleans.
+
+    The span that is current at entry gets the same attributes. None of them are sent in outgoing headers.
+
+    Example:
+        >>> import telemetry
+        >>> with telemetry.scope(session_id="thread-7", user_id="ada"), telemetry.span("look it up"):
+        ...     pass
     """
-    inside = Scope(session_id=session_id, user_id=user_id, agent=agent, run_id=run_id, name=name).enter()
+    inside = Scope(
+        session_id=session_id,
+        user_id=user_id,
+        agent=agent,
+        run_id=run_id,
+        name=name,
+        tags=tags,
+        metadata=metadata or {},
+    ).enter()
     token = otel.attach(inside)
     try:
         yield
@@ -113,17 +145,56 @@ def scope(
         otel.detach(token)
 
 
-def stamps(context: Context | None = None) -> dict[str, AttributeValue]:
-    """Return what every span that starts in this context carries; a later change is seen by later spans."""
+@contextmanager
+def shows_turn() -> Iterator[None]:
+    """Tell the services that are called inside that the span around shows the turn's question and answer."""
+    token = otel.attach(otel.set_value(SHOWS_TURN, True))
+    try:
+        yield
+    finally:
+        otel.detach(token)
+
+
+def _tags_of(attributes: Mapping[str, AttributeValue]) -> Sequence[Any]:
+    found = attributes.get(_TAGS)
+    return found if isinstance(found, (list, tuple)) else ()
+
+
+def _bounded_tags(tags: Sequence[str | None]) -> tuple[str, ...]:
+    named = [tag[:_LONGEST_VALUE] for tag in tags if isinstance(tag, str) and tag]
+    return tuple(dict.fromkeys(named))[:_MAX_TAGS]
+
+
+def _filterable(metadata: Mapping[str, Any]) -> dict[str, AttributeValue]:
+    plain = {key: value for key, value in metadata.items() if type(value) in (str, int, float, bool)}
+    bounded = list(plain.items())[:_MAX_METADATA]
+    return {
+        f"langfuse.trace.metadata.{key[:_LONGEST_KEY]}": value[:_LONGEST_VALUE] if isinstance(value, str) else value
+        for key, value in bounded
+    }
+
+
+def scope_attributes(context: Context | None = None) -> dict[str, AttributeValue]:
+    """Return the attributes of every span that starts in this context; changes affect spans that start later."""
     found = otel.get_value(_SCOPE, context)
     return found if isinstance(found, dict) else {}
 
 
 @contextmanager
-def continued(trace_id: str | None) -> Iterator[None]:
-    """Have spans and calls inside belong to the trace with this id; nothing changes without one.
+def attach_trace(trace_id: str | None) -> Iterator[None]:
+    """Add the spans and calls inside to the trace with this id; without an id nothing changes.
 
-    Their parent is a span that nobody will send: where the trace's own context is at hand, its headers serve better.
+    Args:
+        trace_id: 32 lower-case hexadecimal digits, or None.
+
+    Raises `ValueError` for anything else. The parent of the spans is one that is never sent: if you have the trace's
+    headers, use those instead.
+
+    Example:
+        >>> import telemetry
+        >>> with telemetry.attach_trace("0af7651916cd43dd8448eb211c80319c"):
+        ...     telemetry.current_trace().trace_id
+        '0af7651916cd43dd8448eb211c80319c'
     """
     if trace_id is None:
         yield
@@ -137,44 +208,40 @@ def continued(trace_id: str | None) -> Iterator[None]:
 
 
 def traceparent(trace_id: str) -> str:
-    """Return the W3C header that says: this belongs to the trace with this id; refuses what is no id."""
+    """Return the value of the `traceparent` header that adds a request to the trace with this id.
+
+    Args:
+        trace_id: 32 lower-case hexadecimal digits, not all of them 0.
+
+    Raises `ValueError` for anything else.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.traceparent("0af7651916cd43dd8448eb211c80319c")
+        '00-0af7651916cd43dd8448eb211c80319c-...-01'
+    """
     if not _TRACE_ID.fullmatch(trace_id) or not int(trace_id, 16):
-        raise ValueError(f"{trace_id!r} is no trace id: it has 32 hexadecimal digits in lower case, not all of them 0.")
+        raise ValueError(f"{trace_id!r} is not a trace id: write 32 lower-case hexadecimal digits, not all of them 0.")
     return f"00-{trace_id}-{secrets.token_hex(8)}-01"
 
 
-class Stamper(SpanProcessor):
-    """Gives each span, whoever starts it, the stamps of its parent and of the scope it starts in."""
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Stamp the span."""
-        span.set_attributes({**_inherited(parent_context), **stamps(parent_context)})
-        refused = otel.get_value(REFUSED, parent_context)
-        if span.parent is None and isinstance(refused, SpanContext):
-            span.add_link(refused)
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Leave the span as it is."""
-
-
-def _inherited(context: Context | None) -> dict[str, AttributeValue]:
-    # The scope of a graph that nobody runs in a turn is known to its first span only.
-    parent = trace.get_current_span(context)
-    said = parent.attributes if isinstance(parent, ReadableSpan) else None
-    # The SDK's own mapping is slow to walk through.
-    known = said.copy() if isinstance(said, MappingProxyType) else said or {}
-    return {name: value for name, value in known.items() if name.startswith(_STAMPS)}
-
-
-def carry(fn: Callable[P, R]) -> Callable[P, R]:
+def with_current_context(fn: Callable[P, R]) -> Callable[P, R]:
     """Return `fn` bound to a copy of the current context, for thread pools and threads.
 
-    Without it what they do starts a trace of its own. Each call runs in a fresh copy.
+    Without it, spans in the thread start a separate trace. Each call runs in a fresh copy of the context; it returns
+    what `fn` returns and raises what `fn` raises.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> import telemetry
+        >>> with ThreadPoolExecutor() as pool, telemetry.span("sum"):
+        ...     pool.submit(telemetry.with_current_context(sum), [1, 2]).result()
+        3
     """
     context = copy_context()
 
     @wraps(fn)
-    def carried(*args: P.args, **kwargs: P.kwargs) -> R:
+    def in_context(*args: P.args, **kwargs: P.kwargs) -> R:
         return context.copy().run(fn, *args, **kwargs)
 
-    return carried
+    return in_context

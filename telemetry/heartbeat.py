@@ -1,4 +1,4 @@
-"""Signs of life of a run: short spans in its trace while it runs, and an end for an attempt that died."""
+"""Heartbeats of a run: short spans in its trace while it runs, and the end of an attempt whose process died."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,17 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import provider
+from telemetry import pipeline
 from telemetry.context import Scope, TraceRef
-from telemetry.failures import contained
+from telemetry.delivery.writer import SpoolProcessor
+from telemetry.internal_errors import handle_internal_errors
+from telemetry.otel.sdk_internals import end_span
 
 Sign = Literal["queued", "running", "waiting", "completed", "failed", "cancelled"]
 
 
 class Heartbeat:
-    """The signs of one attempt: each status once, and `running` at most once in an interval."""
+    """The heartbeats of one attempt: each status once, and `running` at most once per interval."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -27,18 +29,18 @@ class Heartbeat:
         self._next = 0.0
 
     def beat(self, status: Sign, **progress: AttributeValue) -> None:
-        """Make a span of no length below the current one, unless the same was said just now."""
+        """Create a span of zero duration below the current one, unless the status was sent within the interval."""
         if status == self._last and time.monotonic() < self._next:
             return
         self._last, self._next = status, time.monotonic() + self._interval_s
         attributes = {"status": status, **{f"progress.{name}": value for name, value in progress.items()}}
-        with contained("tell a heartbeat"):
-            provider.tracer().start_span("heartbeat", attributes=attributes).end()
+        with handle_internal_errors("send a heartbeat"):
+            pipeline.tracer().start_span("heartbeat", attributes=attributes).end()
 
 
 @contextmanager
-def continued(trace: TraceRef | None) -> Iterator[None]:
-    """What begins inside belongs to this trace, below this span, whichever process that was in; None begins anew."""
+def attach_span(trace: TraceRef | None) -> Iterator[None]:
+    """Start spans inside below this span, which may belong to another process; with None they start a new trace."""
     token = otel.attach(set_span_in_context(NonRecordingSpan(_context_of(trace)), otel.Context()))
     try:
         yield
@@ -48,25 +50,27 @@ def continued(trace: TraceRef | None) -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What is known of an attempt whose process died; times in seconds since 1970."""
+    """An attempt whose process died; times in seconds since 1970."""
 
     trace: TraceRef
     parent: TraceRef | None
     scope: Scope
+    message: str
     began: float
     last_beat: float
     attempt: int
 
 
 def close_as_lost(attempt: Attempt) -> None:
-    """End the span that the dead process never ended, under its own id, at the attempt's last sign of life.
+    """End the span that the dead process did not end, under its own id, at the attempt's last heartbeat.
 
-    What it had sent already hangs below. Nothing is sent for an attempt that was not sampled. It is on disk then.
+    Spans that the process has sent are below it. Nothing is sent for an attempt that was not sampled. Returns when the
+    span is on disk.
     """
-    running = provider.pipeline()
+    running = pipeline.active()
     if running is None or not attempt.trace.sampled:
         return
-    with contained("close a lost attempt"):
+    with handle_internal_errors("close a lost attempt"):
         ended = ReadableSpan(
             "turn",
             context=_context_of(attempt.trace),
@@ -77,24 +81,24 @@ def close_as_lost(attempt: Attempt) -> None:
             start_time=round(attempt.began * 1e9),
             end_time=round(attempt.last_beat * 1e9),
         )
-        running.provider._active_span_processor.on_end(ended)  # noqa: SLF001 - the SDK makes no span with a given id
+        end_span(running.provider, ended)
     written()
 
 
 def written() -> None:
-    """Return once the spans that have ended in this process are on disk, where there is a spool."""
-    running = provider.pipeline()
-    if running and running.spooling:
-        with contained("write spans"):
-            running.spooling.outbox.write()
+    """Return once the spans that have ended in this process are on disk, if there is a spool."""
+    if processor := pipeline.get(SpoolProcessor):
+        with handle_internal_errors("write spans"):
+            processor.writer.write()
 
 
 def _last_words(attempt: Attempt) -> Mapping[str, Any]:
     return {
-        **attempt.scope.stamps,
+        **attempt.scope.attributes,
         "openinference.span.kind": "AGENT",
         "turn.status": "lost",
         "turn.attempt": attempt.attempt,
+        **({} if attempt.parent else {"input.value": attempt.message}),
         "turn.last_heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(attempt.last_beat)),
     }
 

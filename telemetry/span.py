@@ -1,25 +1,45 @@
-"""Spans of our own: made, found, failed, told to others."""
+"""Create spans, get the current one, and set the status for an error."""
 
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.instrumentation import utils as otel_utils
 from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import provider
+from telemetry import pipeline
 from telemetry.context import TraceRef
+from telemetry.lru_cache import LruCache
+
+# The status message of a cancelled span, by the cause of its turn's cancellation.
+_CAUSES = {
+    "cancel": "cancelled on request",
+    "disconnect": "cancelled: the client disconnected",
+    "shutdown": "cancelled: the service stopped",
+    "fenced": "cancelled: another process has taken over",
+    "timeout": "cancelled: the turn took too long",
+}
 
 
 @contextmanager
 def span(name: str, kind: str = "CHAIN", **attributes: AttributeValue) -> Iterator[Span]:
-    """Make a span that is current inside and ends with an honest status, whatever ends it.
+    """Create a span that is current inside; it always ends, with the status of the body's outcome.
 
-    `kind` is OpenInference's: CHAIN, AGENT, TOOL, RETRIEVER, LLM …
+    Args:
+        name: the span's name.
+        kind: OpenInference's kind: CHAIN, AGENT, TOOL, RETRIEVER, LLM …
+        attributes: further attributes of the span, under these keys.
+
+    An exception in the body is recorded and raised.
+
+    Example:
+        >>> import telemetry
+        >>> with telemetry.span("look up", kind="TOOL", **{"input.value": "sampling"}) as span:
+        ...     span.set_attribute("output.value", "found")
     """
-    with provider.tracer().start_as_current_span(
+    with pipeline.tracer().start_as_current_span(
         name,
         attributes={"openinference.span.kind": kind, **attributes},
         record_exception=False,
@@ -33,27 +53,59 @@ def span(name: str, kind: str = "CHAIN", **attributes: AttributeValue) -> Iterat
 
 
 def event(name: str, **attributes: AttributeValue) -> None:
-    """Record that something happened, at once: a child span of no length, since span events wait for their span."""
-    provider.tracer().start_span(name, attributes=attributes).end()
+    """Record that something happened, as a child span of zero duration, which is sent at once, unlike a span event.
+
+    Args:
+        name: the span's name.
+        attributes: attributes of the span, under these keys.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.event("cache missed", key="sampling")
+    """
+    pipeline.tracer().start_span(name, attributes=attributes).end()
 
 
 def get_span() -> Span:
-    """Return the current span; one that records nothing outside of any."""
+    """Return the current span; if there is none, one that records nothing.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.get_span().set_attribute("team", "blue")
+    """
     return trace.get_current_span()
 
 
 def capture_exception(error: BaseException) -> None:
-    """Make the current span a failed one, with the error's type, its message in one line and its stack."""
+    """Set the current span's status to failed, with the error's type, its message in one line and its stack.
+
+    Args:
+        error: the exception; one that is not an `Exception`, such as a cancellation, marks the span as cancelled.
+
+    Example:
+        >>> import telemetry
+        >>> try:
+        ...     {}["missing"]
+        ... except KeyError as error:
+        ...     telemetry.capture_exception(error)
+    """
     fail(get_span(), error)
 
 
 def current_trace() -> TraceRef | None:
-    """Return the ids of the current trace, None outside of any or with tracing off."""
+    """Return the ids of the current trace; None if there is none, or with tracing off.
+
+    Example:
+        >>> import telemetry
+        >>> trace = telemetry.current_trace()
+        >>> trace.trace_id if trace else "untraced"
+        'untraced'
+    """
     return reference(get_span())
 
 
 def reference(of: Span) -> TraceRef | None:
-    """Return the ids of this span's trace, None where it has none."""
+    """Return the ids of this span's trace, None if it has none."""
     context = of.get_span_context()
     if not context.is_valid:
         return None
@@ -62,7 +114,7 @@ def reference(of: Span) -> TraceRef | None:
 
 
 def link_to(trace_ref: TraceRef | None) -> Sequence[Link]:
-    """Return the link to that span, none without one."""
+    """Return a link to that span; no link without a span."""
     if trace_ref is None:
         return ()
     flags = TraceFlags(TraceFlags.SAMPLED if trace_ref.sampled else TraceFlags.DEFAULT)
@@ -71,35 +123,68 @@ def link_to(trace_ref: TraceRef | None) -> Sequence[Link]:
 
 
 @contextmanager
-def untraced() -> Iterator[None]:
-    """Make no span and send no trace header inside: for polling, and for telemetry's own traffic."""
-    with suppress_instrumentation():
+def suppress_instrumentation() -> Iterator[None]:
+    """Create no spans and send no trace headers inside: for polling, and for telemetry's own traffic.
+
+    Example:
+        >>> import telemetry
+        >>> with telemetry.suppress_instrumentation(), telemetry.span("not recorded"):
+        ...     pass
+    """
+    with otel_utils.suppress_instrumentation():
         yield
 
 
 def fail(span: Span, error: BaseException) -> None:
-    """Give the span the status that this error deserves; what only ended it early is no failure.
+    """Set the span's status for this error; a cancellation is not a failure.
 
-    The stack is told once in a trace, by the span that failed first; those above it have the line.
+    The stack is recorded once in a trace, on the span that failed first; the spans above it get one line.
     """
     if not isinstance(error, Exception):
-        span.set_attributes({"cancelled": True, "langfuse.observation.level": "WARNING"})
+        mark_cancelled(span)
         return
-    span.set_status(Status(StatusCode.ERROR, one_line(error)))
-    if _is_news(error, span.get_span_context().trace_id):
+    line = one_line(error)
+    span.set_status(Status(StatusCode.ERROR, line))
+    if _is_new(error, line, span.get_span_context().trace_id):
         stack = "".join(traceback.format_exception(error))
-        said = {"exception.type": type(error).__qualname__, "exception.message": str(error)}
-        span.add_event("exception", {**said, "exception.stacktrace": stack})
+        attributes = {"exception.type": _qualified_name(error), "exception.message": str(error)}
+        span.add_event("exception", {**attributes, "exception.stacktrace": stack})
 
 
-def _is_news(error: Exception, trace_id: int) -> bool:
-    known = getattr(error, "_told_in_trace", None) == trace_id
-    with suppress(AttributeError):
-        error._told_in_trace = trace_id  # pyright: ignore[reportAttributeAccessIssue] # noqa: SLF001 - weak references to exceptions are not possible
+def mark_cancelled(span: Span, cause: str = "") -> None:
+    """Mark a span whose work was cancelled, with the cause; this is not an error."""
+    level = {"langfuse.observation.level": "WARNING", "langfuse.observation.status_message": cancellation(cause)}
+    span.set_attributes({"cancelled": True, **level})
+
+
+def cancellation(cause: str) -> str:
+    """Return the cause of a cancellation in one line; an unknown cause is included unchanged."""
+    return _CAUSES.get(cause, f"cancelled: {cause}" if cause else "cancelled")
+
+
+def _qualified_name(error: Exception) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+class _ReportedErrors(LruCache[tuple[int, int, type, int], bool]):
+    """The latest errors of this process whose stack has been recorded in their trace."""
+
+    def __init__(self) -> None:
+        super().__init__(1024)
+
+
+def _is_new(error: Exception, text: str, trace_id: int) -> bool:
+    # An attribute on the exception would change the program's object, and a reference would keep its frames alive. An
+    # id may be reused: type and text tell the exceptions apart.
+    key = (trace_id, id(error), type(error), hash(text))
+    reported = pipeline.shared(_ReportedErrors)
+    known = reported.get(key) is not None
+    reported.put(key, True)
     return not known
 
 
 def one_line(error: BaseException) -> str:
-    """Return the error as one line: its type and the first line of what it says."""
-    said = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__qualname__}: {said}" if said else type(error).__qualname__
+    """Return the error as one line: its type and the first line of its message."""
+    line = next(iter(str(error).strip().splitlines()), "")
+    return f"{type(error).__qualname__}: {line}" if line else type(error).__qualname__

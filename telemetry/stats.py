@@ -1,68 +1,84 @@
-"""How spans fare on their way to the backend: figures for health checks, from memory alone."""
+"""Figures of the delivery of spans for health checks, read from memory."""
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from telemetry import provider
-from telemetry.delivery.outbox import Outbox
-from telemetry.failures import failures
-from telemetry.scores import desk
+from telemetry import internal_errors, pipeline
+from telemetry.delivery.store import MEDIA, SPAN
+from telemetry.delivery.writer import MediaDelivery, SpanWriter, SpoolProcessor
+from telemetry.scores.queue import ScoreQueue
 
 
 def stats() -> dict[str, Any]:
-    """Return the figures of this process, of its backend, and of the spool folder that it may share with others.
+    """Return figures of this process, of its backend, and of the spool folder, which other processes may share.
 
-    The folder's are a few seconds old. All of it is safe to show: no secrets, no content.
+    The figures of the folder are a few seconds old. They contain no secrets and no content.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.stats()["tracing"]
+        False
     """
-    active = provider.pipeline()
-    outbox = active.spooling.outbox if active and active.spooling else None
+    processor = pipeline.get(SpoolProcessor)
+    writer = processor.writer if processor else None
+    queue = pipeline.get(ScoreQueue)
     return {
-        "tracing": active is not None,
-        "process": {"pid": os.getpid(), "failures": failures(), **(_process(outbox) if outbox else {})},
-        **({"backend": _backend(outbox), "spool": _spool(outbox)} if outbox else {}),
-        **({"scores": open_desk.stats()} if (open_desk := desk.current()) else {}),
+        "tracing": pipeline.active() is not None,
+        "process": {"pid": os.getpid(), "failures": internal_errors.counts(), **(_process(writer) if writer else {})},
+        **({"backend": _backend(writer), "spool": _spool(writer)} if writer else {}),
+        **({"scores": queue.stats()} if queue else {}),
     }
 
 
-def _process(outbox: Outbox) -> dict[str, Any]:
-    backend, file, memory = outbox.deliverer.backend, outbox.spools.file, outbox.spools.memory
+def _process(writer: SpanWriter) -> dict[str, Any]:
+    backend, file, memory = writer.backend, writer.spool.file, writer.spool.memory
     return {
-        "pending": outbox.pending,
-        "committed": file.claim.committed if file else 0,
-        "waiting": (file.rows if file else 0) + memory.rows,
+        "pending": writer.pending,
+        "committed": file.lock.committed if file else 0,
+        "waiting": (file.rows_of(SPAN) if file else 0) + memory.rows_of(SPAN),
         "waiting_bytes": (file.size if file else 0) + memory.size,
         "delivered": backend.accepted,
-        "dead_letters": backend.buried,
-        "dropped": {why: number for why, number in outbox.spools.dropped.items() if number},
-        "shortened": outbox.counts["shortened"],
-        "redacted": outbox.counts["redacted"],
-        "lag_ms": _percentiles(list(outbox.lags)),
+        **({"media": _media(writer, writer.media)} if writer.media else {}),
+        "rejected": backend.rejected,
+        "dead_letters": backend.dead_letters,
+        "dropped": {why: number for why, number in writer.spool.dropped.items() if number},
+        "shortened": writer.counts["shortened"],
+        "redacted": writer.counts["redacted"],
+        "lag_ms": _percentiles(list(writer.lags)),
     }
 
 
-def _backend(outbox: Outbox) -> dict[str, Any]:
-    backend = outbox.deliverer.backend
-    error = backend.last_error
+def _media(writer: SpanWriter, media: MediaDelivery) -> dict[str, Any]:
     return {
-        "endpoint": outbox.settings.endpoint,
-        "state": outbox.deliverer.state,
-        "last_success": _iso(backend.last_success),
-        "last_error": {"at": _iso(error[0]), "what": error[1]} if error else None,
+        "waiting": sum(store.rows_of(MEDIA) for store in writer.spool.own_stores()),
+        "delivered": media.state.accepted,
+        "refused": media.state.refused,
+        **media.state.last_events(),
     }
 
 
-def _spool(outbox: Outbox) -> dict[str, Any]:
-    spools = outbox.spools
-    folder = spools.folder
+def _backend(writer: SpanWriter) -> dict[str, Any]:
     return {
-        "folder": str(outbox.settings.spool_dir),
-        "on_disk": spools.file is not None,
-        "disk_errors": spools.disk_errors,
-        "set_aside": spools.set_aside,
+        "endpoint": writer.settings.endpoint,
+        "state": writer.backend.summary,
+        **writer.backend.last_events(),
+    }
+
+
+def _spool(writer: SpanWriter) -> dict[str, Any]:
+    spool = writer.spool
+    folder = spool.folder
+    return {
+        "folder": str(writer.settings.spool_dir),
+        "on_disk": spool.file is not None,
+        "disk_errors": spool.disk_errors,
+        "taken_over": spool.taken_over,
+        "set_aside": spool.set_aside,
+        "unusable": spool.unusable,
         "files": folder.files,
         "spans": folder.waiting.rows,
+        "media": folder.waiting.media,
         "bytes": folder.waiting.size,
         "oldest_s": round(folder.waiting.oldest_s, 1),
         "dead_letters": folder.waiting.dead,
@@ -75,7 +91,3 @@ def _percentiles(lags: Sequence[float]) -> dict[str, float] | None:
     ordered = sorted(lags)
     ranks = {"p50": len(ordered) // 2, "p99": len(ordered) * 99 // 100, "max": -1}
     return {name: round(ordered[rank] * 1000, 1) for name, rank in ranks.items()}
-
-
-def _iso(at: float | None) -> str | None:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds") if at else None

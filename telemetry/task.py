@@ -1,4 +1,4 @@
-"""Work that takes its time, and can be watched meanwhile."""
+"""Long-running work that reports its progress."""
 
 import time
 from collections.abc import Callable
@@ -11,24 +11,34 @@ from opentelemetry import context as otel
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-from telemetry import provider
-from telemetry.failures import contained
-from telemetry.json_text import dump
+from telemetry import pipeline
+from telemetry.internal_errors import handle_internal_errors
+from telemetry.plain_data import safe_text
 from telemetry.span import fail
 
 Data = dict[str, Any]
 State = Literal["started", "progress", "finished"]
 Result = Literal["success", "error", "cancelled"]
 
-_open: "WeakSet[Task]" = WeakSet()
-
 
 class Task:
-    """A span that lasts as long as the task, with a short child span, at once, for each change that is told.
+    """A span that lasts as long as the task, with a child span of zero duration for each reported change.
 
-    Of what changes within `interval_s` the latest is told with the next change or the end; the rest is counted.
-    `tell` is given the same events, for whoever waits. Where `with` is used it starts, and finishes honestly, by
-    itself. It stays in the trace in which it was started, however long that has ended.
+    Args:
+        name: the task's name.
+        tell: called with each reported change, as a dict.
+        interval_s: seconds between two reports; changes in between are counted, and reported with the next one.
+        data: the initial data of the task.
+
+    Used with `with`, the task starts and finishes itself, with the result of the body. It stays in the trace in which
+    it was started, even if that has ended.
+
+    Example:
+        >>> import telemetry
+        >>> with telemetry.Task("import", total=100) as task:
+        ...     task.write_data(done=50)
+        >>> task.result
+        'success'
     """
 
     def __init__(
@@ -47,21 +57,21 @@ class Task:
         self._inside: otel.Context | None = None
 
     def start(self, **data: Any) -> None:
-        """Begin the task and tell so; a second call changes nothing."""
+        """Start the task and report it; a second call changes nothing."""
         if self._span:
             return
         attributes = {"openinference.span.kind": "CHAIN", "task.id": self.task_id}
-        self._span = provider.tracer().start_span(f"task {self.name}", attributes=attributes)
+        self._span = pipeline.tracer().start_span(f"task {self.name}", attributes=attributes)
         self._inside = set_span_in_context(self._span)
         self._data |= data
-        self._span.set_attribute("input.value", dump(self._data))
-        _open.add(self)
-        # A task that everybody has forgotten ends all the same.
+        self._span.set_attribute("input.value", safe_text(self._data))
+        pipeline.shared(_OpenTasks).add(self)
+        # A task that is garbage-collected ends as well.
         finalize(self, _abandon, self._span)
         self._say("started")
 
     def write_data(self, **data: Any) -> None:
-        """Tell what has changed, unless nothing has, or something else was told just now."""
+        """Report changed data, unless nothing has changed or the last report is younger than the interval."""
         if self._span is None or self.result:
             return
         self._writes += 1
@@ -70,14 +80,14 @@ class Task:
             self._say("progress")
 
     def finish(self, result: Result = "success", **data: Any) -> None:
-        """End the task with its result and all that it has told; a second call changes nothing."""
+        """End the task with its result and all its data; a second call changes nothing."""
         if self._span is None or self.result:
             return
         self.result = result
         self._data |= data
         self._say("finished")
-        _open.discard(self)
-        self._span.set_attributes({"output.value": dump(self._data), **self._counters()})
+        pipeline.shared(_OpenTasks).discard(self)
+        self._span.set_attributes({"output.value": safe_text(self._data), **self._counters()})
         if result == "error" and not _failed(self._span):
             self._span.set_status(Status(StatusCode.ERROR, str(self._data.get("error", "the task failed"))))
         self._span.end()
@@ -100,14 +110,14 @@ class Task:
         self._next = time.monotonic() + self._interval_s
         self._told = dict(self._data)
         self._events += 1
-        with contained("tell of a task"):
+        with handle_internal_errors("report a task"):
             self._event(state)
         if self._tell:
             self._tell(self._as_event(state))
 
     def _event(self, state: State) -> None:
-        attributes = {"openinference.span.kind": "CHAIN", "output.value": dump(self._told)}
-        provider.tracer().start_span(state, self._inside, attributes=attributes).end()
+        attributes = {"openinference.span.kind": "CHAIN", "output.value": safe_text(self._told)}
+        pipeline.tracer().start_span(state, self._inside, attributes=attributes).end()
 
     def _as_event(self, state: State) -> Data:
         data = dict(self._told)
@@ -116,9 +126,18 @@ class Task:
         )
 
 
+class _OpenTasks(WeakSet[Task]):
+    """The tasks of this process that have not ended."""
+
+
 def end_tasks() -> None:
-    """End the tasks that are still open in this process, as cancelled."""
-    for task in list(_open):
+    """End the tasks that are still open in this process, as cancelled.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.end_tasks()
+    """
+    for task in list(pipeline.shared(_OpenTasks)):
         task.finish("cancelled")
 
 

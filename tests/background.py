@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from httpx_sse import connect_sse
 
-from telemetry.receiver import Receiver
+from telemetry.testing.receiver import Receiver
 from tests.chaos.run_service import CALLED, HELD
 from tests.processes import Process, free_port, start, until
 
@@ -49,9 +50,9 @@ class Api:
 
     def events(self, run_id: str, after: int = 0) -> list[tuple[int, str]]:
         """The events of a run, to its end, with their numbers."""
-        answer = httpx.get(f"{self.url}/runs/{run_id}/events", headers={"Last-Event-ID": str(after)}, timeout=60)
-        parts = [part.split("\n") for part in answer.text.split("\n\n") if part.startswith("id: ")]
-        return [(int(number[4:]), body[6:]) for number, body in parts]
+        url, headers = f"{self.url}/runs/{run_id}/events", {"Last-Event-ID": str(after)}
+        with httpx.Client(timeout=60) as http, connect_sse(http, "GET", url, headers=headers) as source:
+            return [(int(event.id), event.data) for event in source.iter_sse() if event.data not in ("", "[DONE]")]
 
     def kill(self) -> None:
         """SIGKILL, and gone."""
@@ -82,7 +83,7 @@ def api(folder: Path, receiver: Receiver, env: Mapping[str, str] | None = None) 
         **(env or {}),
     }
     url = f"http://127.0.0.1:{port}"
-    with start([sys.executable, "-m", "tests.chaos.run_service"], settings, f"{url}/health") as process:
+    with start([sys.executable, "-m", "tests.chaos.run_service"], settings, f"{url}/health", 180) as process:
         yield Api(process, url)
 
 
@@ -107,4 +108,4 @@ def answered(folder: Path) -> set[str]:
     """The calls whose answers are kept, in SQLite."""
     with sqlite3.connect(folder / "service.db") as connection:
         rows = connection.execute("select call_id from background_answers where body is not null")
-        return {row[0] for row in rows}
+        return {row[0].rpartition("/")[2] for row in rows}

@@ -1,20 +1,26 @@
 """Every test has a clean environment, dummy keys and no network beyond this machine."""
 
 import os
+import ssl
 import sys
 from collections.abc import Iterator
+from functools import cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from httpx._transports import default as transports
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser, sync_playwright
 
-from telemetry import propagator
+from telemetry import pipeline
+from telemetry.otel.propagator import TrustedHosts
 from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording
+from tests.leaks import in_spools, watch
 from tests.parts import missing
 
 CHROMIUM = "/usr/bin/chromium"
@@ -40,10 +46,25 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
+def _tls_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    """The TLS context of a call, made once: httpx makes one for each, which takes longer than the call."""
+    if verify is not True or cert:
+        return httpx.create_ssl_context(verify, cert, trust_env)
+    return _default_tls_context(trust_env and tuple(map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR"))))
+
+
+@cache
+def _default_tls_context(certificates: object) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=bool(certificates))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Watch every socket, unless real keys were given and asked for; nothing else is in a hurry."""
+    # Only the order is random: seeded before each test, all of them would make the same trace ids.
+    config.option.randomly_reset_seed = False
     for part in ("connect", "read", "write", "pool"):
         setattr(DEFAULT_TIMEOUT_CONFIG, part, 60)
+    transports.create_ssl_context = _tls_context  # pyright: ignore[reportPrivateImportUsage] - there is no other way
     settings.register_profile("calm", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("calm")
     if not (REAL and "live" in config.option.markexpr):
@@ -70,11 +91,27 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+@pytest.fixture(autouse=True)
+def watched() -> Iterator[None]:
+    """No planted secret is written to a spool or sent to a backend, whatever a test is about."""
+    with pytest.MonkeyPatch.context() as patch, watch(patch) as found:
+        yield
+    assert found == []
+
+
+@pytest.fixture(scope="session", autouse=True)
+def watched_spools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The same for what other processes have left in their spools."""
+    yield
+    assert in_spools(tmp_path_factory.getbasetemp()) == []
+
+
 def _trusting() -> Iterator[None]:
     """What is trusted inside is not any more afterwards: a stranger may be given the same port."""
-    before = propagator._trusted.copy()
+    trusted = pipeline.shared(TrustedHosts)
+    before = trusted.copy()
     yield
-    propagator._trusted.intersection_update(before)
+    trusted.intersection_update(before)
 
 
 # A server and its client live as long as a test, or as a file.

@@ -23,7 +23,6 @@ from app.models.models import Models
 from app.service import create_app
 from app.settings import load_settings
 
-PROMPT = "You calculate with your tool."
 # How long tools go on that nobody can stop; the one in a thread until somebody has seen enough.
 STUBBORN_S, THREADED_S = 0.5, 1.0
 enough = Event()
@@ -64,20 +63,24 @@ def with_tool(
     key: str, one: BaseTool, models: Models, checkpointer: BaseCheckpointSaver | None = None
 ) -> CompiledStateGraph:
     """An agent with this tool as its calculator."""
-    return react(key, PROMPT, [one], models, checkpointer)
+    return react(key, [one], models, checkpointer)
 
 
 def broken_node(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """An agent whose second node fails."""
     graph = StateGraph(MessagesState)
-    graph.add_node("first", lambda _: {"messages": [AIMessage("One moment.")]})
+    graph.add_node("first", _begin)
     graph.add_node("second", _fail)
     graph.add_edge(START, "first")
     graph.add_edge("first", "second")
     return graph.compile(checkpointer, name="broken_node")
 
 
-def _fail(_: MessagesState) -> None:
+def _begin(state: MessagesState) -> dict[str, list[AIMessage]]:
+    return {"messages": [AIMessage("One moment.")]}
+
+
+def _fail(state: MessagesState) -> None:
     raise ValueError("the node is broken")
 
 
@@ -89,7 +92,7 @@ def asks_in_node(models: Models, checkpointer: BaseCheckpointSaver | None = None
     return graph.compile(checkpointer, name="asks_in_node")
 
 
-async def _ask(_: MessagesState) -> dict[str, list[AIMessage]]:
+async def _ask(state: MessagesState) -> dict[str, list[AIMessage]]:
     answer = interrupt("Shall I?")
     if answer == "slowly":
         await asyncio.sleep(60)

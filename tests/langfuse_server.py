@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry.viewer.app import create_app
-from telemetry.viewer.settings import Settings
+from telemetry.viewer.settings import ViewerSettings
 from tests.processes import serve
 
 SCORES = "/api/public/scores"
@@ -67,7 +67,7 @@ class Langfuse:
         """Answer one request, in this mood."""
         if not str(scope.get("path", "")).startswith(SCORES):
             return await self._app(scope, receive, send)
-        body = await _read(receive) if scope["method"] == "POST" else b""
+        body = await read_body(receive) if scope["method"] == "POST" else b""
         content = json.loads(body) if body else scope["path"]
         self.asked.append(content)
         await asyncio.sleep(self.slow_s)
@@ -87,13 +87,14 @@ class Langfuse:
 @contextmanager
 def langfuse_server(folder: Path) -> Iterator[Langfuse]:
     """A running one; its public key is its own, since the SDK keeps one client a key for the whole process."""
-    settings = Settings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
+    settings = ViewerSettings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
     server = Langfuse(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
     with serve(server) as server.url:
         yield server
 
 
-async def _read(receive: Receive) -> bytes:
+async def read_body(receive: Receive) -> bytes:
+    """The whole body of a request."""
     body, more = b"", True
     while more:
         message = await receive()

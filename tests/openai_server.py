@@ -41,6 +41,7 @@ class OpenAIServer:
 
     key: str = "sk-loopback"
     knows_stream_options: bool = True
+    refusal_status: int = 400
     url: str = ""
     received: list[Received] = field(default_factory=list)
 
@@ -49,14 +50,16 @@ class OpenAIServer:
         if request.headers.get("authorization") != f"Bearer {self.key}":
             raise Refusal(401, "Incorrect API key provided.")
         if "stream_options" in request.body and not self.knows_stream_options:
-            raise Refusal(400, "Unrecognized request argument supplied: stream_options", "stream_options")
+            raise Refusal(
+                self.refusal_status, "Unrecognized request argument supplied: stream_options", "stream_options"
+            )
         check_tool_calls(request.body["messages"])
 
 
 @contextmanager
-def openai_server(*, knows_stream_options: bool = True) -> Iterator[OpenAIServer]:
+def openai_server(*, knows_stream_options: bool = True, refusal_status: int = 400) -> Iterator[OpenAIServer]:
     """A server that answers at `url` until the block is left."""
-    server = OpenAIServer(knows_stream_options=knows_stream_options)
+    server = OpenAIServer(knows_stream_options=knows_stream_options, refusal_status=refusal_status)
     with serve(application(server)) as address:
         server.url = f"{address}/v1"
         yield server

@@ -16,9 +16,14 @@ import httpx
 import uvicorn
 from dotenv import dotenv_values
 
+from tests import fork_server
+from tests.fork_server import ForkedProcess
+
 ROOT = Path(__file__).parent.parent
 # A developer's own .env stays outside: a variable that is there already, if empty, is not read from it.
 UNSET = dict.fromkeys(dotenv_values(ROOT / ".env.example"), "")
+# Modules whose imports the fork server has done.
+FORKED = ("app", "telemetry.viewer", "tests.chaos.run_service", "tests.limited_service")
 Found = TypeVar("Found")
 
 
@@ -29,7 +34,7 @@ class DiedError(AssertionError):
 class Process:
     """A running program and what it has printed."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, popen: subprocess.Popen[bytes] | ForkedProcess, log: Path) -> None:
         self.popen = popen
         self._log = log
 
@@ -54,11 +59,9 @@ def start(argv: Sequence[str], env: Mapping[str, str], url: str, seconds: float 
 
     `env` comes on top of a bare environment: the caller's own settings and keys stay outside.
     """
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("wb") as log:
-        popen = subprocess.Popen(
-            argv, cwd=ROOT, env=_bare() | dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-        process = Process(popen, Path(log.name))
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        process = Process(_start(argv, bare() | dict(env), log), log)
         try:
             until(lambda: _answers(process, url), seconds, lambda: f"{url} stayed silent:\n{process.log}")
             yield process
@@ -67,11 +70,25 @@ def start(argv: Sequence[str], env: Mapping[str, str], url: str, seconds: float 
             sys.stdout.write(process.log)  # pytest shows it with a failure
 
 
+def run(module: str, *argv: str, env: Mapping[str, str], cwd: Path = ROOT, seconds: float = 60) -> tuple[int, str]:
+    """The exit status of `python -m` with these variables alone, and all that it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        process = fork_server.run_module(module, argv, env, cwd, log)
+        try:
+            return process.wait(seconds), log.read_text()
+        finally:
+            process.kill()
+
+
 @contextlib.contextmanager
-def serve(app: Any) -> Iterator[str]:
+def serve(app: Any, **options: Any) -> Iterator[str]:
     """The address of an ASGI application served over a real socket by a thread of this process."""
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1))
+    # As in our images; uvicorn takes others where they are installed.
+    options = {"loop": "asyncio", "http": "h11", **options}
+    config = uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1, **options)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -103,7 +120,14 @@ def until(
     return found
 
 
-def _bare() -> dict[str, str]:
+def _start(argv: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes] | ForkedProcess:
+    if argv[:2] == [sys.executable, "-m"] and argv[2] in FORKED and fork_server.can_run(env):
+        return fork_server.run_module(argv[2], argv[3:], env, ROOT, log)
+    with log.open("wb") as printed:
+        return subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=printed, stderr=printed)
+
+
+def bare() -> dict[str, str]:
     return UNSET | {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
 
 

@@ -1,12 +1,13 @@
 """A stranger's agent and service, as LangGraph's own tutorials teach them: they know nothing of telemetry."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import httpx
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from langchain.chat_models import init_chat_model
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import MemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -73,8 +74,11 @@ def build() -> FastAPI:
 
     @app.get("/stream")
     def stream(thread_id: str, user_input: str, answers: bool = False) -> StreamingResponse:
-        config = {"configurable": {"thread_id": thread_id}, "metadata": {"langfuse_user_id": "grace"}}
-        asked = {"messages": [{"role": "user", "content": user_input}]}
+        config: RunnableConfig = {
+            "configurable": {"thread_id": thread_id},
+            "metadata": {"langfuse_user_id": "grace"},
+        }
+        asked: Any = {"messages": [{"role": "user", "content": user_input}]}
 
         def events() -> Iterator[str]:
             for event in graph.stream(Command(resume=user_input) if answers else asked, config, stream_mode="values"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.demo import is_whole
+from app.demo.turn import is_whole
 from tests.processes import ROOT, UNSET, free_port, until
 
 PORTS = ("PORT", "UI_PORT", "VIEWER_PORT")

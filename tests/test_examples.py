@@ -1,16 +1,19 @@
 """Adopted by others: the examples run as they stand, without `app` and `ui`; a stranger's agent is left as it is."""
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
 from opentelemetry.sdk.trace import ReadableSpan
 from streamlit.testing.v1 import AppTest
+from websockets.sync.client import connect
 
 import telemetry
 from app.client import AgentClient
@@ -18,7 +21,7 @@ from telemetry.settings import Settings
 from telemetry.testing import Receiver, Recorded, recording, span_tree
 from tests import stranger
 from tests.openai_server import OpenAIServer, openai_server
-from tests.processes import ROOT, free_port, serve, start, until
+from tests.processes import ROOT, UNSET, free_port, serve, start, until
 from tests.service import service
 from tests.telemetry.langfuse_rules import Trace, traces, violations
 
@@ -31,13 +34,10 @@ def model() -> Iterator[OpenAIServer]:
         yield server
 
 
-@contextmanager
-def example(name: str, folder: Path, model: OpenAIServer, receiver: Receiver) -> Iterator[str]:
-    """The address of an example that finds `telemetry` and nothing else of this project."""
+def environment(folder: Path, model: OpenAIServer, receiver: Receiver) -> dict[str, str]:
+    """The variables of a program that finds `telemetry` and nothing else of this project."""
     (folder / "telemetry").symlink_to(ROOT / "telemetry")
-    url = f"http://127.0.0.1:{free_port()}"
-    run = ["-m", "uvicorn", f"{name}:app", "--app-dir", str(EXAMPLES), "--port", url.rsplit(":", 1)[1]]
-    env = {
+    return {
         "PYTHONPATH": str(folder),
         "OPENAI_BASE_URL": model.url,
         "OPENAI_API_KEY": model.key,
@@ -46,6 +46,14 @@ def example(name: str, folder: Path, model: OpenAIServer, receiver: Receiver) ->
         "LANGFUSE_SECRET_KEY": "sk-lf-1",
         "TELEMETRY_SPOOL_DIR": str(folder / "spool"),
     }
+
+
+@contextmanager
+def example(name: str, folder: Path, model: OpenAIServer, receiver: Receiver) -> Iterator[str]:
+    """The address of an example that finds `telemetry` and nothing else of this project."""
+    url = f"http://127.0.0.1:{free_port()}"
+    run = ["-m", "uvicorn", f"{name}:app", "--app-dir", str(EXAMPLES), "--port", url.rsplit(":", 1)[1]]
+    env = environment(folder, model, receiver)
     with start([sys.executable, "-P", *run], env, f"{url}/openapi.json"):
         yield url
 
@@ -74,7 +82,7 @@ def test_three_lines_give_the_tree_of_the_platform(
     monkeypatch.setenv("OPENAI_BASE_URL", model.url)
     monkeypatch.setenv("OPENAI_API_KEY", model.key)
     with recording() as spans, service(tmp_path / "platform", MODEL="openai:gpt-5.5") as url:
-        with telemetry.untraced():
+        with telemetry.suppress_instrumentation():
             AgentClient(url, "chatbot").invoke(asked["message"])
         platform = span_tree(of_turn(spans))
 
@@ -88,8 +96,65 @@ def test_three_lines_give_the_tree_of_the_platform(
     assert {each.span.attributes["user.id"] for each in trace.observations} == {"ada"}
 
 
+def test_create_agent(tmp_path: Path, model: OpenAIServer) -> None:
+    """LangChain's own agent is a turn with its tree; what its config says is on every span."""
+    asked = {"message": "What is 12*34?", "thread_id": "t-1", "user_id": "ada"}
+    with Receiver() as receiver:
+        with example("agent", tmp_path, model, receiver) as url:
+            said = httpx.post(f"{url}/chat", json=asked, timeout=60).json()
+        trace = of_request(receiver, "/chat")
+
+    assert "408" in said
+    assert tree(trace) == golden("""
+        POST /chat SERVER
+          turn AGENT
+            clerk
+              model
+                ChatOpenAI LLM
+              tools
+                calculator TOOL
+              model
+                ChatOpenAI LLM
+    """)
+    assert trace.root
+    assert (trace.name, trace.root.input, trace.root.output) == ("clerk", "What is 12*34?", said)
+    for each in trace.observations:
+        assert (each.span.attributes["session.id"], each.span.attributes["user.id"]) == ("t-1", "ada")
+        assert each.span.attributes["langfuse.trace.tags"] == ["clerk", "beta"]
+
+
+def test_a_chat_over_a_websocket(tmp_path: Path, model: OpenAIServer) -> None:
+    """Each message is a trace with its question and its answer, in the same session."""
+    said: list[str] = []
+    with Receiver() as receiver:
+        with example("websocket", tmp_path, model, receiver) as url, connect(f"ws{url[4:]}/chat/t-1") as socket:
+            for question in ("What is 12*34?", "Hello"):
+                socket.send(question)
+                said.append(str(socket.recv()))
+        turns = [trace for trace in traces(receiver.spans) if trace.root and trace.root.span.name == "turn"]
+
+    assert [(turn.root and turn.root.input) for turn in turns] == ["What is 12*34?", "Hello"]
+    assert [(turn.root and turn.root.output) for turn in turns] == said
+    assert {each.span.attributes["session.id"] for turn in turns for each in turn.observations} == {"t-1"}
+
+
+def test_a_script(tmp_path: Path, model: OpenAIServer) -> None:
+    """The run of a program that ends is a trace, and nothing of it is lost."""
+    with Receiver() as receiver:
+        run = [sys.executable, str(EXAMPLES / "script.py"), "What is 12*34?"]
+        env = {**UNSET, **environment(tmp_path, model, receiver)}
+        done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=120, check=True)
+        (trace,) = traces(receiver.spans)
+
+    assert trace.root
+    assert trace.name == "clerk"
+    assert trace.root.input == [{"role": "user", "content": "What is 12*34?"}]
+    assert trace.root.output[-1]["content"] == done.stdout.strip()
+    assert {each.span.attributes["session.id"] for each in trace.observations} == {"nightly"}
+
+
 def test_an_openai_client(tmp_path: Path, model: OpenAIServer) -> None:
-    """Without LangChain a model's call is a generation with its messages and usage, above its HTTP call."""
+    """Without LangChain a model's call is a generation with its messages and usage; its HTTP call adds no span."""
     with Receiver() as receiver:
         with example("openai_client", tmp_path, model, receiver) as url:
             said = httpx.post(f"{url}/summary", json={"text": "Hello", "user_id": "ada"}, timeout=60).json()
@@ -99,13 +164,31 @@ def test_an_openai_client(tmp_path: Path, model: OpenAIServer) -> None:
         POST /summary SERVER
           summary
             gpt-5.5 LLM
-              POST 127.0.0.1 /v1/chat/completions CLIENT
     """)
     (call,) = trace.of("generation")
     assert call.input[0]["role"] == "user"
     assert call.output == {"role": "assistant", "content": said}
     assert call.usage["input"] > 0 < call.usage["output"]
     assert [request.headers.get("traceparent") for request in model.received] == [None]
+
+
+def test_an_agent_of_ones_own(tmp_path: Path, model: OpenAIServer) -> None:
+    """Without LangChain a request is a turn with its question, its answer, its thread and its user."""
+    asked = {"text": "A-1", "user_id": "ada", "thread_id": "t-1"}
+    with Receiver() as receiver:
+        with example("own_agent", tmp_path, model, receiver) as url:
+            said = httpx.post(f"{url}/ask", json=asked, timeout=60).json()
+        trace = of_request(receiver, "/ask")
+
+    assert said == "Order A-1 is on its way."
+    assert tree(trace) == golden("""
+        POST /ask SERVER
+          turn AGENT
+            look_up TOOL
+    """)
+    assert {each.span.attributes["session.id"] for each in trace.observations} == {"t-1"}
+    assert trace.root
+    assert (trace.root.input, trace.root.output) == ("A-1", said)
 
 
 def test_only_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +232,7 @@ def strange(
     with (
         serve(app) as url,
         serve(rain) as stranger.WEATHER,
-        telemetry.untraced(),
+        telemetry.suppress_instrumentation(),
         httpx.Client(base_url=url, timeout=60, verify=False, trust_env=False) as client,
     ):
         yield client
@@ -204,8 +287,9 @@ def test_a_strangers_question(strange: httpx.Client, spans: Recorded) -> None:
 def one_turn(spans: Recorded) -> str:
     """The tree of the one turn, once its request has ended, each span with its thread and its user."""
     finished = of_turn(spans)
-    assert {(span.attributes or {}).get("session.id") for span in finished} == {"t-1"}
-    assert {(span.attributes or {}).get("user.id") for span in finished} == {"grace"}
+    stamps: list[dict[str, Any]] = [dict(span.attributes or {}) for span in finished]
+    assert {each.get("session.id") for each in stamps} == {"t-1"}
+    assert {each.get("user.id") for each in stamps} == {"grace"}
     return span_tree(finished, ["turn.status", "interrupted"])
 
 

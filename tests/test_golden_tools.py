@@ -12,9 +12,9 @@ import pytest
 
 import telemetry
 from app.client import AgentClient
-from telemetry.receiver import Receiver
 from telemetry.settings import Settings
 from telemetry.testing import Recorded, recording, span_tree
+from telemetry.testing.receiver import Receiver
 from tests.background import api, called
 from tests.processes import until
 from tests.service import service
@@ -52,7 +52,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def of_turn(stage: Stage, url: str, agent: str, message: str) -> str:
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         shown = tree(stage.spans, invoked(AgentClient(url, agent), message, f"{agent}-{len(message)}"), SHOWN)
     # On a busy machine a task tells of more.
     return re.sub(r"(?m)^( *progress)(\n\1)+$", r"\1", shown)

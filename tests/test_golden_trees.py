@@ -29,17 +29,21 @@ OK = {
 }
 TOOL_ERROR = {"chatbot": "What is 1/0?", "supervisor": "What is 1/0?", "research": "Read Trace."}
 STORY = "Tell me a long story"
+# Flows that run to their end are compared in every attribute by tests/telemetry/instrumentation/langchain/
+# test_recorder_conformance.py, which tells more than a tree: here one recorder is enough for them. How a turn fails, is
+# stopped or runs out of time is the service's doing, and looked at with both.
+by_one_recorder = pytest.mark.parametrize("stage", ["openinference"], indirect=True, scope="module")
 FAILURES = {"model error before the first token": "/fail", "model error after the first token": "/fail-after 3 story"}
 
 
 @dataclass
 class Stage:
-    """Services over one recording: a fast one, a slow one, and one of little patience."""
+    """Services over one recording: a fast one, a slow one, and two whose turns may take a short time only."""
 
     spans: Recorded
     fast: str
     slow: str
-    hasty: str
+    hasty: Sequence[str]
 
 
 @pytest.fixture(scope="module", params=["openinference", "recorder"])
@@ -51,8 +55,9 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         service(folder / "fast", TABLE) as fast,
         service(folder / "slow", TABLE, DEMO_PACE_S=0.1) as slow,
         service(folder / "hasty", TABLE, DEMO_PACE_S=0.03, TURN_TIMEOUT_S=1.5) as hasty,
+        service(folder / "less-hasty", TABLE, DEMO_PACE_S=0.3, TURN_TIMEOUT_S=15) as less_hasty,
     ):
-        yield Stage(spans, fast, slow, hasty)
+        yield Stage(spans, fast, slow, (hasty, less_hasty))
 
 
 def invoked(client: AgentClient, message: str, thread_id: str) -> str | None:
@@ -113,28 +118,43 @@ def check(agent: str, case: str, shown: str) -> None:
     assert shown == known.get(case)
 
 
+def check_timeout(stage: Stage, agent: str, case: str, message: str, run: Callable[..., str | None]) -> None:
+    """The tree of a turn that runs out of time stands in the file; a busy machine needs more time to come so far."""
+    shown = ""
+    for url in stage.hasty:
+        with telemetry.suppress_instrumentation():
+            trace_id = run(AgentClient(url, agent), message, f"{agent}-{run.__name__}")
+        shown = tree(stage.spans, trace_id)
+        if shown == snapshots(agent).get(case):
+            break
+    check(agent, case, shown)
+
+
+@by_one_recorder
 @pytest.mark.parametrize("agent", OK)
 @pytest.mark.parametrize("run", [invoked, streamed])
 def test_ok(stage: Stage, agent: str, run: Callable[..., str | None]) -> None:
     """The agent does what it is for; the one that asks, waits."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         trace_id = run(AgentClient(stage.fast, agent), OK[agent], f"{agent}-{run.__name__}")
     check(agent, f"ok, {run.__name__}", tree(stage.spans, trace_id))
 
 
+@by_one_recorder
 @pytest.mark.parametrize("agent", TOOL_ERROR)
 @pytest.mark.parametrize("run", [invoked, streamed])
 def test_tool_error(stage: Stage, agent: str, run: Callable[..., str | None]) -> None:
     """A tool fails, the graph handles it, and the turn has one tool error and no failure."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         trace_id = run(AgentClient(stage.fast, agent), TOOL_ERROR[agent], f"{agent}-tool-{run.__name__}")
     check(agent, f"tool error, {run.__name__}", tree(stage.spans, trace_id))
 
 
+@by_one_recorder
 @pytest.mark.parametrize("run", [invoked, streamed])
 def test_node_error(stage: Stage, run: Callable[..., str | None]) -> None:
     """A node breaks: it, its graph and the turn have failed, and nothing beside them."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         trace_id = run(AgentClient(stage.fast, "broken_node"), "Hello", f"node-{run.__name__}")
     check("broken_node", f"node error, {run.__name__}", tree(stage.spans, trace_id))
 
@@ -144,7 +164,7 @@ def test_node_error(stage: Stage, run: Callable[..., str | None]) -> None:
 @pytest.mark.parametrize("case", FAILURES)
 def test_model_error(stage: Stage, agent: str, case: str, run: Callable[..., str | None]) -> None:
     """The model fails, before it has said anything or in the midst of it."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         trace_id = run(
             AgentClient(stage.fast, agent), FAILURES[case], f"{agent}-{case.replace(' ', '-')}-{run.__name__}"
         )
@@ -155,7 +175,7 @@ def test_model_error(stage: Stage, agent: str, case: str, run: Callable[..., str
 @pytest.mark.parametrize("run", [cancelled, disconnected])
 def test_stopped(stage: Stage, agent: str, run: Callable[..., str | None]) -> None:
     """The turn is stopped while the model speaks."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         trace_id = run(AgentClient(stage.slow, agent), STORY, f"{agent}-{run.__name__}")
     check(agent, run.__name__, tree(stage.spans, trace_id))
 
@@ -164,23 +184,20 @@ def test_stopped(stage: Stage, agent: str, run: Callable[..., str | None]) -> No
 @pytest.mark.parametrize("run", [invoked, streamed])
 def test_timeout(stage: Stage, agent: str, run: Callable[..., str | None]) -> None:
     """The turn takes too long."""
-    with telemetry.untraced():
-        trace_id = run(AgentClient(stage.hasty, agent), STORY, f"{agent}-{run.__name__}")
-    check(agent, f"timeout, {run.__name__}", tree(stage.spans, trace_id))
+    check_timeout(stage, agent, f"timeout, {run.__name__}", STORY, run)
 
 
 @pytest.mark.parametrize("agent", ["slow", "threaded"])
 def test_stopped_in_a_tool(stage: Stage, agent: str) -> None:
     """The turn times out in a tool: one that could be stopped, one whose thread goes on."""
-    with endless(), telemetry.untraced():
-        trace_id = streamed(AgentClient(stage.hasty, agent), "What is 12*34?", f"{agent}-1")
-        check(agent, "timeout in a tool", tree(stage.spans, trace_id))
+    with endless():
+        check_timeout(stage, agent, "timeout in a tool", "What is 12*34?", streamed)
 
 
 @pytest.mark.parametrize("agent", OK)
 def test_every_span_is_stamped(stage: Stage, agent: str) -> None:
     """Session, user, agent, name, tags and run stand on every span of each agent's turn, and are equal."""
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         answer = AgentClient(stage.fast, agent, user_id="ada").invoke(OK[agent], thread_id=f"{agent}-stamped")
     for span in stage.spans.settled():
         if span.context and f"{span.context.trace_id:032x}" == answer.trace_id:

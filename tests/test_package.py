@@ -10,10 +10,13 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 import telemetry
-from tests.processes import ROOT
+from telemetry.testing import Recorded
+from tests.processes import ROOT, serve
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -39,6 +42,14 @@ def test_the_wheel_is_typed(built: Path) -> None:
     assert "telemetry/py.typed" in zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
 
 
+def test_the_wheel_holds_only_telemetry(built: Path) -> None:
+    """A top-level `app` would collide with other people's: the wheel is telemetry, whole and alone."""
+    names = [Path(name) for name in zipfile.ZipFile(next(built.glob("*.whl"))).namelist()]
+    packed = {name.as_posix() for name in names if not name.parts[0].endswith(".dist-info")}
+    kept = {path.relative_to(ROOT).as_posix() for path in (ROOT / "telemetry").rglob("*") if path.is_file()}
+    assert packed == {name for name in kept if "__pycache__" not in name}
+
+
 def test_the_source_distribution_holds_the_package_only(built: Path) -> None:
     """Neither tests nor the service travel with it, and no cache."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
@@ -50,7 +61,7 @@ def test_the_source_distribution_holds_the_package_only(built: Path) -> None:
 
 def test_what_can_be_asked_for(metadata: Message) -> None:
     """The extras, the Pythons and the licence are told to installers."""
-    assert set(metadata.get_all("Provides-Extra", [])) == {"viewer", "api", "ui", "s3"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"langfuse", "viewer", "api", "ui", "s3"}
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     told = [line.rsplit(" :: ")[-1] for line in metadata.get_all("Classifier", []) if ":: Python :: 3." in line]
@@ -85,3 +96,40 @@ def test_nothing_else_is_public() -> None:
     """What is imported into the package's face is in `__all__`, or it is a module."""
     public = {name for name, value in vars(telemetry).items() if name[0] != "_" and not inspect.ismodule(value)}
     assert public == set(telemetry.__all__)
+
+
+@pytest.mark.parametrize(("former", "name"), telemetry._RENAMED.items())
+def test_a_former_name_warns_and_works(former: str, name: str) -> None:
+    """Who still uses it is told the new one, and gets the same; nobody is offered it."""
+    with pytest.warns(DeprecationWarning, match=rf"telemetry\.{former} is now called telemetry\.{name}"):
+        assert getattr(telemetry, former) is getattr(telemetry, name)
+    assert name in telemetry.__all__
+    assert former not in telemetry.__all__
+
+
+@pytest.mark.parametrize("name", ["spam", "_spam"])
+def test_a_name_that_never_was_is_an_ordinary_error(name: str) -> None:
+    """A slip of the pen says which name there is not."""
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+        getattr(telemetry, name)
+
+
+def test_former_arguments_warn_and_work(spans: Recorded) -> None:
+    """`instrument(quiet=, honours=)` is told the new names, and treats requests and callers as it always did."""
+    app = FastAPI()
+
+    @app.get("/health")
+    @app.get("/work")
+    def answer() -> None: ...
+
+    with pytest.warns(DeprecationWarning, match="now called trace_only_failures= and trust_caller="):
+        telemetry.instrument(app, quiet=["/health"], honours=lambda header: header == "yes")
+    caller = {"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}
+    with serve(app) as url, telemetry.suppress_instrumentation():
+        httpx.get(f"{url}/health")
+        httpx.get(f"{url}/work", headers=caller)
+        httpx.get(f"{url}/work", headers={**caller, "Authorization": "yes"})
+
+    begun, continued = spans.settled()
+    assert (begun.name, begun.parent) == ("GET /work", None)
+    assert (continued.name, continued.parent and f"{continued.parent.span_id:016x}") == ("GET /work", "cd" * 8)

@@ -15,10 +15,10 @@ from tests.test_golden_trees import OK, check, invoked, streamed, tree
 @pytest.mark.parametrize("run", [invoked, streamed])
 def test_resumed_after_a_restart(tmp_path: Path, run: Callable[..., str | None]) -> None:
     """The run that goes on in another process is a trace of its own, linked to the first, in the same session."""
-    with recording() as before, service(tmp_path) as url, telemetry.untraced():
+    with recording() as before, service(tmp_path) as url, telemetry.suppress_instrumentation():
         first = run(AgentClient(url, "interrupt", user_id="ada"), OK["interrupt"], "t-1")
         before.settled()
-    with recording() as spans, service(tmp_path) as url, telemetry.untraced():
+    with recording() as spans, service(tmp_path) as url, telemetry.suppress_instrumentation():
         client = AgentClient(url, "interrupt", user_id="ada")
         second = run(client, "yes", "t-1")
         history = client.get_history("t-1").messages

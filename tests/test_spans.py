@@ -17,8 +17,9 @@ import pytest
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import TokenEvent
-from telemetry import otlp, wire
-from telemetry.otlp import Span
+from telemetry.export import otlp
+from telemetry.export.otlp import Span
+from telemetry.export.stages import build_stages
 from telemetry.settings import Settings
 from telemetry.testing import recording
 from tests.processes import ROOT, until
@@ -71,7 +72,7 @@ def maker(span: Span) -> str:
 @cache
 def rows() -> list[Row]:
     text = (ROOT / "docs" / "spans.md").read_text()
-    return [Row(*cells[:4], keys(cells[4])) for cells in TABLE.findall(text)]
+    return [Row(name, kind, means, by, keys(cell)) for name, kind, means, by, cell in TABLE.findall(text)]
 
 
 def keys(cell: str) -> frozenset[str]:
@@ -88,7 +89,7 @@ def listed(heading: str) -> frozenset[str]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> list[Span]:
     """What every agent, every ending and every other request of the service makes, as it leaves."""
     folder = tmp_path_factory.mktemp("spans")
-    stages = wire.stages(Settings.model_construct())
+    stages = build_stages(Settings.model_construct())
     with recording() as spans:
         with service(folder / "fast") as url, service(folder / "slow", DEMO_PACE_S=0.05) as slow:
             for agent, messages in TURNS.items():
@@ -120,6 +121,7 @@ def beside(url: str, folder: Path) -> None:
     """Feedback, files, events, a run in the background, a failing request."""
     client = AgentClient(url, "chatbot", user_id="ada")
     answer = client.invoke("Hello", thread_id="files")
+    assert answer.run_id
     client.feedback(answer.run_id, "stars", 1)
     (folder / "note.txt").write_text("A note.")
     file = client.upload("files", folder / "note.txt")
@@ -128,7 +130,7 @@ def beside(url: str, folder: Path) -> None:
     client.delete_file(file.file_id)
     client.event("page_load", thread_id="files", browser="firefox")
     run = client.submit("What is 12*34?", thread_id="background")
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         until(lambda: client.get_run(run.run_id).status == "completed", 60)
         httpx.get(f"{url}/info")
     with pytest.raises(AgentError):

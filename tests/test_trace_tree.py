@@ -149,7 +149,7 @@ def test_lists_and_health_make_no_trace(client: AgentClient, spans: Recorded) ->
     client.invoke("Hello", thread_id="t-1")
     spans.settled()
     spans.clear()
-    with telemetry.untraced():
+    with telemetry.suppress_instrumentation():
         client.info()
         client.get_history("t-1")
 

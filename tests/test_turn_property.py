@@ -73,7 +73,7 @@ async def drive(url: str, seed: int) -> list[str | None]:
 
     async def one(number: int) -> str | None:
         async with places:
-            with telemetry.untraced():
+            with telemetry.suppress_instrumentation():
                 return await turn(url, number, random.Random(seed * TURNS + number))
 
     return await asyncio.gather(*(one(number) for number in range(TURNS)))
@@ -87,7 +87,10 @@ def test_every_span_ends_once_in_its_own_trace(
     address, spans = url
     traces = asyncio.run(drive(address, seed))
 
-    finished = [span for span in spans.settled(20) if not _is_cancel(span)]
+    ended = spans.settled(20)
+    # On a busy machine a request may find the database locked; the client sends it again.
+    refused = {_trace(span) for span in ended if (span.attributes or {}).get("http.response.status_code") == 503}
+    finished = [span for span in ended if not _is_cancel(span) and _trace(span) not in refused]
     assert spans.ended_twice == []
     assert None not in traces
     assert len(set(traces)) == TURNS
@@ -98,7 +101,7 @@ def test_every_span_ends_once_in_its_own_trace(
     for span in finished:
         of_trace[_trace(span)].append(span)
     for number, trace in enumerate(traces):
-        stamps = [dict(span.attributes or {}) for span in of_trace[str(trace)]]
+        stamps: list[dict[str, Any]] = [dict(span.attributes or {}) for span in of_trace[str(trace)]]
         assert {each.get("session.id") for each in stamps} == {f"t-{number}"}
         assert {each.get("user.id") for each in stamps} == {f"user-{number}"}
         assert len({each.get("langfuse.trace.metadata.run") for each in stamps}) == 1

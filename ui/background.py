@@ -1,28 +1,29 @@
-"""Runs that go on without the page, followed by it as long as it lives."""
+"""Background runs, which continue without the page; the page follows them as long as it is open."""
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from opentelemetry.trace import Span
 
 import telemetry
 from app.client import AgentClient, Failed, Refused, Unreachable
-from app.schema import RunInfo, StreamEvent
+from app.schema import Answer, RunInfo, StreamEvent
+from telemetry.turn_root import queued_line
 from ui.exchange import Exchange
-from ui.turns import Turn
+from ui.turn_registry import ChatTurn
 
 logger = logging.getLogger(__name__)
 
-OVER = ("waiting", "completed", "failed", "cancelled")
-# The service may be starting again; after that a reload looks anew.
-LOOK_AGAIN_S = 2
-LOOKS = 150
+FINISHED = ("waiting", "completed", "failed", "cancelled")
+# The service may be restarting; after that a reload looks again.
+RETRY_DELAY_S = 2
+MAX_RETRIES = 150
 
 
-class BackgroundRun(Turn):
-    """A message that is handed over, or a run that was, before this process knew of it."""
+class BackgroundTurn(ChatTurn):
+    """A message that is submitted as a background run, or a background run that this process did not start."""
 
     in_background = True
 
@@ -33,58 +34,61 @@ class BackgroundRun(Turn):
         message: str,
         model: str | None = None,
         files: Sequence[BinaryIO] = (),
+        answers: Mapping[str, Answer] | None = None,
         run: RunInfo | None = None,
     ) -> None:
-        super().__init__(client, thread_id, message, model, files)
+        super().__init__(client, thread_id, message, model, files, answers)
         self._submitted = run
 
     def exchange(self) -> Exchange:
-        """Return what there is to see so far; its run is known before its first event."""
+        """Return the exchange so far; the run is known before its first event."""
         seen, run = super().exchange(), self._submitted
         if run and seen.run_id is None:
             seen.run_id, seen.trace_id, seen.trace_url = run.run_id, run.trace_id, run.trace_url
         return seen
 
-    def _work(self) -> None:
+    def _run_turn(self) -> None:
         if self._submitted is None:
-            super()._work()
+            super()._run_turn()
         if self._submitted:
             self._follow(self._submitted.run_id)
 
-    def _ask(self) -> None:
-        self._submitted = self._client.submit(self.message, thread_id=self.thread_id, model=self._model)
+    def _send_message(self) -> None:
+        self._submitted = self._client.submit(
+            self.message, thread_id=self.thread_id, model=self._model, answers=self._answers
+        )
         if self.stopping:
-            self._ask_to_stop(self._submitted.run_id)
+            self._cancel_run(self._submitted.run_id)
 
-    def _tell(self, span: Span) -> None:
-        # The span ends here, for the run outlives the page: its answer is the run's to tell.
+    def _record_output(self, span: Span) -> None:
+        # The span ends here, since the run outlives the page: the answer belongs to the run's own span.
         if self._submitted:
-            span.set_attribute("turn.status", "queued")
+            span.set_attributes({"turn.status": "queued", "output.value": queued_line(self._submitted.run_id)})
 
     def _follow(self, run_id: str) -> None:
-        with telemetry.untraced():
-            for _ in range(LOOKS):
+        with telemetry.suppress_instrumentation():
+            for _ in range(MAX_RETRIES):
                 if self._read(run_id):
                     return
-                time.sleep(LOOK_AGAIN_S)
-        raise Failed("The service has been silent for long: reload the page to look for the run again.")
+                time.sleep(RETRY_DELAY_S)
+        raise Failed("The service has not answered for a long time: reload the page to follow the run again.")
 
     def _read(self, run_id: str) -> bool:
-        """Read the run's events, those of the past first; returns whether that went to their end."""
-        told: list[StreamEvent] = []
+        """Read the run's events from the first one; return whether the run has ended."""
+        events: list[StreamEvent] = []
         try:
             for event in self._client.follow(run_id):
-                told.append(event)
-                if len(told) > len(self._events):
-                    self._events = told
+                events.append(event)
+                if len(events) > len(self._events):
+                    self._events = events
         except Refused:
             raise
         except (Unreachable, Failed) as error:
-            logger.info("run %s is out of sight: %s", run_id, error)
+            logger.info("run %s cannot be followed: %s", run_id, error)
             return False
         return True
 
 
 def unfinished(runs: Sequence[RunInfo], thread_id: str) -> RunInfo | None:
-    """Return the run that the thread is busy with."""
-    return next((run for run in runs if run.thread_id == thread_id and run.status not in OVER), None)
+    """Return the thread's unfinished run."""
+    return next((run for run in runs if run.thread_id == thread_id and run.status not in FINISHED), None)

@@ -1,28 +1,30 @@
-"""What only the browser can do, asked of it once a page is drawn."""
+"""Scripts that run in the browser once the page is drawn."""
 
 from uuid import uuid4
 
 import streamlit as st
 
-# Answering has taken the line away from who was typing in it; a phone would bring its keyboard up.
-BACK_TO_THE_LINE = """
+from ui.streamlit_patches import CHAT_INPUT, COLLAPSE_BUTTON
+
+# Answering disables the message field, which takes the focus from it; a phone would open its keyboard.
+FOCUS_INPUT = f"""
 if (matchMedia("(pointer: fine)").matches && document.activeElement === document.body)
-  document.querySelector('[data-testid="stChatInputTextArea"]')?.focus({ preventScroll: true });
+  document.querySelector('[data-testid="{CHAT_INPUT}"]')?.focus({{ preventScroll: true }});
 """
-# On a narrow screen it covers what was chosen in it.
-FOLD_THE_SIDEBAR = """
+# On a narrow screen the sidebar covers the chat that was chosen in it.
+COLLAPSE_SIDEBAR = f"""
 if (matchMedia("(max-width: 768px)").matches)
-  document.querySelector('[data-testid="stSidebarCollapseButton"] button')?.click();
+  document.querySelector('[data-testid="{COLLAPSE_BUTTON}"] button')?.click();
 """
 
 
-def ask(script: str) -> None:
-    """Have the browser run this script after the next drawing."""
-    st.session_state.asked_of_browser = script
+def run_script(script: str) -> None:
+    """Run this script in the browser after the next drawing."""
+    st.session_state.browser_script = script
 
 
-def draw_asked() -> None:
-    """Draw what the browser was asked for, once."""
-    if script := st.session_state.pop("asked_of_browser", None):
-        # Twice the same would be one element, which has run.
+def draw_script() -> None:
+    """Draw the waiting script, once."""
+    if script := st.session_state.pop("browser_script", None):
+        # The same script twice would be one element, which has run already.
         st.html(f"<script>{script}// {uuid4()}\n</script>", unsafe_allow_javascript=True)

@@ -1,26 +1,26 @@
-"""What a page is open on, and what can be done there."""
+"""The state of a page, and the actions on it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 from uuid import uuid4
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import telemetry
-from app.client import AgentClient, AgentError, Refused
-from app.schema import ChatHistory, RunInfo, ThreadState
-from ui.actions import actions
-from ui.background import OVER, BackgroundRun
-from ui.browser import FOLD_THE_SIDEBAR, ask
-from ui.turns import Turn, turns
+from app.client import AgentClient, AgentError, Refused, Unreachable
+from app.schema import Answer, ChatHistory, RunInfo, ThreadState, words_of
+from ui.background import FINISHED, BackgroundTurn
+from ui.browser import COLLAPSE_SIDEBAR, run_script
+from ui.frontend_events import frontend_events
+from ui.streamlit_patches import is_history_navigation
+from ui.turn_registry import ChatTurn, turn_registry
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A thread, who answers there, and how: at once or in the background."""
+    """A thread with its agent and model, and whether they run in the background."""
 
     client: AgentClient
     thread_id: str
@@ -30,93 +30,103 @@ class Chat:
 
     @property
     def link(self) -> str:
-        """What a link to a trace is called."""
+        """The label of a link to a trace."""
         return f"View in {self.backend}" if self.backend else "View trace"
 
     @property
-    def turn(self) -> Turn | None:
-        """The turn that the thread had last in this process."""
-        return turns().latest(self.client.user_id, self.thread_id)
+    def turn(self) -> ChatTurn | None:
+        """The latest turn of the thread in this process."""
+        return turn_registry().latest(self.client.user_id, self.thread_id)
 
     @property
-    def as_chosen(self) -> "Chat":
+    def with_current_choices(self) -> "Chat":
         """The chat with the choices as they stand now: a message may be sent before the page is drawn with them."""
-        chosen, client = st.session_state, copy(self.client)
-        client.agent = chosen.agent
+        state, client = st.session_state, copy(self.client)
+        client.agent = state.agent
         return replace(
-            self, client=client, thread_id=chosen.thread_id, model=chosen.model, in_background=chosen.background
+            self, client=client, thread_id=state.thread_id, model=state.model, in_background=state.background
         )
 
-    def send(self, message: str, files: Sequence[BinaryIO] = ()) -> None:
-        """Begin a turn, unless one is under way."""
-        kind = BackgroundRun if self.in_background else Turn
-        if not turns().begin(kind(self.client, self.thread_id, message, self.model, files)):
+    def send(self, message: str, files: Sequence[BinaryIO] = (), answers: Mapping[str, Answer] | None = None) -> None:
+        """Start a turn, unless one is running."""
+        kind = BackgroundTurn if self.in_background else ChatTurn
+        if not turn_registry().start(kind(self.client, self.thread_id, message, self.model, files, answers)):
             st.toast("This chat is still being answered elsewhere: wait for it, or stop it.")
-        elif files:
-            self.tell("file_upload", files=len(files))
+            return
+        st.session_state.messages_sent = st.session_state.get("messages_sent", 0) + 1
+        if files:
+            self.record_event("file_upload", files=len(files))
 
-    def send_again(self, message: str) -> None:
-        """Begin a turn in this thread with the choices as they stand now."""
-        replace(self.as_chosen, thread_id=self.thread_id).send(message)
+    def answer(self, answers: Mapping[str, Answer]) -> None:
+        """Start a turn in this thread with the answers to its agent's questions."""
+        words = "\n".join(map(words_of, answers.values()))
+        replace(self.with_current_choices, thread_id=self.thread_id).send(words, answers=answers)
 
-    def stop(self, turn: Turn) -> None:
+    def send_from_click(self, message: str) -> None:
+        """Start a turn in this thread with the choices as they stand now, for a button that was drawn before them."""
+        replace(self.with_current_choices, thread_id=self.thread_id).send(message)
+
+    def stop(self, turn: ChatTurn) -> None:
         """Ask the turn to stop."""
         turn.stop()
-        self.tell("stop", run=turn.exchange().run_id or "")
+        self.record_event("stop", run=turn.exchange().run_id or "")
 
-    def attach(self, run: RunInfo) -> Turn | None:
-        """Return the turn that follows a run which is under way, also one that another process began."""
-        known = self.turn
+    def attach(self, run: RunInfo) -> ChatTurn | None:
+        """Return the turn that follows an unfinished run, which another process may have started."""
+        turn = self.turn
         # The list of runs may be older than the turn's end.
-        ended = known and known.exchange().run_id == run.run_id and known.exchange().status in OVER
-        if known is None or (known.done and not ended):
-            turns().begin(BackgroundRun(self.client, self.thread_id, run.message, run=run))
+        ended = turn and turn.exchange().run_id == run.run_id and turn.exchange().status in FINISHED
+        if turn is None or (turn.done and not ended):
+            turn_registry().start(BackgroundTurn(self.client, self.thread_id, run.message, run=run))
         return self.turn
 
-    def has_moved(self, told: ChatHistory) -> bool:
-        """Whether the thread has gone on since this was told, elsewhere; each time is noticed once."""
+    def has_changed(self, history: ChatHistory) -> bool:
+        """Return whether the thread has gone on elsewhere since this history; each change is reported once.
+
+        An outage of the service counts as a change, so that the page shows it.
+        """
         before = ThreadState(thread_id=self.thread_id)
-        if told.turns:
-            before.run_id, before.status = told.turns[-1].run_id, told.turns[-1].status
-        now = self._state() or before
-        if now in (before, st.session_state.get("noticed")):
+        if history.turns:
+            before.run_id, before.status = history.turns[-1].run_id, history.turns[-1].status
+        try:
+            now = self._state() or before
+        except Unreachable:
+            return True
+        if now in (before, st.session_state.get("reported_state")):
             return False
-        st.session_state.noticed = now
+        st.session_state.reported_state = now
         return True
 
     def _state(self) -> ThreadState | None:
-        """Return where the thread stands, None where that cannot be said."""
+        """Return the state of the thread, None if it is unknown; raise `Unreachable` during an outage."""
         try:
-            with telemetry.untraced():
+            with telemetry.suppress_instrumentation():
                 return self.client.get_thread(self.thread_id)
         except Refused as error:
             return ThreadState(thread_id=self.thread_id) if error.status == 404 else None
+        except Unreachable:
+            raise
         except AgentError:
             return None
 
-    def tell(self, name: str, **about: bool | float | str) -> None:
-        """Have an action recorded."""
-        actions().tell(self.client, name, self.thread_id, **about)
+    def record_event(self, name: str, **metadata: bool | float | str) -> None:
+        """Let the service record an action on the page."""
+        frontend_events().send(self.client, name, self.thread_id, **metadata)
 
 
 def open_thread() -> str:
-    """Return the thread of this page; it stands in the address, so that a reload finds it again."""
-    state, asked = st.session_state, st.query_params.get("thread_id")
-    if asked and ("thread_id" not in state or _went_through_history()):
-        state.thread_id = asked
+    """Return the thread of this page; it is part of the address, so that a reload finds it again."""
+    state, requested = st.session_state, st.query_params.get("thread_id")
+    # Otherwise the browser may not show yet where a click has led.
+    if requested and ("thread_id" not in state or is_history_navigation()):
+        state.thread_id = requested
     st.query_params["thread_id"] = thread_id = state.setdefault("thread_id", str(uuid4()))
     return thread_id
 
 
-def _went_through_history() -> bool:
-    """Whether somebody has gone back or forth: else the browser has only not shown yet where the page has gone."""
-    context = get_script_run_ctx()
-    return context is not None and context.is_history_navigation
-
-
 def go_to(thread_id: str | None = None, agent: str | None = None) -> None:
-    """Make the page open this thread next, or one of its own."""
+    """Make the page open this thread next, or a new one."""
     st.session_state.thread_id = thread_id or str(uuid4())
     if agent:
         st.session_state.agent = agent
-    ask(FOLD_THE_SIDEBAR)
+    run_script(COLLAPSE_SIDEBAR)

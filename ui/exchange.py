@@ -14,6 +14,7 @@ from app.schema import (
     FileInfo,
     InterruptEvent,
     MessageEvent,
+    ReasoningEvent,
     RunEvent,
     StreamEvent,
     TaskEvent,
@@ -25,7 +26,7 @@ from app.schema import (
 
 @dataclass
 class ToolUse:
-    """A tool that the agent called; no output yet while it works."""
+    """A tool call of the agent; `output` is None while the tool runs."""
 
     name: str
     input: dict[str, Any]
@@ -36,54 +37,66 @@ class ToolUse:
 
 
 @dataclass
+class Reasoning:
+    """What a model said to itself before its answer."""
+
+    text: str
+
+
+@dataclass
 class SubAgent:
-    """What a sub-agent said and did."""
+    """The text and tool calls of a sub-agent."""
 
     id: str
     parts: list["Part"] = field(default_factory=list)
-    writing: str = ""
+    partial: str = ""
+    partial_id: str | None = None
+    reasoning: str = ""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Its name, without the id of this run of it."""
         return self.id.partition(":")[0]
 
 
-Part = str | ToolUse | TaskEvent | SubAgent
+Part = str | Reasoning | ToolUse | TaskEvent | SubAgent
 
 
 @dataclass
 class Exchange:
-    """A user's message and all that came back for it."""
+    """A user's message and everything that came back for it."""
 
     question: str
     parts: list[Part] = field(default_factory=list)
-    writing: str = ""
+    partial: str = ""
+    partial_id: str | None = None
+    reasoning: str = ""
     run_id: str | None = None
     trace_id: str | None = None
     trace_url: str | None = None
     kept: bool = True
-    asked: list[Any] = field(default_factory=list)
+    questions: list[Any] = field(default_factory=list)
+    open_questions: list[InterruptEvent] = field(default_factory=list)
     status: str | None = None
     error: str | None = None
     began: datetime | None = None
     figures: Figures = field(default_factory=Figures)
     votes: list[Vote] = field(default_factory=list)
-    given: list[FileInfo] = field(default_factory=list)
-    made: list[FileInfo] = field(default_factory=list)
+    uploads: list[FileInfo] = field(default_factory=list)
+    outputs: list[FileInfo] = field(default_factory=list)
     refused: bool = False
 
     @property
     def answer(self) -> str:
-        """The last text so far."""
-        return self.writing or next((part for part in reversed(self.parts) if isinstance(part, str)), "")
+        """The latest text."""
+        return self.partial or next((part for part in reversed(self.parts) if isinstance(part, str)), "")
 
 
 def from_events(question: str, events: Iterable[StreamEvent]) -> Exchange:
-    """Return the exchange as far as these events tell it."""
+    """Return the exchange that these events describe."""
     exchange = Exchange(question)
     for event in events:
-        _follow(exchange, event)
+        _apply_event(exchange, event)
     return exchange
 
 
@@ -93,121 +106,130 @@ def from_history(history: ChatHistory) -> list[Exchange]:
     for message in history.messages:
         if message.type == "human" or not exchanges:
             exchanges.append(Exchange(message.content if message.type == "human" else ""))
-        _identify(exchanges[-1], message)
+        _set_ids(exchanges[-1], message)
         _add(exchanges[-1].parts, message)
-    _complete(exchanges, history)
+    _apply_history(exchanges, history)
     return exchanges
 
 
 def with_latest(past: list[Exchange], latest: Exchange) -> list[Exchange]:
-    """Return the exchanges with the latest as this process saw it, where the history has it too."""
-    for place, one in enumerate(past):
-        if one.run_id == latest.run_id is not None:
-            return [*past[:place], joined(latest, one), *past[place + 1 :]]
+    """Return the exchanges; the latest is as this process saw it, if the history contains it too."""
+    for index, known in enumerate(past):
+        if known.run_id == latest.run_id is not None:
+            return [*past[:index], merge(latest, known), *past[index + 1 :]]
     unanswered = past and past[-1].run_id is None and past[-1].question == latest.question
     return [*(past[:-1] if unanswered else past), latest]
 
 
-def joined(seen: Exchange, told: Exchange) -> Exchange:
-    """Return what this process saw of an exchange, with what only the service can tell of it."""
+def merge(seen: Exchange, known: Exchange) -> Exchange:
+    """Return the exchange as this process saw it, completed with what only the service knows."""
     return replace(
         seen,
-        began=told.began,
-        votes=told.votes,
-        given=told.given or seen.given,
-        made=told.made,
-        figures=told.figures if seen.figures == Figures() else seen.figures,
-        # Feedback brings a trace back that had been dropped.
-        trace_url=seen.trace_url or (told.trace_url if told.votes else None),
+        began=known.began,
+        votes=known.votes,
+        uploads=known.uploads or seen.uploads,
+        outputs=known.outputs,
+        figures=known.figures if seen.figures == Figures() else seen.figures,
+        # Feedback restores a trace that was dropped.
+        trace_url=seen.trace_url or (known.trace_url if known.votes else None),
     )
 
 
-def _complete(exchanges: list[Exchange], history: ChatHistory) -> None:
+def _apply_history(exchanges: list[Exchange], history: ChatHistory) -> None:
     turns = {turn.run_id: turn for turn in history.turns}
     for exchange in exchanges:
         exchange.trace_url = history.trace_urls.get(exchange.trace_id or "")
         if turn := turns.get(exchange.run_id or ""):
-            _tell(exchange, turn)
+            _apply_turn(exchange, turn)
     if exchanges:
-        exchanges[-1].asked = [each.value for each in history.waiting]
+        exchanges[-1].questions = [each.value for each in history.waiting]
+        exchanges[-1].open_questions = history.waiting
     for file in history.files:
-        _place(file, exchanges)
+        _assign_file(file, exchanges)
 
 
-def _tell(exchange: Exchange, turn: TurnInfo) -> None:
+def _apply_turn(exchange: Exchange, turn: TurnInfo) -> None:
     exchange.trace_url, exchange.status, exchange.error = turn.trace_url, turn.status, turn.error
     exchange.began, exchange.figures, exchange.votes = turn.began, turn.figures, turn.votes
-    exchange.asked = turn.asked
+    exchange.questions = turn.asked
 
 
-def _place(file: FileInfo, exchanges: Sequence[Exchange]) -> None:
-    """Put the file where it came up: with the answer that it was made for, or the question that it was given with."""
-    for one in exchanges:
-        if one.began is None:
+def _assign_file(file: FileInfo, exchanges: Sequence[Exchange]) -> None:
+    """Add the file to the answer that produced it, or to the question that it was uploaded with."""
+    for exchange in exchanges:
+        if exchange.began is None:
             continue
-        if file.created <= one.began:
-            one.given.append(file)
+        if file.created <= exchange.began:
+            exchange.uploads.append(file)
             return
-        if file.created <= one.began + timedelta(milliseconds=one.figures.duration_ms or 0):
-            one.made.append(file)
+        if file.created <= exchange.began + timedelta(milliseconds=exchange.figures.duration_ms or 0):
+            exchange.outputs.append(file)
             return
 
 
-def _follow(exchange: Exchange, event: StreamEvent) -> None:
+def _apply_event(exchange: Exchange, event: StreamEvent) -> None:
     match event:
         case RunEvent():
             exchange.run_id, exchange.trace_id = event.run_id, event.trace_id
             exchange.trace_url = event.trace_url
         case TokenEvent():
-            _speaker(exchange, event.agent).writing += event.content
+            author = _author(exchange, event.agent)
+            if event.message_id != author.partial_id:
+                # What another model of the agent has said before was no part of the answer.
+                author.partial, author.partial_id = "", event.message_id
+            author.partial += event.content
+        case ReasoningEvent():
+            _author(exchange, event.agent).reasoning += event.content
         case MessageEvent():
-            speaker = _speaker(exchange, event.agent)
-            speaker.writing = ""
-            _identify(exchange, event.content)
-            _add(speaker.parts, event.content)
+            author = _author(exchange, event.agent)
+            author.partial, author.partial_id, author.reasoning = "", None, ""
+            _set_ids(exchange, event.content)
+            _add(author.parts, event.content)
         case TaskEvent():
-            _update(exchange.parts, event)
+            _update_task(exchange.parts, event)
         case InterruptEvent():
-            exchange.asked.append(event.value)
+            exchange.questions.append(event.value)
+            exchange.open_questions.append(event)
         case ErrorEvent():
             exchange.error = event.message
             exchange.trace_id = event.trace_id or exchange.trace_id
         case EndEvent():
-            _end(exchange, event)
+            _apply_end(exchange, event)
 
 
-def _end(exchange: Exchange, end: EndEvent) -> None:
+def _apply_end(exchange: Exchange, end: EndEvent) -> None:
     exchange.status, exchange.kept = end.status, end.kept
     exchange.trace_url = (end.trace_url or exchange.trace_url) if end.kept else None
     exchange.figures = end.figures or exchange.figures
 
 
-def _speaker(exchange: Exchange, agent: str | None) -> Exchange | SubAgent:
+def _author(exchange: Exchange, agent: str | None) -> Exchange | SubAgent:
     if agent is None:
         return exchange
     known = (part for part in exchange.parts if isinstance(part, SubAgent) and part.id == agent)
-    speaker = next(known, None)
-    if speaker is None:
-        speaker = SubAgent(agent)
-        exchange.parts.append(speaker)
-    return speaker
+    author = next(known, None)
+    if author is None:
+        author = SubAgent(agent)
+        exchange.parts.append(author)
+    return author
 
 
-def _update(parts: list[Part], event: TaskEvent) -> None:
-    for place, part in enumerate(parts):
+def _update_task(parts: list[Part], event: TaskEvent) -> None:
+    for index, part in enumerate(parts):
         if isinstance(part, TaskEvent) and part.task_id == event.task_id:
-            parts[place] = event
+            parts[index] = event
             return
     parts.append(event)
 
 
-def _identify(exchange: Exchange, message: ChatMessage) -> None:
+def _set_ids(exchange: Exchange, message: ChatMessage) -> None:
     exchange.run_id = message.run_id or exchange.run_id
     exchange.trace_id = message.trace_id or exchange.trace_id
 
 
 def _add(parts: list[Part], message: ChatMessage) -> None:
     if message.type == "ai":
+        parts += [Reasoning(message.reasoning)] if message.reasoning else []
         parts += [message.content] if message.content else []
         parts += [ToolUse(call.name, call.args, call.id) for call in message.tool_calls]
     for part in parts:

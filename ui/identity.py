@@ -1,4 +1,4 @@
-"""Who is at the page: a proxy or an identity provider says so, the address never does."""
+"""Determine the user of the page: from a proxy or an identity provider, never from the address."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,12 @@ from urllib.parse import quote, urlsplit
 import streamlit as st
 
 from app.client import Refused
+from app.schema import decode_header
 from ui.settings import Settings
 
-# A login leads through the provider and back to the bare address: the tab itself remembers what it was opened on.
-_REMEMBER = "<script>if (location.search) sessionStorage.setItem('opened', location.search)</script>"
-_RETURN = """<script>
+# A login leads through the provider and back to the bare address: the tab itself stores the address that was opened.
+_STORE_ADDRESS = "<script>if (location.search) sessionStorage.setItem('opened', location.search)</script>"
+_RESTORE_ADDRESS = """<script>
   const opened = sessionStorage.getItem("opened");
   sessionStorage.removeItem("opened");
   if (opened) location.replace(location.pathname + opened);
@@ -20,7 +21,7 @@ _RETURN = """<script>
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody at the page; on a laptop, where nobody asks, without an id."""
+    """The user of the page; without an id if no login is configured."""
 
     user_id: str | None = None
     name: str | None = None
@@ -28,7 +29,7 @@ class Visitor:
 
 
 def visitor(settings: Settings) -> Visitor | None:
-    """Return who is at the page; None for somebody who has yet to log in."""
+    """Return the user of the page, None before the login; raise `Refused` without the proxy's header."""
     if "is_logged_in" in st.user:
         return _logged_in() if st.user.is_logged_in else None
     if settings.user_id_header is None:
@@ -36,31 +37,35 @@ def visitor(settings: Settings) -> Visitor | None:
     user_id = st.context.headers.get(settings.user_id_header)
     if not user_id:
         raise Refused(f"The request has no {settings.user_id_header} header: open this page through its proxy.", 401)
-    return Visitor(user_id, user_id)
+    try:
+        name = decode_header(user_id)
+    except ValueError:
+        raise Refused(f"The {settings.user_id_header} header is not UTF-8: correct the proxy.", 401) from None
+    return Visitor(name, name)
 
 
-def login() -> None:
-    """Draw the way in; `come_back` ends it on the link that was opened."""
-    st.html(_REMEMBER, unsafe_allow_javascript=True)
+def draw_login() -> None:
+    """Draw a button for each provider; after the login `restore_address` opens the original address."""
+    st.html(_STORE_ADDRESS, unsafe_allow_javascript=True)
     st.title("Agent chat", anchor=False)
     for provider in _providers():
         label = f"Log in with {provider.title()}" if provider else "Log in"
         st.button(label, key=f"login-{provider}", icon=":material/login:", on_click=st.login, args=(provider,))
 
 
-def come_back() -> None:
-    """Have the tab open what it was opened on, where a login led away from that."""
-    st.html(_RETURN, unsafe_allow_javascript=True)
+def restore_address() -> None:
+    """Open the address that the tab had before the login."""
+    st.html(_RESTORE_ADDRESS, unsafe_allow_javascript=True)
 
 
 def _logged_in() -> Visitor:
-    # Two providers, or two realms of one, may give one subject to different people.
+    # Two providers, or two realms of one, may use the same subject for different people.
     issuer, subject = urlsplit(str(st.user.get("iss") or "")), str(st.user["sub"])
     realm = quote(f"{issuer.netloc}{issuer.path.rstrip('/')}", safe=":")
-    shown = st.user.get("name") or st.user.get("email") or subject
-    return Visitor(f"{realm}|{quote(subject, safe=':|@')}", str(shown), may_log_out=True)
+    name = st.user.get("name") or st.user.get("email") or subject
+    return Visitor(f"{realm}|{quote(subject, safe=':|@')}", str(name), may_log_out=True)
 
 
 def _providers() -> list[str | None]:
-    named: list[str | None] = [name for name, about in st.secrets["auth"].items() if isinstance(about, Mapping)]
-    return named or [None]
+    providers: list[str | None] = [name for name, value in st.secrets["auth"].items() if isinstance(value, Mapping)]
+    return providers or [None]

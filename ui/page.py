@@ -1,178 +1,167 @@
-"""The chat page, drawn anew by every run; `ui/serve.py` serves it."""
+"""Draw the chat page, as a whole in every run of this script; `ui/serve.py` serves it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import streamlit as st
 
 import telemetry
-from app.client import AgentClient, AgentError, Failed, Refused, Unreachable
-from app.schema import AgentInfo, ChatHistory, RunInfo
-from ui import browser, exchange, sidebar, tracing
-from ui.answer import draw
+from app.client import AgentClient, AgentError, Unreachable
+from app.schema import AgentInfo, ChatHistory, InterruptEvent
+from ui import browser, exchange, tracing
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
-from ui.clicks import count_every_click
-from ui.ending import complain
+from ui.components import sidebar
+from ui.components.answer import draw_error, draw_exchange
+from ui.components.outage import draw_outage
+from ui.components.question import decide_in_words, places_of
+from ui.components.reader import draw_reader
+from ui.components.welcome import draw_welcome
 from ui.exchange import Exchange
-from ui.identity import Visitor, come_back, login, visitor
-from ui.plain import plain
+from ui.identity import Visitor, draw_login, restore_address, visitor
+from ui.markdown import escape
+from ui.service_state import ServiceState, load_state
 from ui.settings import Settings, load_settings
-from ui.turns import Stage, Turn, turns
+from ui.streamlit_patches import complete_each_click
+from ui.turn_registry import ChatTurn, Stage, turn_registry
 
+STYLE = Path(__file__).with_name("page.css")
 REDRAW_SECONDS = 0.15
-LOOK_AROUND_SECONDS = 3
-NO_BACKGROUND = 501
+POLL_SECONDS = 3
 
 
 def main() -> None:
-    """Draw the page; what is wrong is told in words."""
+    """Draw the page, or a sentence about what is wrong."""
     st.set_page_config(page_title="Agent chat", page_icon="💬")
     try:
-        count_every_click()
+        complete_each_click()
         tracing.start()
         settings = load_settings()
         if who := visitor(settings):
             if who.may_log_out:
-                come_back()
-            show(settings, who)
+                restore_address()
+            draw_chat(settings, who)
         else:
-            login()
+            draw_login()
     except telemetry.SettingsError as error:
-        st.error(plain(str(error)), icon=":material/settings_alert:")
-    except Unreachable as error:
-        st.error(f"{plain(str(error))} Start it with `python -m app`, or set `AGENT_URL` to where it runs.")
-        st.button("Try again", icon=":material/refresh:")
+        st.error(escape(str(error)), icon=":material/settings_alert:")
     except AgentError as error:
-        complain(str(error), error.trace_id)
+        draw_error(str(error), error.trace_id)
 
 
-def show(settings: Settings, who: Visitor) -> None:
+def draw_chat(settings: Settings, who: Visitor) -> None:
     """Draw the sidebar, the conversation so far and the answer that is being written."""
-    thread_id, anybody = open_thread(), connect(settings, who.user_id)
-    # Before the lists are asked for: what changes meanwhile is a reason to draw them again.
-    stage = stage_of(turns().latest(who.user_id, thread_id))
-    with telemetry.untraced():
-        info, runs = anybody.info(), background_runs(anybody)
-    told = history(anybody, thread_id)
-    meet_again(told)
+    thread_id, client = open_thread(), connect(settings, who.user_id)
+    # Read before the lists are requested: a change in between has them drawn again.
+    stage = stage_of(turn_registry().latest(who.user_id, thread_id))
+    try:
+        state = load_state(client, thread_id, sidebar.thread_limit())
+    except Unreachable as error:
+        draw_outage(client, error, is_first_page=True)
+        return
+    select_thread_agent(state.history)
     with st.sidebar:
-        agent, model, in_background = sidebar.choose(info)
+        st.html(STYLE)
+        agent, model, in_background = sidebar.draw_choices(state.info)
         client = connect(settings, who.user_id, agent.key)
-        chat = Chat(client, thread_id, model, info.backend, in_background)
-        sidebar.draw_threads(client, thread_id)
-        sidebar.draw_runs(client, runs)
-        sidebar.draw_list_of(client, told.files)
+        chat = Chat(client, thread_id, model, state.info.backend, in_background)
+        sidebar.draw_threads(client, state.threads, thread_id)
+        sidebar.draw_runs(client, state.runs)
+        sidebar.draw_thread_files(client, state.history.files)
         sidebar.draw_visitor(who)
-    arrive(chat)
-    converse(chat, agent, told, unfinished(runs, thread_id), stage)
+    record_page_load(chat)
+    if state.outage:
+        draw_outage(client, state.outage, is_first_page=False)
+    draw_conversation(chat, agent, state, stage)
     with st.sidebar:
-        browser.draw_asked()
+        browser.draw_script()
 
 
 def connect(settings: Settings, user_id: str | None, agent: str | None = None) -> AgentClient:
-    """Return a client that speaks for the visitor."""
+    """Return a client that acts for the visitor."""
     secret = settings.auth_secret.get_secret_value() if settings.auth_secret else None
     return AgentClient(str(settings.agent_url), agent, auth_secret=secret, user_id=user_id)
 
 
-def background_runs(client: AgentClient) -> Sequence[RunInfo]:
-    """Return the visitor's background runs, none where the service has no engine for them."""
-    try:
-        return client.get_runs().runs
-    except Failed as error:
-        if error.status != NO_BACKGROUND:
-            raise
-        return []
+def select_thread_agent(history: ChatHistory) -> None:
+    """Select the thread's own agent where the page was opened on an address that names none."""
+    if not st.session_state.get("page_loaded") and history.agent and "agent" not in st.query_params:
+        st.session_state.agent = history.agent
 
 
-def history(client: AgentClient, thread_id: str) -> ChatHistory:
-    """Return what the service knows of the thread, nothing of a new one."""
-    try:
-        with telemetry.untraced():
-            return client.get_history(thread_id)
-    except Refused as error:
-        if error.status != 404:
-            raise
-        return ChatHistory(messages=[])
+def record_page_load(chat: Chat) -> None:
+    """Record that the page was loaded, once however often the script runs."""
+    if not st.session_state.get("page_loaded"):
+        st.session_state.page_loaded = True
+        chat.record_event("page_load")
 
 
-def meet_again(told: ChatHistory) -> None:
-    """Have the thread's own agent chosen for somebody who comes with nothing but its address."""
-    if not st.session_state.get("arrived") and told.agent and "agent" not in st.query_params:
-        st.session_state.agent = told.agent
-
-
-def arrive(chat: Chat) -> None:
-    """Have the page's load recorded, once however often the script runs."""
-    if not st.session_state.get("arrived"):
-        st.session_state.arrived = True
-        chat.tell("page_load")
-
-
-def stage_of(turn: Turn | None) -> Stage | None:
-    """Return how far the turn is, None without one."""
+def stage_of(turn: ChatTurn | None) -> Stage | None:
+    """Return the stage of the turn, None without a turn."""
     return turn.stage if turn else None
 
 
-def converse(chat: Chat, agent: AgentInfo, told: ChatHistory, run: RunInfo | None, stage: Stage | None) -> None:
-    """Draw the conversation and the line to go on with it."""
+def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: Stage | None) -> None:
+    """Draw the conversation and the message field."""
+    run = unfinished(state.runs, chat.thread_id)
     turn = chat.attach(run) if run else chat.turn
     running = turn if turn and not turn.done else None
-    past = exchange.from_history(told)
+    past = exchange.from_history(state.history)
     shown = exchange.with_latest(past, turn.exchange()) if turn else past
-    remember(shown)
-    entry(chat, busy=running is not None, asked=bool(shown and shown[-1].asked))
+    store_ids(shown)
+    draw_input(chat, shown[-1].open_questions if shown else [], busy=running is not None)
     if not shown:
-        welcome(agent)
-    for one in shown[:-1]:
-        draw(chat, one)
-    if running:
-        watch(chat, running, shown[-1], stage)
-    elif shown:
-        draw(chat, shown[-1], last=True)
+        draw_welcome(chat, agent)
+    for number, each in enumerate(shown):
+        is_last = number == len(shown) - 1
+        with st.container(key=f"exchange-{number}"):
+            if is_last and running:
+                draw_running_turn(chat, running, each, stage)
+            else:
+                draw_exchange(chat, each, last=is_last)
+    draw_reader(shown, running=running is not None)
     if not running:
-        if st.session_state.pop("typed", False):
-            browser.ask(browser.BACK_TO_THE_LINE)
-        look_around(chat, turn, told)
+        if st.session_state.pop("message_sent", False):
+            browser.run_script(browser.FOCUS_INPUT)
+        if not state.outage:
+            watch_thread(chat, turn, state.history)
 
 
-def entry(chat: Chat, *, busy: bool, asked: bool) -> None:
-    """Draw the line that messages are written in, and files are dropped on."""
-    hint = "Your answer" if asked and not busy else "Your message"
-    st.chat_input(hint, key="message", accept_file="multiple", disabled=busy, on_submit=send, args=(chat,))
+def draw_input(chat: Chat, questions: Sequence[InterruptEvent], *, busy: bool) -> None:
+    """Draw the field for messages and files."""
+    placeholder = "Your answer" if questions and not busy else "Your message"
+    args = (chat, questions)
+    st.chat_input(placeholder, key="message", accept_file="multiple", disabled=busy, on_submit=send, args=args)
 
 
-def send(chat: Chat) -> None:
-    """Begin a turn with what was just entered."""
+def send(chat: Chat, questions: Sequence[InterruptEvent]) -> None:
+    """Start a turn with what was just entered; of several questions it answers the first."""
     entered = st.session_state.message
-    st.session_state.typed = True
-    chat.as_chosen.send(entered.text, entered.files)
+    st.session_state.message_sent = True
+    if len(list(places_of(questions))) > 1 and not entered.files and st.session_state.thread_id == chat.thread_id:
+        decide_in_words(chat, questions, entered.text)
+    else:
+        chat.with_current_choices.send(entered.text, entered.files)
 
 
-def remember(shown: list[Exchange]) -> None:
-    """Leave the ids of all answers in the session's state."""
-    st.session_state.answers = [{"run_id": one.run_id, "trace_id": one.trace_id} for one in shown]
+def store_ids(shown: list[Exchange]) -> None:
+    """Keep the ids of all answers in the session state."""
+    st.session_state.answers = [{"run_id": each.run_id, "trace_id": each.trace_id} for each in shown]
     st.session_state.trace_id = shown[-1].trace_id if shown else None
 
 
-def welcome(agent: AgentInfo) -> None:
-    """Draw what an empty chat shows."""
-    st.header("What can I do for you?", anchor=False)
-    st.caption(agent.description)
-
-
 @st.fragment(run_every=REDRAW_SECONDS)
-def watch(chat: Chat, turn: Turn, told: Exchange, stage: Stage | None) -> None:
-    """Draw the running turn again and again, and the whole page once it is accepted, has begun, and is over."""
+def draw_running_turn(chat: Chat, turn: ChatTurn, known: Exchange, stage: Stage | None) -> None:
+    """Redraw the running turn, and the whole page when the turn is accepted, starts, and ends."""
     if turn.done or turn.stage != stage:
         st.rerun()
-    draw(chat, exchange.joined(turn.exchange(), told), turn)
+    draw_exchange(chat, exchange.merge(turn.exchange(), known), turn)
 
 
-@st.fragment(run_every=LOOK_AROUND_SECONDS)
-def look_around(chat: Chat, turn: Turn | None, told: ChatHistory) -> None:
-    """Draw the whole page anew once the thread has gone on in another tab, or anywhere else."""
-    if chat.turn is not turn or chat.has_moved(told):
+@st.fragment(run_every=POLL_SECONDS)
+def watch_thread(chat: Chat, turn: ChatTurn | None, history: ChatHistory) -> None:
+    """Redraw the page when the thread has changed in another tab or elsewhere, and during an outage of the service."""
+    if chat.turn is not turn or chat.has_changed(history):
         st.rerun()
 
 

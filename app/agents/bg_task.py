@@ -1,4 +1,4 @@
-"""An agent that works for a while, and says meanwhile how far it is."""
+"""An agent that works for a while and reports its progress."""
 
 import asyncio
 
@@ -11,21 +11,20 @@ from app.agents.react import react
 from app.models.models import Models
 from telemetry import Task
 
-PROMPT = "You do long work with your tool. Say briefly what came of it."
-MOST_SECONDS = 3_600
+MAX_SECONDS = 3_600
 STEP_S = 0.25
 
 
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
-    """The graph of the agent that works long."""
-    return react("bg-task", PROMPT, [long_work], models, checkpointer)
+    """Return the graph of the agent."""
+    return react("bg-task", [long_work], models, checkpointer)
 
 
 @tool
 async def long_work(seconds: float) -> str:
     """Work for so many seconds, telling how far it is."""
-    if not 0 <= seconds <= MOST_SECONDS:
-        raise ToolException(f"Ask for 0 to {MOST_SECONDS} seconds.")
+    if not 0 <= seconds <= MAX_SECONDS:
+        raise ToolException(f"Ask for 0 to {MAX_SECONDS} seconds.")
     steps = max(1, round(seconds / STEP_S))
     with Task("long work", tell=get_stream_writer(), steps=steps) as task:
         for step in range(steps):

@@ -10,11 +10,9 @@ from app.agents.react import react
 from app.agents.tools import calculator, current_time
 from app.models.models import Models
 
-PROMPT = "You are a helpful assistant. Use your tools for arithmetic, for the time and for files; answer briefly."
-
 
 def build(
     models: Models, checkpointer: BaseCheckpointSaver | None = None, files: Sequence[BaseTool] = ()
 ) -> CompiledStateGraph:
-    """The chatbot's graph, with the tools that read files where there are any."""
-    return react("chatbot", PROMPT, [calculator, current_time, *files], models, checkpointer)
+    """Return the chatbot's graph, with the tools for files if there are any."""
+    return react("chatbot", [calculator, current_time, *files], models, checkpointer)

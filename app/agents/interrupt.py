@@ -1,4 +1,4 @@
-"""An agent that books a table, and asks the person before it does."""
+"""An agent that books a table after asking the person."""
 
 from langchain_core.tools import tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -7,25 +7,32 @@ from langgraph.types import interrupt
 
 from app.agents.react import react
 from app.models.models import Models
-
-PROMPT = "You book tables with your tool, which asks the person to agree. Say briefly what came of it."
-CONSENT = frozenset({"yes", "y", "ok", "okay", "sure", "please"})
+from app.schema import Approve, Edit, Reject, Respond, decision_of
 
 
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
-    """The booking agent's graph."""
-    return react("interrupt", PROMPT, [book_table], models, checkpointer)
+    """Return the booking agent's graph."""
+    return react("interrupt", [book_table], models, checkpointer)
 
 
 @tool
 async def book_table(people: int = 2, time: str = "19:00") -> str:
     """Book a table in the restaurant for so many people at this time, after asking the person."""
-    booking = f"a table for {people} at {time}"
-    answer = interrupt({"question": f"Shall I book {booking}?", "options": ["yes", "no"]})
-    return f"Booked {booking}." if agrees(answer) else f"Did not book {booking}: the answer was {answer!r}."
+    args = {"people": people, "time": time}
+    question = {
+        "question": f"Shall I book {_booking(**args)}?",
+        "options": ["yes", "no"],
+        "action": {"name": "book_table", "args": args},
+        "allowed_decisions": ["approve", "edit", "reject"],
+    }
+    match decision_of(interrupt(question)):
+        case Approve():
+            return f"Booked {_booking(**args)}."
+        case Edit(edited_action=edited):
+            return f"Booked {_booking(**args | edited.args)}."
+        case Reject(message=answer) | Respond(message=answer):
+            return f"Did not book {_booking(**args)}: the answer was {answer or 'no'!r}."
 
 
-def agrees(answer: object) -> bool:
-    """Whether the answer's first word is a yes."""
-    words = str(answer).lower().replace(",", " ").strip(" .!").split()
-    return bool(words) and words[0] in CONSENT
+def _booking(people: int, time: str, **_: object) -> str:
+    return f"a table for {people} at {time}"

@@ -24,7 +24,7 @@ PASSAGES: Mapping[str, str] = {
 
 
 class KeywordRetriever(BaseRetriever):
-    """Finds the passages that share most words with the query; a word of the title counts twice."""
+    """Finds the passages that share the most words with the query; a word of the title counts twice."""
 
     passages: Mapping[str, str]
     limit: int = 2
@@ -33,10 +33,10 @@ class KeywordRetriever(BaseRetriever):
         self,
         query: str,
         *,
-        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 — the base's signature
+        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - the base's signature
     ) -> list[Document]:
-        wanted = keywords(query)
-        scores = {title: score(wanted, title, text) for title, text in self.passages.items()}
+        words = keywords(query)
+        scores = {title: score(words, title, text) for title, text in self.passages.items()}
         best = sorted((title for title in scores if scores[title]), key=lambda title: -scores[title])
         return [
             Document(self.passages[title], metadata={"title": title, "score": scores[title]})
@@ -45,10 +45,10 @@ class KeywordRetriever(BaseRetriever):
 
 
 def keywords(text: str) -> set[str]:
-    """The words that say something, without a plural's s."""
+    """Return the words of four letters or more, without a plural's s."""
     return {word.removesuffix("s") for word in re.findall(r"\w{4,}", text.lower())}
 
 
-def score(wanted: set[str], title: str, text: str) -> int:
-    """How well a passage fits."""
-    return 2 * len(wanted & keywords(title)) + len(wanted & keywords(text))
+def score(words: set[str], title: str, text: str) -> int:
+    """Return how well a passage fits these words."""
+    return 2 * len(words & keywords(title)) + len(words & keywords(text))

@@ -1,24 +1,20 @@
 """An agent that looks things up in a small library on tracing."""
 
 from langchain.tools import ToolRuntime
-from langchain_core.messages import AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 from app.agents.passages import PASSAGES, KeywordRetriever
 from app.agents.react import react
+from app.messages import since_last_human
 from app.models.models import Models
-
-PROMPT = (
-    "You answer from a small library on tracing. Search for several things at once where that helps, "
-    "read a passage when you need its exact words, and try again when the library asks you to."
-)
 
 
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
-    """The researcher's graph."""
-    return react("research", PROMPT, [search, read_passage], models, checkpointer)
+    """Return the researcher's graph."""
+    return react("research", [search, read_passage], models, checkpointer)
 
 
 @tool
@@ -32,15 +28,10 @@ async def search(query: str, runtime: ToolRuntime) -> str:
 @tool
 async def read_passage(title: str, runtime: ToolRuntime) -> str:
     """Read the passage of this title. The library sleeps: it refuses what is first asked of it in a turn."""
-    if not asked_before(runtime.state["messages"]):
-        raise ToolException("The library is waking up, try again.")
+    turn = since_last_human(runtime.state["messages"])
+    if not any(isinstance(message, ToolMessage) and message.name == read_passage.name for message in turn):
+        raise ToolException("The library is not ready yet, try again.")
     passage = {known.lower(): text for known, text in PASSAGES.items()}.get(title.strip().lower())
     if not passage:
         raise ToolException(f"There is no passage {title!r}; there are: {', '.join(PASSAGES)}.")
     return passage
-
-
-def asked_before(messages: list[AnyMessage]) -> bool:
-    """Whether a passage was asked for since the person last spoke."""
-    last = max(number for number, message in enumerate(messages) if isinstance(message, HumanMessage))
-    return any(isinstance(m, ToolMessage) and m.name == read_passage.name for m in messages[last:])

@@ -15,7 +15,7 @@ MAX_EXPONENT = 1_000
 
 
 def power(base: float, exponent: float) -> float:
-    """The power, refused where it would take more than a moment to write down."""
+    """Return the power; refuse one with too many digits."""
     if abs(base) > MAX_BASE or abs(exponent) > MAX_EXPONENT:
         raise ValueError(f"{base} to the power of {exponent} is too large")
     return base**exponent
@@ -47,7 +47,7 @@ def calculator(expression: str) -> str:
 
 
 def number(result: object) -> str:
-    """The result in digits, if it is a number."""
+    """Return the result in digits; raise `TypeError` if it is not a number."""
     if not isinstance(result, int | float):
         raise TypeError("the result is not a number")
     return str(result)

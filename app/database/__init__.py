@@ -1,1 +1,1 @@
-"""Where threads, runs, checkpoints and what became of them are kept: SQLite or Postgres."""
+"""The service's database: threads, runs and checkpoints, in SQLite for one process or in Postgres for many."""

@@ -1,14 +1,14 @@
-"""What runs came to and what their users thought of it, beside the records of the runs themselves."""
+"""The outcomes, votes and questions of runs, stored separately from the runs."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Text, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.database.records import insert_into, tables
+from app.database.thread_store import insert_into, tables
 from app.schema import Figures, Vote
 
 outcomes = Table(
@@ -41,10 +41,18 @@ questions = Table(
     Column("asked", JSON, nullable=False),
 )
 
+run_messages = Table(
+    "run_messages",
+    tables,
+    Column("thread_id", String, primary_key=True),
+    Column("message_id", String, primary_key=True),
+    Column("run_id", String, nullable=False),
+)
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; `kept` is whether its trace is."""
+    """How a run ended; `kept` is whether its trace is kept."""
 
     run_id: str
     thread_id: str
@@ -55,35 +63,46 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The outcomes and votes in the service's database."""
+    """The outcomes, votes and questions in the service's database."""
 
     engine: AsyncEngine
 
-    async def keep(self, outcome: Outcome) -> None:
-        """Keep what a run, or its latest attempt, came to."""
+    async def save(self, outcome: Outcome) -> None:
+        """Store the outcome of a run, or of its latest attempt."""
         row = asdict(outcome) | outcome.figures.model_dump()
-        await self._put(outcomes, {name: row[name] for name in (column.name for column in outcomes.c)}, ["run_id"])
+        await self._upsert(outcomes, {name: row[name] for name in outcomes.c.keys()}, ["run_id"])  # noqa: SIM118 - a collection of columns iterates over columns
 
-    async def kept(self, run_id: str) -> bool | None:
-        """Return whether the run's trace is kept, None where that is not known yet."""
+    async def is_kept(self, run_id: str) -> bool | None:
+        """Return whether the run's trace is kept, None if that is not known yet."""
         async with self.engine.connect() as connection:
             return await connection.scalar(select(outcomes.c.kept).where(outcomes.c.run_id == run_id))
 
     async def set_kept(self, run_id: str, *, kept: bool) -> None:
-        """Keep what was decided about the run's trace."""
+        """Store whether the run's trace is kept."""
         async with self.engine.begin() as connection:
             await connection.execute(update(outcomes).where(outcomes.c.run_id == run_id).values(kept=kept))
 
-    async def ask(self, run_id: str, thread_id: str, asked: Sequence[Any]) -> None:
-        """Keep what the run asked its user before it could go on."""
-        await self._put(questions, {"run_id": run_id, "thread_id": thread_id, "asked": list(asked)}, ["run_id"])
+    async def save_questions(self, run_id: str, thread_id: str, asked: Sequence[Any]) -> None:
+        """Store the questions that the run asked its user."""
+        await self._upsert(questions, {"run_id": run_id, "thread_id": thread_id, "asked": list(asked)}, ["run_id"])
 
-    async def vote(self, run_id: str, thread_id: str, vote: Vote) -> None:
-        """Keep what the run's user thinks of it, in the place of an earlier word under the same key."""
-        await self._put(votes, {"run_id": run_id, "thread_id": thread_id, **vote.model_dump()}, ["run_id", "key"])
+    async def save_messages(self, run_id: str, thread_id: str, message_ids: Iterable[str]) -> None:
+        """Store that these messages belong to the run, except those that already belong to another run."""
+        rows = [{"thread_id": thread_id, "message_id": message_id, "run_id": run_id} for message_id in message_ids]
+        if rows:
+            async with self.engine.begin() as connection:
+                await connection.execute(insert_into(self.engine)(run_messages).on_conflict_do_nothing(), rows)
 
-    async def take_back(self, run_id: str, key: str) -> None:
-        """Forget what the run's user thought of it."""
+    async def messages_of(self, thread_id: str) -> Mapping[str, str]:
+        """Return the runs of the thread's messages, by the message's id."""
+        return {row["message_id"]: row["run_id"] for row in await self._rows(run_messages, thread_id)}
+
+    async def save_vote(self, run_id: str, thread_id: str, vote: Vote) -> None:
+        """Store the vote of the run's user; it replaces an earlier one under the same key."""
+        await self._upsert(votes, {"run_id": run_id, "thread_id": thread_id, **vote.model_dump()}, ["run_id", "key"])
+
+    async def delete_vote(self, run_id: str, key: str) -> None:
+        """Delete the vote of the run's user under this key."""
         async with self.engine.begin() as connection:
             await connection.execute(delete(votes).where(votes.c.run_id == run_id, votes.c.key == key))
 
@@ -91,19 +110,19 @@ class Outcomes:
         """Return the outcomes of the thread's runs, by the run's id."""
         found: dict[str, Outcome] = {}
         for row in await self._rows(outcomes, thread_id):
-            known = {name: row[name] for name in ("run_id", "thread_id", "kept", "error")}
-            found[row["run_id"]] = Outcome(**known, figures=Figures.model_validate(row, from_attributes=False))
+            fields = {name: row[name] for name in ("run_id", "thread_id", "kept", "error")}
+            found[row["run_id"]] = Outcome(**fields, figures=Figures.model_validate(row, from_attributes=False))
         return found
 
     async def votes_of(self, thread_id: str) -> Mapping[str, list[Vote]]:
-        """Return what was thought of the thread's runs, by the run's id."""
+        """Return the votes on the thread's runs, by the run's id."""
         found: defaultdict[str, list[Vote]] = defaultdict(list)
         for row in await self._rows(votes, thread_id):
             found[row["run_id"]].append(Vote(key=row["key"], score=row["score"], comment=row["comment"]))
         return found
 
-    async def asked_in(self, thread_id: str) -> Mapping[str, list[Any]]:
-        """Return what the thread's runs asked, by the run's id."""
+    async def questions_of(self, thread_id: str) -> Mapping[str, list[Any]]:
+        """Return the questions of the thread's runs, by the run's id."""
         return {row["run_id"]: row["asked"] for row in await self._rows(questions, thread_id)}
 
     async def _rows(self, table: Table, thread_id: str) -> Sequence[dict[str, Any]]:
@@ -111,13 +130,13 @@ class Outcomes:
             query = select(table).where(table.c.thread_id == thread_id)
             return [dict(row) for row in (await connection.execute(query)).mappings()]
 
-    async def _put(self, table: Table, row: dict[str, Any], key: list[str]) -> None:
+    async def _upsert(self, table: Table, row: dict[str, Any], key: list[str]) -> None:
         statement = insert_into(self.engine)(table).values(row).on_conflict_do_update(index_elements=key, set_=row)
         async with self.engine.begin() as connection:
             await connection.execute(statement)
 
 
-async def forget(connection: AsyncConnection, thread_id: str) -> None:
-    """Let nothing be known of the thread's runs."""
-    for table in (outcomes, votes, questions):
+async def delete_outcomes(connection: AsyncConnection, thread_id: str) -> None:
+    """Delete the outcomes, votes, questions and message ids of the thread's runs."""
+    for table in (outcomes, votes, questions, run_messages):
         await connection.execute(delete(table).where(table.c.thread_id == thread_id))

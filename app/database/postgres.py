@@ -5,110 +5,167 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-from psycopg import ProgrammingError
+from psycopg import AsyncConnection, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection as Session
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
 
+from app.database.availability import Availability
 from app.database.database import Database
-from app.database.records import Records, make_tables
+from app.database.postgres_checkpoints import PostgresCheckpoints
+from app.database.postgres_connections import PATIENCE_S, Connections, is_outage
+from app.database.thread_store import ThreadStore, create_tables
 from telemetry.settings import SettingsError
 
-POOL = 10
-# No thread's id: those begin with a letter or a digit.
-_SETUP = "-tables"
+POOL_SIZE = 10
+PING_INTERVAL_S = 0.5
+# How long a caller waits for a connection while many others use theirs. An outage ends all of them at once.
+_POOL_TIMEOUT_S = 5.0
+# No thread has this id: ids of threads start with a letter or a digit.
+_TABLES_LOCK = "-tables"
 _UNREADABLE = SettingsError(
-    "DATABASE_URL cannot be read: write it as postgresql://user:password@host/name, "
-    "with %-codes for special characters in the password."
+    "DATABASE_URL cannot be parsed: write it as postgresql://user:password@host/name, "
+    "with special characters in the password percent-encoded."
 )
 
 
 class AdvisoryLocks:
-    """Claims as locks of one Postgres session, which lets go of them when its process dies."""
+    """Thread locks as advisory locks of one Postgres session; the server releases them when the process dies."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._session: AsyncConnection | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._session: Session | None = None
+        self._mutex = asyncio.Lock()
+        # The threads that this process has locked, and those that a lost session has unlocked.
+        self._held: set[str] = set()
+        self._unlocked: set[str] = set()
 
-    async def take(self, thread_id: str) -> bool:
-        """Return whether no other process had it."""
+    async def acquire(self, thread_id: str) -> bool:
+        """Return whether no other process holds the lock."""
         try:
-            return await self._ask("pg_try_advisory_lock", thread_id)
+            locked = await self._call("pg_try_advisory_lock", thread_id)
         except DBAPIError:
-            # The server was away, and the session is gone: once more in a new one.
-            return await self._ask("pg_try_advisory_lock", thread_id)
+            # The server was unavailable and the session is gone: try once more in a new one.
+            locked = await self._call("pg_try_advisory_lock", thread_id)
+        if locked:
+            self._held.add(thread_id)
+        return locked
 
-    async def free(self, thread_id: str) -> None:
-        """Let others have it."""
-        # A session that is gone has let go of everything.
+    async def release(self, thread_id: str) -> None:
+        """Unlock the thread."""
+        self._held.discard(thread_id)
+        self._unlocked.discard(thread_id)
+        # A session that is gone has released everything.
         with suppress(DBAPIError):
-            await self._ask("pg_advisory_unlock", thread_id)
+            await self._call("pg_advisory_unlock", thread_id)
+
+    async def check(self) -> None:
+        """Raise unless the server answers; restore the locks of a lost session that are still free."""
+        async with self._mutex:
+            session = await self._connected()
+            try:
+                await session.execute(text("select 1"))
+                for thread_id in list(self._unlocked):
+                    if await _call(session, "pg_try_advisory_lock", thread_id):
+                        self._unlocked.discard(thread_id)
+            except DBAPIError:
+                await self._close_session()
+                raise
 
     async def close(self) -> None:
-        """Let go of everything."""
+        """Release every lock."""
+        self._held.clear()
+        # A ping that is under way may open a session, which nobody else would close.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S), self._mutex:
+                pass
+        await self._close_session()
+
+    async def _close_session(self) -> None:
         session, self._session = self._session, None
         if session:
-            # Back in the pool it would keep its locks.
+            # In the pool the connection would keep its locks.
             await session.invalidate()
             await session.close()
 
-    async def _ask(self, function: str, thread_id: str) -> bool:
-        asked = text(f"select {function}(hashtextextended(:thread, 0))")
-        async with self._one_at_a_time:
-            self._session = self._session or await self._engine.connect()
+    async def _call(self, function: str, thread_id: str) -> bool:
+        async with self._mutex:
+            session = await self._connected()
             try:
-                return bool((await self._session.execute(asked, {"thread": thread_id})).scalar())
+                return await _call(session, function, thread_id)
             except DBAPIError:
-                await self.close()
+                await self._close_session()
                 raise
+
+    async def _connected(self) -> Session:
+        if self._session is None:
+            self._session = await self._engine.connect()
+            self._unlocked = set(self._held)
+        return self._session
+
+
+async def _call(session: Session, function: str, thread_id: str) -> bool:
+    statement = text(f"select {function}(hashtextextended(:thread, 0))")
+    return bool((await session.execute(statement, {"thread": thread_id})).scalar())
 
 
 @asynccontextmanager
 async def open_postgres(url: str) -> AsyncIterator[Database]:
-    """Yield the database at this address, its connections pooled, its tables made."""
-    engine = create_async_engine(_address(url), pool_size=POOL, pool_pre_ping=True)
-    options: dict[str, Any] = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    pool: Any = AsyncConnectionPool(
-        url, min_size=1, max_size=POOL, kwargs=options, open=False, check=AsyncConnectionPool.check_connection
+    """Yield the database at this address, with pooled connections and its tables created."""
+    address, connections = _parse_url(url), Connections(url)
+
+    async def connect_if_usable() -> AsyncConnection[Any]:
+        if not availability.is_usable:
+            raise OperationalError("the server does not answer")
+        return await connections.connect()
+
+    async def ping() -> None:
+        # On a separate connection, while no other can be opened.
+        await (connections.answered(locks.check()) if availability.is_usable else connections.ping())
+
+    engine = create_async_engine(
+        address, pool_size=POOL_SIZE, pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT_S, async_creator=connect_if_usable
     )
-    claims = AdvisoryLocks(engine)
+    # A separate session, which also shows whether the server answers.
+    locks = AdvisoryLocks(create_async_engine(address, poolclass=NullPool, async_creator=connect_if_usable))
+    availability = Availability(ping, is_outage, on_lost=connections.shut_down, interval_s=PING_INTERVAL_S)
     try:
-        async with engine.connect():
-            pass  # the pool would log each of its tries instead of failing
-        async with pool:
-            saver = AsyncPostgresSaver(pool)
-            await _set_up(engine, saver)
-            yield Database(engine, Records(engine), saver, claims)
+        checkpoints = PostgresCheckpoints(engine)
+        await _create_tables(engine, checkpoints)
+        async with availability.watch():
+            yield Database(engine, ThreadStore(engine), checkpoints, locks, availability, _leave_to_autovacuum)
     finally:
-        await claims.close()
+        await locks.close()
         await engine.dispose()
 
 
-def _address(url: str) -> URL:
+async def _leave_to_autovacuum() -> None:
+    """Do nothing: the server makes unused space available by itself."""
+
+
+def _parse_url(url: str) -> URL:
     try:
-        read = conninfo_to_dict(url)
+        parts = conninfo_to_dict(url)
         address = make_url(url).set(drivername="postgresql+psycopg")
     except (ProgrammingError, ArgumentError, ValueError):
-        raise _UNREADABLE from None  # what they say may hold the password
-    if "@" in f"{read.get('host')}{read.get('dbname')}":
-        raise _UNREADABLE  # half a password, taken for a name that is shown
+        raise _UNREADABLE from None  # their messages may contain the password
+    if "@" in f"{parts.get('host')}{parts.get('dbname')}":
+        raise _UNREADABLE  # part of a password, parsed as a name that the error shows
     return address
 
 
-async def _set_up(engine: AsyncEngine, saver: AsyncPostgresSaver) -> None:
-    # Two processes that make the same table at once fail. Asked again and again: an index is made without locking the
-    # table, which waits for whoever waits within the database.
+async def _create_tables(engine: AsyncEngine, checkpoints: PostgresCheckpoints) -> None:
+    # Two processes that create the same table at once fail. The lock is polled, not awaited in the database: an index
+    # is built without locking its table, and waits for every session that waits within the database.
     locks = AdvisoryLocks(engine)
     try:
-        while not await locks.take(_SETUP):  # noqa: ASYNC110 - another process has it, whose event we cannot await
+        while not await locks.acquire(_TABLES_LOCK):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(0.1)
-        await make_tables(engine)
-        await saver.setup()
+        await create_tables(engine)
+        await checkpoints.setup()
     finally:
         await locks.close()

@@ -1,4 +1,4 @@
-"""Which files there are, and whose: a file is there once it stands here."""
+"""The metadata of files in the database: a file exists once it is listed here."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import BigInteger, Column, DateTime, Select, String, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.database.records import tables
+from app.database.thread_store import tables
 
 files = Table(
     "files",
@@ -25,7 +25,7 @@ files = Table(
 
 @dataclass(frozen=True)
 class File:
-    """What is known of a file; its name is the user's own and no path."""
+    """The metadata of a file; its name is the user's own and not a path."""
 
     file_id: str
     thread_id: str
@@ -44,26 +44,26 @@ class Catalogue:
         self._engine = engine
 
     async def add(self, file: File) -> None:
-        """Make the file one that is there."""
+        """List the file."""
         async with self._engine.begin() as connection:
             await connection.execute(insert(files).values(asdict(file)))
 
     async def find(self, file_id: str) -> File | None:
-        """Return the file, None where there is none."""
+        """Return the file, None if there is none."""
         return next(iter(await self._read(select(files).where(files.c.file_id == file_id))), None)
 
     async def of_thread(self, thread_id: str) -> Sequence[File]:
         """Return the thread's files, oldest first."""
         return await self._read(select(files).where(files.c.thread_id == thread_id).order_by(files.c.created))
 
-    async def known(self, file_ids: Iterable[str]) -> set[str]:
-        """Return those of these ids that are there."""
+    async def existing(self, file_ids: Iterable[str]) -> set[str]:
+        """Return the ids that are listed."""
         query = select(files.c.file_id).where(files.c.file_id.in_(list(file_ids)))
         async with self._engine.connect() as connection:
             return set((await connection.execute(query)).scalars())
 
-    async def remove(self, file_id: str) -> None:
-        """Make the file one that is not there."""
+    async def delete(self, file_id: str) -> None:
+        """Delete the file from the list."""
         async with self._engine.begin() as connection:
             await connection.execute(delete(files).where(files.c.file_id == file_id))
 

@@ -1,65 +1,81 @@
-"""Where the bytes of files are: a folder, or anything that fsspec reaches."""
+"""Stores for the bytes of files: a folder, or anything that fsspec reaches."""
 
+import logging
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
-# One request to a bucket; also what is held in memory of an upload.
-BLOCK = 8 * 1024 * 1024
+logger = logging.getLogger(__name__)
+
+# The size of a request to a bucket, which an upload keeps in memory.
+BLOCK_BYTES = 8 * 1024 * 1024
 
 
 class Writing(Protocol):
-    """Bytes on their way into a store; nobody finds them before they are kept."""
+    """A write to a store; its bytes can be read once they are committed."""
 
     def write(self, data: bytes) -> object:
-        """Take more bytes."""
+        """Write more bytes."""
 
-    def keep(self) -> None:
-        """Make them what is found under their key."""
+    def commit(self) -> None:
+        """Make the bytes readable under their key."""
 
     def discard(self) -> None:
-        """Leave nothing of them."""
+        """Delete the bytes."""
 
 
 class Store(Protocol):
-    """Bytes under keys of the service's own making."""
+    """Bytes under keys that the service creates."""
 
     def create(self, key: str) -> Writing:
-        """Return a place for bytes that are to be found under this key."""
+        """Return a write under this key."""
         ...
 
     def open(self, key: str) -> BinaryIO:
-        """Return the bytes, to be read once."""
+        """Return the bytes as a file."""
         ...
 
-    def remove(self, key: str) -> None:
-        """Leave nothing under this key, if there was anything."""
+    def delete(self, key: str) -> None:
+        """Delete what is stored under this key, if anything is."""
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """Yield the keys of all that has not changed for so long, finished or not."""
+        """Yield the keys of all entries that have not changed for this time, committed or not."""
         ...
+
+
+def make_private(folder: Path) -> None:
+    """Create the folder if there is none, accessible to its owner only, whatever the umask is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = folder.stat().st_mode
+    # The mode of a shared folder, such as /tmp, is not changed.
+    if stat.S_IMODE(mode) != 0o700 and not mode & stat.S_ISVTX:
+        try:
+            folder.chmod(0o700)
+        except PermissionError:
+            logger.warning("%s belongs to another user, who may be able to read conversations and files", folder)
 
 
 class Folder:
     """A store in a folder of this machine."""
 
     def __init__(self, path: Path) -> None:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path)
         self._path = path
 
     def create(self, key: str) -> Writing:
-        """Return a file beside the others, under a name that only a finished one loses."""
+        """Return a write to a `.part` file, which is renamed when it is committed."""
         return _PartFile(self._path / key)
 
     def open(self, key: str) -> BinaryIO:
         """Return the open file."""
         return (self._path / key).open("rb")
 
-    def remove(self, key: str) -> None:
-        """Remove the file, finished or not."""
+    def delete(self, key: str) -> None:
+        """Delete the file, committed or not."""
         (self._path / key).unlink(missing_ok=True)
         _part(self._path / key).unlink(missing_ok=True)
 
@@ -82,7 +98,7 @@ class _PartFile:
             view = view[self._file.write(view) :]
         return None
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         os.fsync(self._file.fileno())
         self._file.close()
         _part(self._path).rename(self._path)
@@ -105,27 +121,27 @@ class Bucket:
         self._files, self._root = fsspec.core.url_to_fs(url)
 
     def create(self, key: str) -> Writing:
-        """Return an upload that the bucket shows when it is complete."""
-        return _Object(self._files.open(self._at(key), "wb", block_size=BLOCK, autocommit=False))
+        """Return an upload that the bucket shows once it is complete."""
+        return _Object(self._files.open(self._path(key), "wb", block_size=BLOCK_BYTES, autocommit=False))
 
     def open(self, key: str) -> BinaryIO:
         """Return the object's bytes."""
-        return cast("BinaryIO", self._files.open(self._at(key), "rb", block_size=BLOCK, cache_type="readahead"))
+        return cast("BinaryIO", self._files.open(self._path(key), "rb", block_size=BLOCK_BYTES, cache_type="readahead"))
 
-    def remove(self, key: str) -> None:
-        """Remove the object."""
+    def delete(self, key: str) -> None:
+        """Delete the object."""
         with suppress(FileNotFoundError):
-            self._files.rm_file(self._at(key))
+            self._files.rm_file(self._path(key))
 
     def older_than(self, seconds: float) -> Iterator[str]:
-        """Yield the keys of the old ones; the bucket itself forgets unfinished uploads."""
+        """Yield the keys of the old ones; the bucket itself deletes unfinished uploads."""
         self._files.invalidate_cache()
         with suppress(FileNotFoundError):
             for path in self._files.ls(self._root, detail=False):
                 if self._files.modified(path).timestamp() < time.time() - seconds:
                     yield str(path).rpartition("/")[2]
 
-    def _at(self, key: str) -> str:
+    def _path(self, key: str) -> str:
         return f"{self._root.rstrip('/')}/{key}"
 
 
@@ -136,7 +152,7 @@ class _Object:
     def write(self, data: bytes) -> object:
         return self._file.write(data)
 
-    def keep(self) -> None:
+    def commit(self) -> None:
         self._file.close()
         self._file.commit()
 
@@ -145,5 +161,5 @@ class _Object:
 
 
 def open_store(url: str | None, folder: Path) -> Store:
-    """Return the store at this address, or the one in this folder where there is no address."""
+    """Return the store at this address, or in this folder if there is no address."""
     return Bucket(url) if url else Folder(folder)

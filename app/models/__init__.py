@@ -1,1 +1,1 @@
-"""The language models that agents talk to, and what their tokens cost."""
+"""The language models of the agents, and what their tokens cost."""

@@ -1,4 +1,4 @@
-"""A small deterministic chat model of our own, so that everything runs without a key."""
+"""A small deterministic chat model, so that everything runs without a key."""
 
 import asyncio
 import json
@@ -29,11 +29,13 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from app.messages import since_last_human
+
 MAX_STORY = 5_000
 MAX_ATTEMPTS = 2
 MAX_CALLS = 8
 
-# Every repetition is bounded: a message may be long, and the event loop waits.
+# Every repetition is bounded, because a message may be long and the event loop waits.
 NUMBER = r"\({0,9}-?(?<!\d)\d{1,30}(?:\.\d{1,30})?\){0,9}"
 EXPRESSION = rf"{NUMBER}(?:\s{{0,9}}(?:\*\*|//|[-+*/%^])\s{{0,9}}{NUMBER}){{1,50}}"
 TIME = r"what time is it(?: in [\w/+-]{1,50})?"
@@ -51,7 +53,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("python_repl", r"`{1,3}(?:python\n|py\n|\n)?(?P<code>[^`]{1,8000})`{1,3}"),
     ("book_table", r"book (?:a )?table(?: for (?P<people>\d{1,4}))?(?: at (?P<time>[\d:]{1,5}))?"),
 )
-"""Tool -> what a person says to have it called, once for every match; a named group is an argument."""
+"""Tool -> the words that have it called, once for every match; a named group is an argument."""
 
 TALE = """
 Once there was a small river that wanted to know where it was going. It asked the stones, but the stones
@@ -76,7 +78,7 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model is about to say: words, or calls, and the word before which it fails."""
+    """A reply of the model: words or tool calls, and the word before which it fails."""
 
     pieces: list[str]
     calls: list[ToolCall]
@@ -85,17 +87,19 @@ class Reply:
 
     @property
     def usage(self) -> UsageMetadata:
-        """The words read and said; a call counts as one."""
-        said = len(self.pieces) + len(self.calls)
-        return UsageMetadata(input_tokens=self.input_tokens, output_tokens=said, total_tokens=self.input_tokens + said)
+        """The words read and written; a tool call counts as one."""
+        written = len(self.pieces) + len(self.calls)
+        return UsageMetadata(
+            input_tokens=self.input_tokens, output_tokens=written, total_tokens=self.input_tokens + written
+        )
 
 
 class DemoModel(BaseChatModel):
-    """A chat model that answers by rule, word by word, always the same.
+    """A deterministic chat model that follows rules and answers word by word.
 
-    It calls the tools it is bound to where `RULES` match the person's last message, says what they answered,
-    and calls a tool that asks to be tried again once more. `/fail` in that message makes it raise
-    `DemoError` before its first word, `/fail-after 3` after its third; a shorter answer is given whole.
+    It calls its tools if `RULES` match the last human message, states their results, and repeats a call once if the
+    tool asks for that. `/fail` in that message makes it raise
+    `DemoError` before its first word, `/fail-after 3` after its third; a shorter answer is complete.
     """
 
     pace_s: float = 0.0
@@ -108,13 +112,13 @@ class DemoModel(BaseChatModel):
     def _identifying_params(self) -> dict[str, Any]:
         return {"model": "demo", "pace_s": self.pace_s}
 
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:  # noqa: ARG002 — the base's signature
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:  # noqa: ARG002 - the base's signature
         return LangSmithParams(ls_provider="demo", ls_model_name="demo", ls_model_type="chat")
 
     def bind_tools(
         self, tools: Sequence[dict[str, Any] | type | Callable | BaseTool], **kwargs: Any
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model, able to call these tools."""
+        """Return the model, able to call these tools."""
         return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
@@ -140,21 +144,21 @@ class DemoModel(BaseChatModel):
 
 
 def names_of(tools: Sequence[dict[str, Any]]) -> set[str]:
-    """The names of tools given in OpenAI's shape."""
+    """Return the names of tools in OpenAI's format."""
     return {tool["function"]["name"] for tool in tools}
 
 
 def chunks_of(reply: Reply) -> Iterator[ChatGenerationChunk]:
-    """The reply as a stream: a chunk a word, then one with the calls, the usage and the reason to stop."""
+    """Yield the reply as a stream: one chunk per word, then one with the calls, the usage and the finish reason."""
     for number, piece in enumerate(reply.pieces):
         if number == reply.fail_after:
-            raise DemoError(f"The demo model failed after {number} words, as it was asked to.")
+            raise DemoError(f"The demo model failed after {number} words, as requested.")
         yield ChatGenerationChunk(message=AIMessageChunk(content=piece))
     yield ChatGenerationChunk(message=last_chunk(reply))
 
 
 def last_chunk(reply: Reply) -> AIMessageChunk:
-    """What closes the stream."""
+    """Return the last chunk of the stream."""
     return AIMessageChunk(
         content="",
         tool_call_chunks=[
@@ -168,39 +172,37 @@ def last_chunk(reply: Reply) -> AIMessageChunk:
 
 
 def reply_to(messages: list[BaseMessage], tools: set[str]) -> Reply:
-    """The one reply to these messages, with these tools at hand."""
+    """Return the reply to these messages, with these tools."""
     turn = turn_of(messages)
     fail_after = failure_in(turn[0].text)
     if fail_after == 0:
-        raise DemoError("The demo model failed before its first word, as it was asked to.")
+        raise DemoError("The demo model failed before its first word, as requested.")
     calls = calls_for(turn, tools)
     text = "" if calls else answer(messages, turn)
-    read = sum(len(message.text.split()) for message in messages)
-    return Reply(re.findall(r"\S+\s*", text), calls, read, fail_after)
+    input_tokens = sum(len(message.text.split()) for message in messages)
+    return Reply(re.findall(r"\S+\s*", text), calls, input_tokens, fail_after)
 
 
 def turn_of(messages: list[BaseMessage]) -> list[BaseMessage]:
-    """The messages from the person's last one on."""
-    for start in range(len(messages) - 1, -1, -1):
-        if isinstance(messages[start], HumanMessage):
-            return messages[start:]
-    return [HumanMessage(""), *messages]
+    """Return the messages from the last human one on, after an empty one if there is none."""
+    turn = since_last_human(messages)
+    return turn if turn and isinstance(turn[0], HumanMessage) else [HumanMessage(""), *turn]
 
 
 def failure_in(text: str) -> int | None:
-    """The number of words after which the person wants a failure."""
+    """Return the number of words after which the message asks for a failure."""
     if match := re.search(r"/fail-after (\d{1,6})", text):
         return int(match[1])
     return 0 if "/fail" in text else None
 
 
 def calls_for(turn: list[BaseMessage], tools: set[str]) -> list[ToolCall]:
-    """The calls still to be made in this turn."""
-    asked = [call for message in turn if isinstance(message, AIMessage) for call in message.tool_calls]
-    made = [(call["name"], call["args"]) for call in asked]
-    again = {message.tool_call_id for message in trailing_results(turn) if wants_another_try(message)}
-    retried = [(c["name"], c["args"]) for c in asked if c["id"] in again]
-    wanted = [w for w in wanted_in(turn[0].text, tools) if w not in made]
+    """Return the calls that remain in this turn."""
+    earlier = [call for message in turn if isinstance(message, AIMessage) for call in message.tool_calls]
+    made = [(call["name"], call["args"]) for call in earlier]
+    retry_ids = {message.tool_call_id for message in trailing_results(turn) if wants_another_try(message)}
+    retried = [(call["name"], call["args"]) for call in earlier if call["id"] in retry_ids]
+    wanted = [call for call in wanted_in(turn[0].text, tools) if call not in made]
     return [
         ToolCall(name=name, args=args, id=f"call_{uuid4().hex}", type="tool_call")
         for name, args in wanted + [call for call in retried if made.count(call) < MAX_ATTEMPTS]
@@ -208,55 +210,53 @@ def calls_for(turn: list[BaseMessage], tools: set[str]) -> list[ToolCall]:
 
 
 def wanted_in(text: str, tools: set[str]) -> list[tuple[str, dict[str, str]]]:
-    """The calls that the person's words ask for, each once."""
+    """Return the calls that the text requests, each once."""
     matches = ((tool, m) for tool, rule in RULES if tool in tools for m in re.finditer(rule, text, re.IGNORECASE))
-    calls = [(tool, given(match)) for tool, match in islice(matches, MAX_CALLS)]
+    calls = [
+        (tool, {name: value for name, value in match.groupdict().items() if value})
+        for tool, match in islice(matches, MAX_CALLS)
+    ]
     return [call for number, call in enumerate(calls) if call not in calls[:number]]
 
 
-def given(match: re.Match[str]) -> dict[str, str]:
-    """The arguments that a rule found."""
-    return {name: value for name, value in match.groupdict().items() if value}
-
-
 def trailing_results(turn: list[BaseMessage]) -> list[ToolMessage]:
-    """The results that came in since the model last spoke."""
-    spoke = max((i for i, message in enumerate(turn) if isinstance(message, AIMessage)), default=-1)
-    return [message for message in turn[spoke + 1 :] if isinstance(message, ToolMessage)]
+    """Return the tool results after the model's last message."""
+    last = max((i for i, message in enumerate(turn) if isinstance(message, AIMessage)), default=-1)
+    return [message for message in turn[last + 1 :] if isinstance(message, ToolMessage)]
 
 
 def failed(message: ToolMessage) -> bool:
-    """Whether the tool failed; over the wire only its words say so."""
+    """Return whether the tool failed; a message from the wire says so only in its text."""
     return message.status == "error" or message.text.startswith("Error: ")
 
 
 def wants_another_try(message: ToolMessage) -> bool:
-    """Whether the tool failed and asks to be tried again."""
+    """Return whether the tool failed and asks to be tried again."""
     return failed(message) and "try again" in message.text.lower()
 
 
 def answer(messages: list[BaseMessage], turn: list[BaseMessage]) -> str:
-    """What the model says in words."""
-    if found := results(turn):
-        return "\n".join(result_in_words(tool, result) for (tool, _), result in found.items())
+    """Return the answer in words."""
+    if tool_results := results(turn):
+        return "\n".join(result_in_words(tool, result) for (tool, _), result in tool_results.items())
     return story(turn[0].text) or name_in_words(messages, turn[0].text) or small_talk(turn[0].text)
 
 
 def results(turn: list[BaseMessage]) -> dict[tuple[str, str], ToolMessage]:
-    """The last result of each tool and its arguments."""
+    """Return the last result of each tool and its arguments."""
     calls = {call["id"]: call for m in turn if isinstance(m, AIMessage) for call in m.tool_calls}
     answers = [(calls[m.tool_call_id], m) for m in turn if isinstance(m, ToolMessage)]
     return {(call["name"], json.dumps(call["args"])): message for call, message in answers}
 
 
 def result_in_words(tool: str, message: ToolMessage) -> str:
-    """What a tool answered, or that it failed."""
+    """Return what a tool answered, or that it failed."""
     verb = "failed" if failed(message) else "says"
     return f"The {tool} tool {verb}: {message.text.removeprefix('Error: ')}"
 
 
 def story(text: str) -> str | None:
-    """The tale, as long as the person wants it, if they want one."""
+    """Return a story of the requested length; None if the text does not ask for one."""
     if not re.search(r"\bstory\b", text, re.IGNORECASE):
         return None
     length = re.search(r"(?<!\d)(\d{1,6}) words", text)
@@ -265,18 +265,18 @@ def story(text: str) -> str | None:
 
 
 def name_in_words(messages: list[BaseMessage], text: str) -> str | None:
-    """The person's name, if they say it or ask for it."""
-    if told := re.search(r"my name is (\w{1,50})", text, re.IGNORECASE):
-        return f"Nice to meet you, {told[1]}. I will remember your name in this conversation."
+    """Return an answer about the person's name, if the text mentions or asks for it."""
+    if mentioned := re.search(r"my name is (\w{1,50})", text, re.IGNORECASE):
+        return f"Nice to meet you, {mentioned[1]}. I will remember your name in this conversation."
     if not re.search(r"what(?:'s| is) my name", text, re.IGNORECASE):
         return None
-    said = " ".join(message.text for message in messages if isinstance(message, HumanMessage))
-    names = re.findall(r"my name is (\w{1,50})", said, re.IGNORECASE)
+    human_text = " ".join(message.text for message in messages if isinstance(message, HumanMessage))
+    names = re.findall(r"my name is (\w{1,50})", human_text, re.IGNORECASE)
     return f"Your name is {names[-1]}." if names else "You have not told me your name yet."
 
 
 def small_talk(text: str) -> str:
-    """An honest answer to everything else."""
+    """Return the answer to everything else."""
     if re.match(r"\s*(?:hi|hello|hey|good (?:morning|evening)|who are you)\b", text, re.IGNORECASE):
         return f"Hello! {INTRODUCTION}"
     return f'You said: "{shorten(text, 200)}" I have no rule for that. {INTRODUCTION}'

@@ -1,17 +1,17 @@
-"""OpenAI's chat model, asking every server for the usage of a stream."""
+"""OpenAI's chat model, which requests the usage of streams from every server."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import langchain_openai
 from langchain_core.outputs import ChatGenerationChunk
-from openai import BadRequestError
+from openai import APIStatusError
 
 
 class ChatOpenAI(langchain_openai.ChatOpenAI):
-    """A chat model that reports its usage on streams too, except where the server refuses to be asked for it.
+    """A chat model that reports the usage of streams, if the server supports `stream_options`.
 
-    A server that does not know `stream_options` is asked once more without, and never again with.
+    If the server refuses `stream_options`, the request is repeated without them, and they are not sent again.
     """
 
     stream_usage: bool | None = True
@@ -19,20 +19,31 @@ class ChatOpenAI(langchain_openai.ChatOpenAI):
     def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
         try:
             yield from super()._stream(*args, **kwargs)
-        except BadRequestError as refusal:
-            self._forgo_usage(refusal)
+        except APIStatusError as refusal:
+            self._disable_usage(refusal)
             yield from super()._stream(*args, **kwargs)
 
     async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
         try:
             async for chunk in super()._astream(*args, **kwargs):
                 yield chunk
-        except BadRequestError as refusal:
-            self._forgo_usage(refusal)
+        except APIStatusError as refusal:
+            self._disable_usage(refusal)
             async for chunk in super()._astream(*args, **kwargs):
                 yield chunk
 
-    def _forgo_usage(self, refusal: BadRequestError) -> None:
-        if "stream_options" not in str(refusal):
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict, default_chunk_class: type, base_generation_info: dict | None
+    ) -> ChatGenerationChunk | None:
+        # A method of langchain-openai's own, which drops the words of a streamed refusal. If it is renamed, refusals
+        # are empty answers again.
+        generation = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
+        choices = chunk.get("choices") or [{}]
+        if generation and (refusal := (choices[0].get("delta") or {}).get("refusal")):
+            generation.message.additional_kwargs["refusal"] = refusal
+        return generation
+
+    def _disable_usage(self, refusal: APIStatusError) -> None:
+        if refusal.status_code >= 500 or "stream_options" not in str(refusal):
             raise refusal
         self.stream_usage = False

@@ -1,56 +1,56 @@
-"""What was said on a thread."""
+"""The messages and turns of a thread."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
 from langchain_core.messages import BaseMessage
 
 import telemetry
-from app.caller import CallerDep
-from app.database.outcomes import Outcome, Outcomes
-from app.database.records import Run
-from app.messages import to_chat
-from app.routes.files import known
-from app.schema import ChatHistory, ChatMessage, Figures, FileInfo, HistoryInput, InterruptEvent, TurnInfo, Vote
-from app.turns import unknown_thread
+from app.auth import CallerDep
+from app.database.outcomes import Outcome
+from app.database.thread_store import RunRecord
+from app.messages import to_chat_message
+from app.questions import interrupt_event
+from app.routes.files import file_fields
+from app.schema import ChatHistory, ChatMessage, Figures, FileInfo, HistoryInput, TurnInfo, Vote
+from app.turns import no_such_thread
 
 router = APIRouter()
 
 
 @router.post("/history")
 @router.post("/{agent_id}/history")
-async def history(asked: HistoryInput, request: Request, caller: CallerDep, agent_id: str | None = None) -> ChatHistory:
-    """Return the thread's messages, each with its run and trace, its turns, and what it waits for."""
-    turns, agents = request.app.state.turns, request.app.state.agents
-    thread = await turns.own(asked.thread_id, caller.acting_for(asked.user_id))
-    runs = await turns.records.of_thread(asked.thread_id)
+async def history(body: HistoryInput, request: Request, caller: CallerDep, agent_id: str = "") -> ChatHistory:
+    """Return the thread's messages, each with its run and trace, its turns, and its open questions."""
+    turns, thread_id = request.app.state.turns, body.thread_id
+    thread = await turns.get_thread(thread_id, caller.acting_for(body.user_id))
+    runs = await turns.store.runs_of(thread_id)
     agent = runs[-1].agent if runs else thread.agent
-    graph = agents.graphs.get(agent_id or agent)
+    graph = request.app.state.agents.graphs.get(agent_id or agent)
     if graph is None:
-        raise unknown_thread(asked.thread_id)
-    state = await graph.aget_state({"configurable": {"thread_id": asked.thread_id}})
-    shown = await _shown(turns.outcomes, runs, asked.thread_id)
+        raise no_such_thread(thread_id)
+    state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
+    outcomes = await turns.outcomes.of_thread(thread_id)
+    votes = await turns.outcomes.votes_of(thread_id)
+    questions = await turns.outcomes.questions_of(thread_id)
+    message_runs = await turns.outcomes.messages_of(thread_id)
+    turn_infos = [
+        _turn_info(run, outcomes.get(run.run_id), votes.get(run.run_id, []), questions.get(run.run_id, []))
+        for run in runs
+    ]
+    files = await request.app.state.files.of_thread(thread.thread_id, thread.user_id)
     return ChatHistory(
-        messages=list(_told(state.values.get("messages", []), runs)),
+        messages=list(_messages(state.values.get("messages", []), runs, message_runs)),
         agent=agent,
-        trace_urls={turn.trace_id: turn.trace_url for turn in shown if turn.trace_id and turn.trace_url},
-        turns=shown,
-        waiting=[InterruptEvent(id=each.id, value=each.value) for each in state.interrupts],
-        files=[
-            FileInfo(**known(file))
-            for file in await request.app.state.files.of_thread(thread.thread_id, thread.user_id)
-        ],
+        trace_urls={turn.trace_id: turn.trace_url for turn in turn_infos if turn.trace_id and turn.trace_url},
+        turns=turn_infos,
+        waiting=[interrupt_event(interrupt) for interrupt in state.interrupts],
+        files=[FileInfo(**file_fields(file)) for file in files],
     )
 
 
-async def _shown(outcomes: Outcomes, runs: Sequence[Run], thread_id: str) -> list[TurnInfo]:
-    known, votes = await outcomes.of_thread(thread_id), await outcomes.votes_of(thread_id)
-    asked = await outcomes.asked_in(thread_id)
-    return [_turn(run, known.get(run.run_id), votes.get(run.run_id, []), asked.get(run.run_id, [])) for run in runs]
-
-
-def _turn(run: Run, outcome: Outcome | None, votes: list[Vote], asked: list[Any]) -> TurnInfo:
+def _turn_info(run: RunRecord, outcome: Outcome | None, votes: list[Vote], questions: list[Any]) -> TurnInfo:
     kept = run.sampled and (outcome is None or outcome.kept)
     return TurnInfo(
         run_id=run.run_id,
@@ -59,25 +59,32 @@ def _turn(run: Run, outcome: Outcome | None, votes: list[Vote], asked: list[Any]
         status=run.status,
         error=outcome.error if outcome else None,
         began=run.created,
-        asked=asked,
+        asked=questions,
         figures=outcome.figures if outcome else Figures(),
         votes=votes,
     )
 
 
-def _told(messages: Sequence[BaseMessage], runs: Sequence[Run]) -> Iterator[ChatMessage]:
-    # A run's messages are those from its position on, up to the next run's.
-    waiting = list(runs)
-    run: Run | None = None
+def _messages(
+    messages: Sequence[BaseMessage], runs: Sequence[RunRecord], run_ids: Mapping[str, str]
+) -> Iterator[ChatMessage]:
+    """Yield the messages with their runs, and the answers to questions, which are no messages of the thread."""
+    by_id = {run.run_id: run for run in runs}
+    # A running run, or one that an earlier release stored, has the messages from its position on.
+    by_position = [run for run in runs if run.run_id not in set(run_ids.values())]
+    shown_ids = {run_ids.get(message.id or "") for message in messages}
+    answers = [run for run in runs if run.resumed and (run in by_position or run.run_id in shown_ids)]
+    run: RunRecord | None = None
     for position, message in enumerate(messages):
-        while waiting and waiting[0].position <= position:
-            run = waiting.pop(0)
-            if run.resumed:
-                yield _human(run)
-        if shown := to_chat(message, run.run_id if run else None, run.trace_id if run else None):
+        while by_position and by_position[0].position <= position:
+            run = by_position.pop(0)
+        run = by_id.get(run_ids.get(message.id or "", ""), run)
+        while run and answers and answers[0].created <= run.created:
+            yield _answer_to_question(answers.pop(0))
+        if shown := to_chat_message(message, run.run_id if run else None, run.trace_id if run else None):
             yield shown
-    yield from (_human(run) for run in waiting if run.resumed)
+    yield from map(_answer_to_question, answers)
 
 
-def _human(run: Run) -> ChatMessage:
+def _answer_to_question(run: RunRecord) -> ChatMessage:
     return ChatMessage(type="human", content=run.message, run_id=run.run_id, trace_id=run.trace_id)

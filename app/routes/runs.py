@@ -1,4 +1,4 @@
-"""Runs in the background: asked for, looked at, followed, stopped."""
+"""Background runs: submitting, reading, following and cancelling them; and cancelling turns."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,121 +7,135 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
-from fastapi.responses import StreamingResponse
+from fastapi.sse import EventSourceResponse, format_sse_event
 
 import telemetry
-from app.caller import CallerDep
-from app.database.records import Thread
-from app.routes import turns
-from app.runs.opening import missing
-from app.runs.records import BackgroundRun
-from app.schema import RunInfo, RunList, UserInput
+from app.auth import Caller, CallerDep
+from app.database.thread_store import CANCELLING, Thread
+from app.routes.turns import DONE, EVENT_STREAM, KEEPALIVE, LIMITED, STREAM_HEADERS, resolve_agent
+from app.runs.lifespan import missing_requirement
+from app.runs.store import BackgroundRun
+from app.schema import CancelAnswer, RunInfo, RunList, UserInput
 
 if TYPE_CHECKING:
-    from app.runs.runs import Runs
+    from app.runs.runs import BackgroundRuns
 
 router = APIRouter()
 
-LOOK_EVERY_S = 0.2
-# No database counts further.
-MOST_EVENTS = 2**31 - 1
+POLL_INTERVAL_S = 0.2
+# The largest number that every database can store.
+MAX_EVENT_ID = 2**31 - 1
 
 
-@router.post("/{agent_id}/runs", status_code=202)
-async def begin(agent_id: str, asked: UserInput, request: Request, caller: CallerDep) -> RunInfo:
-    """Accept a run; it goes on without its caller."""
-    _, asked = turns.checked(request, agent_id, asked)
-    runs, user = _runs(request), caller.acting_for(asked.user_id)
-    thread_id = asked.thread_id or str(uuid4())
-    await runs.turns.claim(Thread(thread_id, user, agent_id))
-    async with runs.turns.held(thread_id):
-        await runs.turns.refuse_answer_of_other(thread_id, agent_id)
-        run = await runs.submit(agent_id, user, asked.model_copy(update={"thread_id": thread_id}))
-    return await _shown(runs, run)
+@router.post("/{agent_id}/runs", status_code=202, responses=LIMITED)
+async def submit_run(agent_id: str, body: UserInput, request: Request, caller: CallerDep) -> RunInfo:
+    """Accept a background run, which continues without its caller."""
+    graph, body = resolve_agent(request, agent_id, body)
+    runs, user = _runs(request), caller.acting_for(body.user_id)
+    thread_id = body.thread_id or str(uuid4())
+    async with runs.turns.limits.admit(user) as run_id:
+        await runs.turns.get_or_create_thread(Thread(thread_id, user, agent_id))
+        async with runs.turns.lock_thread(thread_id):
+            await runs.turns.refuse_answer_to_other_agent(thread_id, agent_id)
+            await runs.turns.refuse_unfit_answers(graph, thread_id, body)
+            run = await runs.submit(run_id, agent_id, user, body.model_copy(update={"thread_id": thread_id}))
+    return await _run_info(runs, run)
 
 
 @router.get("/runs")
-async def mine(
+async def list_runs(
     request: Request, caller: CallerDep, user_id: str | None = None, most: Annotated[int, Query(ge=1, le=100)] = 20
 ) -> RunList:
-    """Return the user's latest runs."""
+    """Return the user's latest background runs."""
     runs = _runs(request)
-    found = await runs.records.of_user(caller.acting_for(user_id), most)
-    return RunList(runs=[await _shown(runs, run) for run in found])
+    found = await runs.store.of_user(caller.acting_for(user_id), most)
+    return RunList(runs=[await _run_info(runs, run) for run in found])
 
 
 @router.get("/runs/{run_id}")
-async def one(run_id: str, request: Request, caller: CallerDep) -> RunInfo:
-    """Return where the run stands."""
-    return await _shown(_runs(request), await _found(run_id, request, caller))
+async def get_run(run_id: str, request: Request, caller: CallerDep) -> RunInfo:
+    """Return the state of the background run."""
+    return await _run_info(_runs(request), await _find_run(run_id, request, caller))
 
 
-@router.get("/runs/{run_id}/events", response_class=StreamingResponse)
-async def events(
-    run_id: str, request: Request, caller: CallerDep, last_event_id: Annotated[int, Header(ge=0, le=MOST_EVENTS)] = 0
-) -> StreamingResponse:
-    """Stream the run's events as they happen, those behind the last one that the caller has seen."""
-    run = await _found(run_id, request, caller)
-    told = _told(_runs(request), run, last_event_id, request.app.state.settings.keepalive_s)
-    return StreamingResponse(told, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+@router.get("/runs/{run_id}/events", **EVENT_STREAM)
+async def stream_run(
+    run_id: str, request: Request, caller: CallerDep, last_event_id: Annotated[int, Header(ge=0, le=MAX_EVENT_ID)] = 0
+) -> EventSourceResponse:
+    """Stream the background run's events after the last one that the caller has seen, as they happen."""
+    run = await _find_run(run_id, request, caller)
+    events = _events(_runs(request), run, last_event_id, request.app.state.settings.keepalive_s)
+    return EventSourceResponse(events, headers=STREAM_HEADERS)
 
 
 @router.post("/runs/{run_id}/cancel")
-async def cancel(run_id: str, request: Request, caller: CallerDep) -> dict[str, str]:
-    """Stop the run where it stands, in the background or not."""
-    runs = request.app.state.runs
-    run = await runs.records.run(run_id) if runs else None
-    if run is None:
-        return await turns.cancel(run_id, request, caller)
-    run = await _found(run_id, request, caller)
-    if run.is_over:
-        return {"run_id": run_id, "status": run.status}
-    await runs.cancel(run)
-    return {"run_id": run_id, "status": "cancelling"}
+async def cancel(run_id: str, request: Request, caller: CallerDep) -> CancelAnswer:
+    """Cancel the run, a background run or a turn, in whichever process it is."""
+    turns, runs = request.app.state.turns, request.app.state.runs
+    background_run = await runs.store.get(run_id) if runs else None
+    run = background_run or await turns.store.get_run(run_id)
+    if run is None or (caller.user_id and run.user_id != caller.user_id):
+        raise HTTPException(404, f"There is no run {run_id}.")
+    if background_run is None:
+        return CancelAnswer(run_id=run_id, status=await turns.cancel(run))
+    if background_run.is_over:
+        return CancelAnswer(run_id=run_id, status=run.status)
+    await runs.cancel(background_run)
+    return CancelAnswer(run_id=run_id, status=CANCELLING)
 
 
-def _runs(request: Request) -> "Runs":
+def _runs(request: Request) -> "BackgroundRuns":
     if request.app.state.runs is None:
-        raise HTTPException(501, missing(request.app.state.settings))
+        raise HTTPException(501, missing_requirement(request.app.state.settings))
     return request.app.state.runs
 
 
-async def _found(run_id: str, request: Request, caller: CallerDep) -> BackgroundRun:
-    run = await _runs(request).records.run(run_id)
+async def _find_run(run_id: str, request: Request, caller: Caller) -> BackgroundRun:
+    run = await _runs(request).store.get(run_id)
     if run is None or (caller.user_id and run.user_id != caller.user_id):
         raise HTTPException(404, f"There is no run {run_id}.")
     return run
 
 
-async def _shown(runs: "Runs", run: BackgroundRun) -> RunInfo:
-    made = await runs.records.attempts(run.run_id)
+async def _run_info(runs: "BackgroundRuns", run: BackgroundRun) -> RunInfo:
+    attempts = await runs.store.attempts_of(run.run_id)
+    kept = await runs.keeps_trace(run, attempts)
     return RunInfo(
         run_id=run.run_id,
         thread_id=run.thread_id,
         agent=run.agent,
         trace_id=run.trace_id,
-        trace_ids=[each.trace_id for each in made if each.trace_id],
-        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and await runs.keeps_trace(run, made) else None,
+        trace_ids=[attempt.trace_id for attempt in attempts if attempt.trace_id],
+        trace_url=telemetry.trace_url(run.trace_id) if run.trace_id and kept else None,
         status=await runs.status(run),
         error=run.error,
-        message=UserInput.model_validate_json(run.asked).message,
+        message=UserInput.model_validate_json(run.asked).text,
         created=datetime.fromtimestamp(run.created, UTC),
     )
 
 
-async def _told(runs: "Runs", run: BackgroundRun, seen: int, silence_s: float) -> AsyncIterator[str]:
-    silent = 0.0
+async def _events(
+    runs: "BackgroundRuns", run: BackgroundRun, last_event_id: int, keepalive_s: float
+) -> AsyncIterator[bytes]:
+    silent_s = 0.0
     while True:
-        over = run.is_over
-        for number, body in await runs.records.events(run.run_id, seen):
-            yield f"id: {number}\ndata: {body}\n\n"
-            seen, silent = number, 0.0
-        if over:
-            yield "data: [DONE]\n\n"
+        # Read before the events: those of a run that is over are complete.
+        is_over, found = run.is_over, None
+        try:
+            found = await runs.store.events_after(run.run_id, last_event_id)
+            run = await runs.store.get(run.run_id) or run
+        except Exception as error:
+            # The stream stays open meanwhile.
+            if not runs.availability.is_outage(error):
+                raise
+        for number, body in found or ():
+            yield format_sse_event(data_str=body, id=str(number))
+            last_event_id, silent_s = number, 0.0
+        if is_over and found is not None:
+            yield DONE
             return
-        await asyncio.sleep(LOOK_EVERY_S)
-        silent += LOOK_EVERY_S
-        if silent >= silence_s:
-            yield ": alive\n\n"
-            silent = 0.0
-        run = await runs.records.run(run.run_id) or run
+        await asyncio.sleep(POLL_INTERVAL_S)
+        silent_s += POLL_INTERVAL_S
+        if silent_s >= keepalive_s:
+            yield KEEPALIVE
+            silent_s = 0.0

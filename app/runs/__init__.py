@@ -1,1 +1,1 @@
-"""Background runs: kept, queued, worked on, and taken up again after a crash."""
+"""Background runs: stored, queued, executed, and resumed after a crash."""

@@ -1,4 +1,4 @@
-"""Code that nobody has read, run where it can do little harm."""
+"""Run untrusted code in isolation."""
 
 from app.sandbox.run import Limits, Outcome, Refused, run
 

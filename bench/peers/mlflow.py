@@ -2,7 +2,7 @@
 
 import os
 
-from bench.tracing import Tracing
+from bench.variants import Tracing
 
 
 def start(endpoint: str) -> Tracing:

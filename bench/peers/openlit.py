@@ -1,6 +1,6 @@
 """OpenLIT."""
 
-from bench.tracing import Tracing
+from bench.variants import Tracing
 
 
 def start(endpoint: str) -> Tracing:

@@ -1,6 +1,6 @@
 """Phoenix, by its `register`."""
 
-from bench.tracing import Tracing
+from bench.variants import Tracing
 
 
 def start(endpoint: str) -> Tracing:

@@ -1,7 +1,7 @@
-"""FastAPI and an OpenAI-compatible client, without LangChain.
+"""FastAPI and an OpenAI-compatible client, without LangChain and without an instrumentor.
 
-The client's HTTP calls are spans by themselves. What a model was asked, what it said and what it cost is not known to
-them: `ask` says it, on a span of kind LLM, in OpenInference's words.
+`ask` says on a span of kind LLM, in OpenInference's words, what the model was asked, what it said and what it cost.
+`frameworks/openai_client.py` leaves that to OpenInference's instrumentor.
 """
 
 import json
@@ -22,14 +22,14 @@ client = AsyncOpenAI()
 
 
 class Text(BaseModel):
-    """What is to be summed up, and for whom."""
+    """The text to summarise, and its user."""
 
     text: str
     user_id: str
 
 
 async def ask(messages: list) -> str:
-    """Ask the model, in a span that says all of it."""
+    """Call the model in a span with its input, output and usage."""
     with telemetry.span(MODEL, kind="LLM") as span:
         span.set_attributes({"llm.model_name": MODEL, "input.value": json.dumps({"messages": messages})})
         completion = await client.chat.completions.create(model=MODEL, messages=messages)
@@ -44,6 +44,6 @@ async def ask(messages: list) -> str:
 
 @app.post("/summary")
 async def summary(asked: Text) -> str:
-    """Sum a text up."""
+    """Summarise a text."""
     with telemetry.scope(user_id=asked.user_id), telemetry.span("summary"):
         return await ask([{"role": "user", "content": f"Sum this up in one sentence: {asked.text}"}])

@@ -1,4 +1,4 @@
-"""A Streamlit page in front of somebody else's service: only the page is traced.
+"""A Streamlit page for a service of another team: only the page is traced.
 
 A service that continues W3C traces hangs its own spans below; for one that does not, the page's are the trace.
 
@@ -15,16 +15,16 @@ import telemetry
 
 SERVICE = os.environ.get("SERVICE_URL") or "http://127.0.0.1:8000"
 
-# The script runs anew at every click; the second time this changes nothing.
+# The script runs again at every click; only the first call has an effect.
 telemetry.configure("chat-page")
-# Trace headers go to hosts that were named, and to no other.
+# Trace headers are sent to trusted hosts only.
 telemetry.trust(SERVICE)
 
 thread_id = st.session_state.setdefault("thread_id", str(uuid4()))
 
 if question := st.chat_input("Ask"):
     st.chat_message("user").write(question)
-    # Nothing of Streamlit's inside: it may end the script there, and the span with it.
+    # Call nothing of Streamlit inside: it may stop the script there, and end the span too early.
     with telemetry.scope(session_id=thread_id), telemetry.span("chat turn", kind="AGENT") as span:
         span.set_attribute("input.value", question)
         asked = {"message": question, "thread_id": thread_id, "user_id": "ada"}

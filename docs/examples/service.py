@@ -25,7 +25,7 @@ OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 class Question(BaseModel):
-    """What a person asks, and in which conversation."""
+    """A question, and its conversation."""
 
     message: str
     thread_id: str

@@ -1,4 +1,4 @@
-// Command probe asks the collector next to it whether it is well: the image has no shell to ask with.
+// Command probe checks the health of the collector in the same container: the image has no shell for this.
 package main
 
 import (

@@ -1,1 +1,1 @@
-"""What happens between the end of a span and its acceptance: kept on disk, then posted until a backend has it."""
+"""Deliver spans and scores: store them on disk, then send them until a backend has accepted them."""

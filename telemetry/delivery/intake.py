@@ -1,22 +1,27 @@
-"""Spans of another process that has no key of the backend's: redacted, and spooled with our own."""
+"""Accept spans of a process without keys for the backend: redact them, and spool them with our own."""
 
-from telemetry import otlp, provider
-from telemetry.delivery.spools import Record
+from telemetry import pipeline
+from telemetry.delivery.spool import Record
+from telemetry.delivery.writer import SpoolProcessor
+from telemetry.export import otlp
 
 
 def accept(body: bytes, content_type: str, encoding: str | None, limit: int) -> int:
-    """Take the spans of an OTLP request, protobuf or JSON, into the spool, and return how many they were.
+    """Write the spans of an OTLP request, protobuf or JSON, to the spool, and return their number.
 
-    With tracing off they are none. They pass our own fence, whatever they passed before. It writes to disk. Raises
-    `otlp.Malformed` for a request that is, and `otlp.TooLarge` for one that unpacks to more than `limit` bytes.
+    With tracing off it returns 0. The spans are redacted again, whatever the sender did. It writes to disk. Raises
+    `otlp.Malformed` for an invalid request, and `otlp.TooLarge` for one of more than `limit` bytes uncompressed.
     """
     spans = otlp.decode(body, content_type, encoding, limit)
-    pipeline = provider.pipeline()
-    if pipeline is None or pipeline.spooling is None:
+    processor = pipeline.get(SpoolProcessor)
+    if processor is None:
         return 0
-    pipeline.spooling.outbox.take([_record(pipeline.spooling.fence(span)) for span in spans])
+    redacted = [processor.redact_stage(span) for span in spans]
+    processor.writer.write_records(
+        [_record(span) for span in redacted], [each for span in redacted for each in span.attachments]
+    )
     return len(spans)
 
 
-def _record(span: otlp.Span) -> Record:
+def _record(span: otlp.RedactedSpan) -> Record:
     return Record(span.end / 1e9, span.trace_id, span.status == "ERROR", otlp.encode(span))

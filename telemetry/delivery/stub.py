@@ -1,4 +1,4 @@
-"""What stands in the trace for a span that the backend would not take."""
+"""Replace a span that the backend rejects by a stub."""
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -10,9 +10,9 @@ _NAME = 200
 
 
 def make_stub(body: bytes, reason: str) -> bytes | None:
-    """Return the span of this request without its content, saying why it is so; None if there is no making one.
+    """Return the span of this request without its content and with the reason; None if the request cannot be read.
 
-    It has the span's own ids: the tree stays whole, and the span itself replaces it if it is accepted one day.
+    It has the span's own ids: the tree stays complete, and the span replaces the stub if it is accepted later.
     """
     try:
         request = ExportTraceServiceRequest.FromString(body)
@@ -26,7 +26,7 @@ def make_stub(body: bytes, reason: str) -> bytes | None:
 
 
 def is_stub(body: bytes) -> bool:
-    """Whether this is a stub already: one that is refused has none of its own."""
+    """Return whether this is a stub, which is not replaced by another one."""
     return _REASON.encode() in body
 
 

@@ -1,4 +1,4 @@
-"""Scores that nobody gives: what a function thinks of each turn that ends."""
+"""Score each finished turn with a function."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +9,15 @@ from typing import Any, Self
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import format_trace_id
 
-from telemetry import provider
-from telemetry.failures import contained
-from telemetry.scores import desk
+from telemetry import pipeline
+from telemetry.internal_errors import handle_internal_errors
+from telemetry.scores.queue import ScoreQueue
 from telemetry.scores.score import Score, Value
 
 
 @dataclass(frozen=True)
 class FinishedTurn:
-    """What an evaluator is told of a turn."""
+    """The data of a turn that `evaluate` passes to the judge."""
 
     trace_id: str
     run_id: str
@@ -30,17 +30,17 @@ class FinishedTurn:
 
     @classmethod
     def of(cls, span: ReadableSpan) -> Self | None:
-        """Return what the span tells of a turn, None for one of anything else."""
-        known: dict[str, Any] = dict(span.attributes or {})
-        if not (span.context and span.start_time and span.end_time and "turn.status" in known):
+        """Return the turn of this span, None if it is not the span of a turn."""
+        attributes: dict[str, Any] = dict(span.attributes or {})
+        if not (span.context and span.start_time and span.end_time and "turn.status" in attributes):
             return None
         return cls(
             trace_id=format_trace_id(span.context.trace_id),
-            run_id=known.get("langfuse.trace.metadata.run", ""),
-            agent=known.get("langfuse.trace.name", ""),
-            status=known["turn.status"],
-            question=known.get("input.value", ""),
-            answer=known.get("output.value", ""),
+            run_id=attributes.get("langfuse.trace.metadata.run", ""),
+            agent=attributes.get("langfuse.trace.name", ""),
+            status=attributes["turn.status"],
+            question=attributes.get("input.value", ""),
+            answer=attributes.get("output.value", ""),
             began=datetime.fromtimestamp(span.start_time / 1e9, UTC),
             seconds=(span.end_time - span.start_time) / 1e9,
         )
@@ -50,7 +50,7 @@ Judge = Callable[[FinishedTurn], Value | None]
 
 
 class Evaluator(SpanProcessor):
-    """Scores turns in a thread of its own, so that no turn waits for its judge."""
+    """Scores turns in a separate thread, so that no turn waits for the judge."""
 
     def __init__(self, name: str, judge: Judge) -> None:
         self._name = name
@@ -58,25 +58,34 @@ class Evaluator(SpanProcessor):
         self._thread = ThreadPoolExecutor(1, "telemetry-evaluator")
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Have a turn judged; what is not recorded is not."""
+        """Submit a recorded turn to the judge."""
         if span.context and span.context.trace_flags.sampled and (turn := FinishedTurn.of(span)):
             self._thread.submit(self._score, turn)
 
     def shutdown(self) -> None:
-        """Wait for the judgements under way."""
+        """Wait for the scores that are being computed."""
         self._thread.shutdown()
 
     def _score(self, turn: FinishedTurn) -> None:
-        with contained("evaluate a turn"):
-            value, open_desk = self._judge(turn), desk.current()
-            if value is not None and open_desk:
-                # Its word and a person's of the same name stand beside each other.
+        with handle_internal_errors("evaluate a turn"):
+            value, queue = self._judge(turn), pipeline.get(ScoreQueue)
+            if value is not None and queue:
+                # A separate user, so that it does not replace a person's score of the same name.
                 by = f"{__name__} {self._name}"
                 ids = {"trace_id": turn.trace_id, "run_id": turn.run_id or None, "user_id": by}
-                open_desk.post(Score(name=self._name, value=value, at=turn.began, **ids))
+                queue.post(Score(name=self._name, value=value, at=turn.began, **ids))
 
 
 def evaluate(name: str, judge: Judge) -> None:
-    """Have each turn that ends from now on scored under this name by what `judge` returns; None is no score."""
-    if active := provider.pipeline():
+    """Score each turn that ends from now on.
+
+    Args:
+        name: the name of the scores.
+        judge: called with each `FinishedTurn` in a separate thread; returns the score, or None for no score.
+
+    Example:
+        >>> import telemetry
+        >>> telemetry.evaluate("answered", lambda turn: bool(turn.answer))
+    """
+    if active := pipeline.active():
         active.provider.add_span_processor(Evaluator(name, judge))

@@ -5,17 +5,17 @@ import sys
 from pydantic import ValidationError
 
 from telemetry.settings import SettingsError, refuse_nonsense
-from telemetry.usage import take_no_arguments
-from telemetry.viewer.settings import Settings
+from telemetry.settings.cli_help import take_no_arguments
+from telemetry.viewer.settings import ViewerSettings
 
 
 def main() -> None:
-    """Serve the viewer as the environment says, or say in one sentence why not."""
+    """Serve the viewer with the settings of the environment, or print in one sentence why that fails."""
     about = "Take traces and scores, over OTLP and on Langfuse's paths, and show them in a browser."
-    take_no_arguments("telemetry.viewer", about, Settings, list(Settings.model_fields))
+    take_no_arguments("telemetry.viewer", about, ViewerSettings, list(ViewerSettings.model_fields))
     try:
         refuse_nonsense()
-        settings = Settings()
+        settings = ViewerSettings()
     except SettingsError as error:
         sys.exit(str(error))
     except ValidationError as error:
@@ -24,7 +24,7 @@ def main() -> None:
         from telemetry.server import Server
         from telemetry.viewer.app import create_app
     except ModuleNotFoundError as missing:
-        sys.exit(f"The viewer needs {missing.name}, which its extra brings: pip install 'agent-telemetry[viewer]'.")
+        sys.exit(f"The viewer needs {missing.name}, which the extra installs: pip install 'agent-telemetry[viewer]'.")
     try:
         Server(create_app(settings), settings.host, settings.port, prefix="VIEWER_").run()
     except SettingsError as error:

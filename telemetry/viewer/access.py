@@ -1,4 +1,4 @@
-"""Who may come in: whoever has the keys, and on loopback everybody may look."""
+"""Require the keys for access; on loopback everyone may read the pages."""
 
 from hmac import compare_digest
 from typing import Annotated
@@ -6,14 +6,14 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from telemetry.viewer.settings import Settings
+from telemetry.viewer.settings import ViewerSettings
 
 Credentials = Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 
 
 def require_keys(request: Request, credentials: Credentials) -> None:
-    """Refuse whoever does not send the public and the secret key as Basic authorization."""
-    settings: Settings = request.app.state.settings
+    """Refuse requests without the public and the secret key as Basic authorization."""
+    settings: ViewerSettings = request.app.state.settings
     expected = (settings.public_key, settings.secret_key.get_secret_value())
     given = (credentials.username, credentials.password) if credentials else ("", "")
     if not all(compare_digest(a.encode(), b.encode()) for a, b in zip(given, expected, strict=True)):
@@ -24,11 +24,11 @@ def require_keys(request: Request, credentials: Credentials) -> None:
         )
 
 
-def require_keys_of_strangers(request: Request, credentials: Credentials) -> None:
-    """Ask for the keys only where other machines can reach the pages."""
+def require_keys_unless_loopback(request: Request, credentials: Credentials) -> None:
+    """Require the keys only if other machines can reach the pages."""
     if not request.app.state.settings.loopback:
         require_keys(request, credentials)
 
 
 Keys = Depends(require_keys)
-StrangersKeys = Depends(require_keys_of_strangers)
+KeysUnlessLoopback = Depends(require_keys_unless_loopback)

@@ -1,28 +1,44 @@
-"""The part of Langfuse's public API that sends, scores and reads back, on Langfuse's own paths."""
+"""The parts of Langfuse's public API for sending spans, scoring and reading, on Langfuse's own paths."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar, overload
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from telemetry import otlp
+from telemetry.export import otlp
 from telemetry.viewer.access import Keys
+from telemetry.viewer.query import BadQueryError, ObservationQuery, ScoreQuery, observation_cursor, score_cursor
 from telemetry.viewer.record import GROUPS, observation_record
 from telemetry.viewer.score import GROUPS as SCORE_GROUPS
 from telemetry.viewer.score import Score, sentence
 from telemetry.viewer.settings import PROJECT
-from telemetry.viewer.store import Store
+from telemetry.viewer.store import Condition, Store
 
 SCORES_LIMIT = 1024 * 1024
+INGESTION_LIMIT = 4 * 1024 * 1024
+REPEATABLE = {"environment"}
 
 health = APIRouter(prefix="/api/public")
 router = APIRouter(prefix="/api/public", dependencies=[Keys])
 
-Name = Annotated[str | None, Query(min_length=1)]
-Cursor = Annotated[int, Query(ge=0)]
+
+class Events(BaseModel):
+    """A batch of an older SDK."""
+
+    batch: list[Any]
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def refuse_repeated(request: Request) -> None:
+    """Refuse a parameter that is given twice but has only one value."""
+    names = [name for name, _ in request.query_params.multi_items() if name not in REPEATABLE]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise HTTPException(400, f"Give {repeated:.50} once.")
 
 
 @health.get("/health")
@@ -33,7 +49,7 @@ def answer_health() -> dict[str, str]:
 
 @router.get("/projects")
 def read_projects() -> dict[str, Any]:
-    """Return the one project there is."""
+    """Return the only project."""
     organization = {"id": PROJECT, "name": "local viewer"}
     project = {"id": PROJECT, "name": "local viewer", "organization": organization, "metadata": {}}
     return {"data": [project]}
@@ -41,99 +57,94 @@ def read_projects() -> dict[str, Any]:
 
 @router.post("/otel/v1/traces")
 async def receive_traces(request: Request) -> dict[str, Any]:
-    """Keep the spans of an OTLP request, all of them or none."""
-    body = await _body(request, otlp.LIMIT)
+    """Store the spans of an OTLP request, all of them or none."""
+    body = await read_body(request, otlp.LIMIT)
     headers = request.headers
     await run_in_threadpool(
-        _keep_spans, _store(request), body, headers.get("content-type", ""), headers.get("content-encoding")
+        _add_spans, _store(request), body, headers.get("content-type", ""), headers.get("content-encoding")
     )
     return {}
 
 
 @router.post("/scores")
 async def receive_scores(request: Request) -> Response:
-    """Keep one score or a list of them; in a list the good ones are kept whatever the others are."""
-    body = await _body(request, SCORES_LIMIT)
-    try:
-        content = from_json(body)
-    except ValueError as error:
-        raise HTTPException(400, "Send a score, or a list of them, as JSON.") from error
-    keep = _keep_scores if isinstance(content, list) else _keep_score
-    return await run_in_threadpool(keep, _store(request), content)
+    """Store one score or a list of them; in a list, valid scores are stored whatever the others are."""
+    content = await read_json(request, SCORES_LIMIT)
+    add = _add_scores if isinstance(content, list) else _add_score
+    return await run_in_threadpool(add, _store(request), content)
+
+
+@router.post("/ingestion")
+async def receive_events(request: Request) -> Response:
+    """Store the scores among the events of an older SDK; any other event is reported as not supported."""
+    events = await read_json(request, INGESTION_LIMIT, Events)
+    return await run_in_threadpool(_add_events, _store(request), events.batch)
 
 
 @router.delete("/scores/{score_id}")
 def delete_score(request: Request, score_id: str) -> dict[str, str]:
-    """Forget a score."""
+    """Delete a score."""
     if not _store(request).delete_score(score_id):
         raise HTTPException(404, f"There is no score {score_id}.")
     return {"message": "Score deleted"}
 
 
-@router.get("/v2/observations")
-def read_observations(
-    request: Request,
-    trace_id: Annotated[str | None, Query(alias="traceId")] = None,
-    session_id: Annotated[str | None, Query(alias="sessionId")] = None,
-    name: str | None = None,
-    kind: Annotated[str | None, Query(alias="type")] = None,
-    level: str | None = None,
-    fields: str = "core,basic",
-    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Cursor = 0,
-) -> Response:
-    """Return the observations of a trace or a session, newest first, a page at a time."""
-    groups = _groups(fields, set(GROUPS))
-    where = _where(trace_id=trace_id, session_id=session_id)
-    wanted = [
-        observation
-        for observation in reversed(_store(request).observations(**where, **_given(name=name)))
-        if kind in (None, observation.type) and level in (None, observation.level)
-    ]
-    records = [observation_record(observation, groups) for observation in wanted[cursor : cursor + limit]]
-    return _page(records, cursor, limit, len(wanted))
+@router.get("/v2/observations", dependencies=[Depends(refuse_repeated)])
+def read_observations(request: Request, query: Annotated[ObservationQuery, Query()]) -> Response:
+    """Return a page of the matching observations, newest first."""
+    groups = parse_fields(query.fields, set(GROUPS))
+    found = _store(request).find_observations(conditions_of(query), query.limit + 1)
+    shown = found[: query.limit]
+    records = [observation_record(observation, groups, public=public) for observation, public in shown]
+    return page_of(records, query.limit, observation_cursor(shown[-1][0]) if len(found) > query.limit else None)
 
 
-@router.get("/v3/scores")
-def read_scores(
-    request: Request,
-    trace_id: Annotated[str | None, Query(alias="traceId")] = None,
-    session_id: Annotated[str | None, Query(alias="sessionId")] = None,
-    score_id: Annotated[str | None, Query(alias="id")] = None,
-    observation_id: Annotated[str | None, Query(alias="observationId")] = None,
-    name: str | None = None,
-    fields: str = "",
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Cursor = 0,
-) -> Response:
-    """Return the scores of a trace or a session, newest first, a page at a time."""
-    groups = _groups(fields, SCORE_GROUPS)
-    where = _where(trace_id=trace_id, session_id=session_id, id=score_id)
-    wanted = [
-        score
-        for score in reversed(_store(request).scores(**where))
-        if name in (None, score.name) and observation_id in (None, score.observation_id)
-    ]
-    records = [score.record(groups) for score in wanted[cursor : cursor + limit]]
-    return _page(records, cursor, limit, len(wanted))
+@router.get("/v3/scores", dependencies=[Depends(refuse_repeated)])
+def read_scores(request: Request, query: Annotated[ScoreQuery, Query()]) -> Response:
+    """Return a page of the matching scores, newest first."""
+    groups = parse_fields(query.fields, SCORE_GROUPS)
+    found = _store(request).find_scores(conditions_of(query), query.limit + 1)
+    shown = found[: query.limit]
+    records = [score.record(groups) for score in shown]
+    return page_of(records, query.limit, score_cursor(shown[-1]) if len(found) > query.limit else None)
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """Return a request's body; 413 for one that is larger than the limit."""
     body = bytearray()
     if int(request.headers.get("content-length", "0")) > limit:
         raise _too_large(limit)
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise _too_large(limit, {"Connection": "close"})  # nobody knows how much more would come
+            raise _too_large(limit, {"Connection": "close"})  # the rest of the body may be of any size
     return bytes(body)
+
+
+@overload
+async def read_json(request: Request, limit: int) -> Any: ...
+@overload
+async def read_json(request: Request, limit: int, model: type[Model]) -> Model: ...
+async def read_json(request: Request, limit: int, model: type[BaseModel] | None = None) -> Any:
+    """Return a request's JSON, as a model if one is named; refuse invalid JSON with a sentence."""
+    # A page of another site can post text/plain without a CORS preflight request.
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    body = await read_body(request, limit)
+    if kind != "application/json":
+        raise HTTPException(415, "The content type must be application/json.")
+    try:
+        return model.model_validate_json(body) if model else from_json(body)
+    except ValidationError as error:
+        raise HTTPException(400, sentence(error)) from error
+    except ValueError as error:
+        raise HTTPException(400, "The body is not JSON.") from error
 
 
 def _too_large(limit: int, headers: dict[str, str] | None = None) -> HTTPException:
     return HTTPException(413, f"The body is larger than {limit} bytes; send less at once.", headers)
 
 
-def _keep_spans(store: Store, body: bytes, content_type: str, encoding: str | None) -> None:
+def _add_spans(store: Store, body: bytes, content_type: str, encoding: str | None) -> None:
     try:
         store.add_spans(otlp.decode(body, content_type, encoding))
     except otlp.TooLarge as error:
@@ -142,7 +153,7 @@ def _keep_spans(store: Store, body: bytes, content_type: str, encoding: str | No
         raise HTTPException(400, str(error)) from error
 
 
-def _keep_score(store: Store, content: Any) -> Response:
+def _add_score(store: Store, content: Any) -> Response:
     try:
         score = Score.model_validate(content)
     except ValidationError as error:
@@ -151,7 +162,7 @@ def _keep_score(store: Store, content: Any) -> Response:
     return JSONResponse({"id": score.id})
 
 
-def _keep_scores(store: Store, content: list[Any]) -> Response:
+def _add_scores(store: Store, content: list[Any]) -> Response:
     scores: list[Score] = []
     errors: list[dict[str, str]] = []
     for each in content:
@@ -165,29 +176,59 @@ def _keep_scores(store: Store, content: list[Any]) -> Response:
     return JSONResponse({"message": "Accepted"}, 202)
 
 
+def _add_events(store: Store, batch: list[Any]) -> Response:
+    scores: list[Score] = []
+    successes: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for event in batch:
+        given = event if isinstance(event, dict) else {}
+        event_id = str(given.get("id", ""))
+        try:
+            scores.append(_score_of_event(given))
+        except ValueError as error:
+            message = sentence(error) if isinstance(error, ValidationError) else str(error)
+            errors.append({"id": event_id, "status": 400, "message": message})
+        else:
+            successes.append({"id": event_id, "status": 201})
+    store.add_scores(scores)
+    return JSONResponse({"successes": successes, "errors": errors}, 207)
+
+
+def _score_of_event(event: dict[str, Any]) -> Score:
+    if event.get("type") != "score-create":
+        raise ValueError("Only score-create is served here; spans come by OTLP, to /api/public/otel/v1/traces.")
+    return Score.model_validate(event.get("body"))
+
+
 def _store(request: Request) -> Store:
     return request.app.state.store
 
 
-def _given(**values: str | None) -> dict[str, str]:
-    return {name: value for name, value in values.items() if value is not None}
+class Conditional(Protocol):
+    """A query that can be turned into conditions."""
+
+    def conditions(self) -> list[Condition]:
+        """Return the conditions; raise `BadQueryError` for an invalid query."""
+        ...
 
 
-def _where(**values: str | None) -> dict[str, str]:
-    if not (given := _given(**values)):
-        raise HTTPException(400, "Say which: this viewer reads by traceId or sessionId.")
-    return given
+def conditions_of(query: Conditional) -> list[Condition]:
+    """Return the conditions of a query; refuse an invalid one with a sentence."""
+    try:
+        return query.conditions()
+    except BadQueryError as error:
+        raise HTTPException(400, str(error)) from error
 
 
-def _groups(fields: str, known: set[str]) -> set[str]:
+def parse_fields(fields: str, known: set[str]) -> set[str]:
+    """Return the requested groups of fields; refuse unknown ones."""
     groups = {name.strip() for name in fields.split(",")} - {""}
     if unknown := groups - known:
         raise HTTPException(400, f"Unknown fields {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}.")
     return groups
 
 
-def _page(records: list[Any], cursor: int, limit: int, total: int) -> Response:
-    meta: dict[str, Any] = {"limit": limit}
-    if cursor + limit < total:
-        meta["cursor"] = str(cursor + limit)
+def page_of(records: list[Any], limit: int, cursor: str | None) -> Response:
+    """Return a page of records, with the cursor of the next one."""
+    meta = {"limit": limit} | ({"cursor": cursor} if cursor else {})
     return Response(to_json({"data": records, "meta": meta}), media_type="application/json")

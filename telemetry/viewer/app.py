@@ -1,46 +1,72 @@
 """The viewer as an ASGI application."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from sqlite3 import DatabaseError, OperationalError
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from fastapi.telemetry import TelemetryConfig
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from telemetry.browser_guard import BrowserGuard
 from telemetry.settings import unusable
-from telemetry.viewer import api, pages
-from telemetry.viewer.settings import Settings
+from telemetry.viewer import api, datasets, experiments, library_pages, media, pages, prompts
+from telemetry.viewer.render import page
+from telemetry.viewer.settings import ViewerSettings
 from telemetry.viewer.store import Store
 
-LOOPBACK = ["127.0.0.1", "localhost", "::1"]
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
 
 
-def create_app(settings: Settings) -> FastAPI:
+class SecurityHeaders:
+    """Add the headers that keep a page from loading, or being loaded by, what is not the viewer's."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request with the headers in the response."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def create_app(settings: ViewerSettings) -> FastAPI:
     """Return the viewer; its file is open from the application's startup to its shutdown."""
-    # A backend that traced itself would feed itself.
+    # A backend that traced itself would feed itself. Earlier releases of FastAPI do not, and ignore this.
     silent: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
     app = FastAPI(title="Local trace viewer", lifespan=_open_store, telemetry=silent, openapi_url=None)
     app.state.settings = settings
-    for router in (api.health, api.router, pages.router):
+    api_routers = (api.health, api.router, prompts.router, datasets.router, experiments.router, media.router)
+    for router in (*api_routers, media.page_router, library_pages.router, pages.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
-    app.middleware("http")(_add_headers)
-    if settings.loopback:
-        # A page from elsewhere whose name is made to resolve to this machine must not read traces.
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK)
+    app.add_middleware(
+        BrowserGuard,
+        refuse=lambda status, sentence: JSONResponse({"message": sentence}, status),
+        hosts=settings.allowed_hosts if settings.loopback or settings.allowed_hosts else None,
+        prefix="VIEWER_",
+    )
+    app.add_middleware(SecurityHeaders)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(OperationalError, _try_later)
@@ -53,29 +79,33 @@ async def _open_store(app: FastAPI) -> AsyncIterator[None]:
         yield
 
 
-def _store(settings: Settings) -> Store:
+def _store(settings: ViewerSettings) -> Store:
     try:
         return Store(settings.db, settings.max_bytes)
     except (OSError, DatabaseError) as error:
         raise unusable(f"VIEWER_DB={settings.db}", error, "name a file that can be written") from error
 
 
-async def _add_headers(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call_next(request)
-    response.headers.update(HEADERS)
-    return response
-
-
-def _refuse(_: Request, error: Exception) -> Response:
+def _refuse(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for these alone; only the type says otherwise
-    return JSONResponse({"message": error.detail}, error.status_code, error.headers)
+    return _answer(request, error.status_code, error.detail, error.headers)
 
 
-def _refuse_parameters(_: Request, error: Exception) -> Response:
+def _refuse_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     problem = error.errors()[0]
-    return JSONResponse({"message": f"{problem['loc'][-1]}: {problem['msg']}."}, 400)
+    message = problem["msg"].removeprefix("Value error, ")
+    return _answer(request, 400, f"{problem['loc'][-1]}: {message}.")
 
 
-def _try_later(_: Request, error: Exception) -> Response:
-    return JSONResponse({"message": f"The viewer cannot use its file now: {error}."}, 503)
+def _try_later(request: Request, error: Exception) -> Response:
+    return _answer(request, 503, f"The viewer cannot use its file now: {error}.")
+
+
+def _answer(request: Request, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer a browser with a page, other clients with JSON."""
+    if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
+        response = page(request, "error.html", status, message=message, live=0)
+        response.headers.update(headers or {})
+        return response
+    return JSONResponse({"message": message}, status, headers)

@@ -1,4 +1,4 @@
-"""A span as Langfuse reads it: the same attributes win, in the same order."""
+"""A span as Langfuse reads it: the same attributes take precedence, in the same order."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from telemetry.otlp import Attributes, Span
+from telemetry.export.otlp import Attributes, Span
 
 LEVELS = ("DEBUG", "DEFAULT", "WARNING", "ERROR")
 TYPES = {
@@ -54,13 +54,16 @@ USAGE = {
         "gen_ai.usage.reasoning.output_tokens",
     ),
 }
+OPENAI_USAGE = {"prompt_tokens": "input", "completion_tokens": "output", "total_tokens": "total"}
 MOST_TOKENS = 10**12
+COSTS = {"input": "llm.cost.prompt", "output": "llm.cost.completion", "total": "llm.cost.total"}
+MOST_COST = 10**9
 METADATA = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One span with the fields that Langfuse makes of it."""
+    """One span with the fields that Langfuse derives from it."""
 
     span: Span
 
@@ -81,7 +84,7 @@ class Observation:
 
     @cached_property
     def type(self) -> str:
-        """GENERATION, TOOL, AGENT and so on; SPAN where nothing says more."""
+        """GENERATION, TOOL, AGENT and so on; SPAN by default."""
         said = str(self._first("langfuse.observation.type") or "").upper()
         kind = str(self._first("openinference.span.kind") or "").upper()
         kind = {"LLM": "GENERATION"}.get(kind, kind)
@@ -99,17 +102,17 @@ class Observation:
 
     @property
     def message(self) -> str:
-        """What went wrong, if anything did."""
+        """The error message, if there is one."""
         return text(self._first("langfuse.observation.status_message") or self.span.message)
 
     @property
     def input(self) -> Any:
-        """What went in, as it came."""
+        """The input as received."""
         return self._first("langfuse.observation.input", "input.value", "gen_ai.input.messages", "input", "prompt")
 
     @property
     def output(self) -> Any:
-        """What came out, as it came."""
+        """The output as received."""
         return self._first("langfuse.observation.output", "output.value", "gen_ai.output.messages", "output")
 
     @cached_property
@@ -128,7 +131,7 @@ class Observation:
         """Tokens by kind; cached and reasoning tokens are not counted again as input and output."""
         said = parsed(self._first("langfuse.observation.usage_details"))
         if isinstance(said, dict):
-            return {str(name): count for name, value in said.items() if (count := _count(value)) is not None}
+            return _sent_usage(said)
         counts = {name: _count(self._first(*names)) for name, names in USAGE.items()}
         usage = {name: count for name, count in counts.items() if count is not None}
         _take(usage, "input", usage.get("input_cached_tokens", 0))
@@ -141,8 +144,23 @@ class Observation:
         return self.usage.get("total") or sum(self.usage.values())
 
     @cached_property
+    def cost_details(self) -> dict[str, float]:
+        """US dollars by kind of tokens, empty if unknown."""
+        details = parsed(self._first("langfuse.observation.cost_details"))
+        if not isinstance(details, dict):
+            details = {name: self._first(key) for name, key in COSTS.items()}
+            details["total"] = details["total"] or self._first("gen_ai.usage.cost")
+        return {str(name): cost for name, value in details.items() if (cost := _cost(value)) is not None}
+
+    @property
+    def cost(self) -> float | None:
+        """US dollars for this span, None if unknown."""
+        details = self.cost_details
+        return details.get("total", sum(details.values())) if details else None
+
+    @cached_property
     def completion_start(self) -> datetime | None:
-        """When the first token came."""
+        """The time of the first token."""
         said = parsed(self._first("langfuse.observation.completion_start_time"))
         try:
             return datetime.fromisoformat(said).astimezone(UTC)
@@ -155,6 +173,34 @@ class Observation:
         if self.completion_start is None:
             return None
         return max(self.completion_start.timestamp() - self.span.start / 1e9, 0.0)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it has no parent, or is the outermost span of its program."""
+        return self.span.parent_id is None or self._true("langfuse.internal.is_app_root")
+
+    @property
+    def public(self) -> bool:
+        """Whether it makes its trace public."""
+        return self._true("langfuse.trace.public")
+
+    @property
+    def prompt_name(self) -> str | None:
+        """The name of the prompt that it was made with."""
+        return self._text("langfuse.observation.prompt.name")
+
+    @property
+    def prompt_version(self) -> int | None:
+        """The version of that prompt."""
+        return _count(self._first("langfuse.observation.prompt.version"))
+
+    @property
+    def error_type(self) -> str | None:
+        """The class of the error that it failed with."""
+        if self.level != "ERROR":
+            return None
+        events = (event.attributes.get("exception.type") for event in self.span.events if event.name == "exception")
+        return self._text("exception.type", "error.type") or _text_or_none(next(filter(None, events), None))
 
     @property
     def trace_name(self) -> str | None:
@@ -190,17 +236,17 @@ class Observation:
 
     @property
     def version(self) -> str | None:
-        """The version of what made the span."""
+        """The version of the program."""
         return self._text("langfuse.version") or _text_or_none(self.span.resource.get("service.version"))
 
     @property
     def release(self) -> str | None:
-        """The release of what made the span."""
+        """The release of the program."""
         return self._text("langfuse.release") or _text_or_none(self.span.resource.get("langfuse.release"))
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The filterable metadata on top, everything else of the span below `attributes`."""
+        """The filterable metadata at the top level, everything else of the span in `attributes`."""
         found = {
             name.removeprefix(prefix): parsed(value)
             for prefix in METADATA
@@ -212,7 +258,14 @@ class Observation:
         return found | {"attributes": rest, "resourceAttributes": self.span.resource, "scope": scope}
 
     def _first(self, *names: str) -> Any:
-        return next((self.attributes[name] for name in names if self.attributes.get(name) not in (None, "")), None)
+        attributes = self.span.attributes
+        for name in names:
+            if (value := attributes.get(name)) not in (None, ""):
+                return value
+        return None
+
+    def _true(self, name: str) -> bool:
+        return text(self.attributes.get(name)).lower() == "true"
 
     def _text(self, *names: str) -> str | None:
         return _text_or_none(self._first(*names))
@@ -220,7 +273,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Trace:
-    """A trace as its observations tell it: there is no record of its own."""
+    """A trace, derived from its observations: it has no record of its own."""
 
     id: str
     observations: Sequence[Observation] = field(repr=False)
@@ -271,6 +324,12 @@ class Trace:
         return sum(each.tokens for each in self.observations)
 
     @property
+    def cost(self) -> float | None:
+        """All known costs of its spans in US dollars, None where none is known."""
+        known = [each.cost for each in self.observations if each.cost is not None]
+        return sum(known) if known else None
+
+    @property
     def errors(self) -> int:
         """How many spans failed."""
         return sum(each.level == "ERROR" for each in self.observations)
@@ -282,7 +341,7 @@ def text(value: Any) -> str:
 
 
 def parsed(value: Any) -> Any:
-    """Return what a string says in JSON, and everything else as it is."""
+    """Return the value of a JSON string, and any other value unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -307,6 +366,48 @@ def _count(value: Any) -> int | None:
     return int(number) if 0 <= number <= MOST_TOKENS else None
 
 
+def _sent_usage(usage: dict[Any, Any]) -> dict[str, int]:
+    """Return the usage under Langfuse's names instead of OpenAI's three, with a total."""
+    names = OPENAI_USAGE if usage.keys() >= OPENAI_USAGE.keys() else {}
+    counts = {
+        str(names.get(name, name)): count for name, value in usage.items() if (count := _count(value)) is not None
+    }
+    return counts | {"total": counts.get("total", sum(counts.values()))} if counts else {}
+
+
+def _cost(value: Any) -> float | None:
+    try:
+        cost = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return cost if 0 <= cost <= MOST_COST else None
+
+
 def _take(usage: dict[str, int], name: str, part: int) -> None:
     if name in usage:
         usage[name] = max(usage[name] - part, 0)
+
+
+@dataclass(frozen=True)
+class ExperimentOf:
+    """The experiment that an observation is part of, and the item that it belongs to."""
+
+    id: str
+    name: str
+    dataset: str | None
+    item_id: str
+    is_root: bool
+
+
+def experiment_of(observation: Observation) -> ExperimentOf | None:
+    """Return the experiment that an observation is part of, None for any other."""
+    found = {
+        name.removeprefix("langfuse.experiment."): text(value)
+        for name, value in observation.attributes.items()
+        if name.startswith("langfuse.experiment.")
+    }
+    if not found.get("id"):
+        return None
+    is_root = bool(found.get("item.id")) and found.get("item.root_observation_id") == observation.id
+    dataset = found.get("dataset.id") or None
+    return ExperimentOf(found["id"], found.get("name", ""), dataset, found.get("item.id", ""), is_root)

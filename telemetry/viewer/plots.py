@@ -1,11 +1,11 @@
-"""Small plots of many traces: bars for the eye, and the same in words."""
+"""Small plots of many traces: bars, and the same figures as text."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
 
-from telemetry.viewer.summary import Summary
+from telemetry.viewer.summary import TraceSummary
 
 WIDTH, HEIGHT = 300, 40
 FEWEST = 12
@@ -13,7 +13,7 @@ FEWEST = 12
 
 @dataclass(frozen=True)
 class Bar:
-    """One trace's bar, in the units of the plot; heights go with the square root, so that one hides no others."""
+    """One trace's bar, in the units of the plot; heights on a square-root scale, so that small ones stay visible."""
 
     x: float
     width: float
@@ -23,15 +23,15 @@ class Bar:
 
 @dataclass(frozen=True)
 class Plot:
-    """A plot: what it is of, its bars from the earliest trace to the latest, and what they come to."""
+    """A plot: its title, its bars from the earliest trace to the latest, and its summary."""
 
     title: str
     bars: Sequence[Bar]
     words: str
 
 
-def plots(traces: Sequence[Summary]) -> list[Plot]:
-    """Return latency, first token, tokens and errors of traces that stand in the order of their time."""
+def plots(traces: Sequence[TraceSummary]) -> list[Plot]:
+    """Return latency, first token, tokens and errors of traces that are in order of time."""
     return [
         _plot("Latency", traces, [trace.latency for trace in traces], _times),
         _plot("First token", traces, [trace.first_token for trace in traces], _times),
@@ -41,7 +41,7 @@ def plots(traces: Sequence[Summary]) -> list[Plot]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time as people say it."""
+    """Return a duration in a readable form."""
     if seconds is None:
         return ""
     if seconds < 1:
@@ -52,7 +52,7 @@ def duration(seconds: float | None) -> str:
 
 
 def _plot(
-    title: str, traces: Sequence[Summary], values: Sequence[float | None], say: Callable[[Sequence[float]], str]
+    title: str, traces: Sequence[TraceSummary], values: Sequence[float | None], say: Callable[[Sequence[float]], str]
 ) -> Plot:
     known = [value for value in values if value is not None]
     slot = WIDTH / max(len(values), FEWEST)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from telemetry.viewer import plots
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.timeline import WIDTH
 
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
-    """Return the page, or 304 to whoever has just this one."""
-    html = _templates.get_template(template).render(**values)
+    """Return the page, or 304 if the client has this version."""
+    html = _templates.get_template(template).render(path=request.url.path, **values)
     tag = f'"{hashlib.sha256(html.encode("utf-8", "replace")).hexdigest()[:32]}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
@@ -26,6 +29,24 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> R
 
 def _when(nanoseconds: int) -> str:
     return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _ago(nanoseconds: int) -> str:
+    """Return how long ago a time was, or the date if it is more than a week."""
+    seconds = time.time() - nanoseconds / 1e9
+    if not 0 <= seconds < 7 * 86_400:
+        return _when(nanoseconds)[:16]
+    return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
+
+
+def _money(dollars: float | None) -> str:
+    """Return US dollars with all significant digits, at least two."""
+    if dollars is None:
+        return ""
+    if 0 < dollars < 0.000001:
+        return "< $0.000001"
+    whole, _, rest = f"{dollars:,.2f}".partition(".") if dollars >= 1 else f"{dollars:.6f}".partition(".")
+    return f"${whole}.{rest.rstrip('0').ljust(2, '0')}"
 
 
 def _pretty(value: Any) -> str:
@@ -39,5 +60,5 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"duration": plots.duration, "when": _when, "pretty": _pretty}
+_templates.filters |= {"duration": plots.duration, "when": _when, "ago": _ago, "money": _money, "pretty": _pretty}
 _templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT}

@@ -10,98 +10,181 @@ from opentelemetry.proto.trace.v1.trace_pb2 import (
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
-from telemetry.otlp import LAST_TIME, Span
-from telemetry.viewer.observation import Observation, text
+from telemetry.export.otlp import Span
+from telemetry.moment import LAST_TIME
+from telemetry.viewer.messages import answer, question
+from telemetry.viewer.observation import Observation, experiment_of, text
 from telemetry.viewer.score import Score
 
-VERSION = 3
-# How much of what was asked and answered can be searched for.
-SAID = 1_000
-
-# How much of a heartbeat's status is looked at.
-SIGN = 20
-# What a span's flags say of a parent in another process.
+VERSION = 6
+# How many characters of a question, an answer or an error can be searched for.
+SEARCHABLE = 1_000
+# How many characters of them a line of the list has.
+LINE = 200
+# How many characters of a heartbeat's status are read.
+HEARTBEAT_STATUS = 20
+# How many distinct names of tools and models, ids of runs, can be searched for in a trace.
+NAMES = 50
+# The flags of a span whose parent is in another process.
 REMOTE = SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
 PRAGMAS = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+# `words_terms` lists the trigrams that the index has: shorter words are looked up as beginnings of these.
 TABLES = """
 CREATE TABLE IF NOT EXISTS spans (
-    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, remote INTEGER NOT NULL,
-    start INTEGER NOT NULL, end INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL,
-    trace_name TEXT, session_id TEXT, user_id TEXT,
-    tokens INTEGER NOT NULL, failed INTEGER NOT NULL, first_token INTEGER, sign TEXT, said TEXT,
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, remote INTEGER NOT NULL, root INTEGER NOT NULL,
+    start INTEGER NOT NULL, end INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL, level TEXT NOT NULL,
+    trace_name TEXT, session_id TEXT, user_id TEXT, environment TEXT NOT NULL, version TEXT, public INTEGER NOT NULL,
+    model TEXT, tokens INTEGER NOT NULL, cost REAL, failed INTEGER NOT NULL, first_token INTEGER,
+    turn_status TEXT, heartbeat_status TEXT, run TEXT, tags TEXT, error_type TEXT,
+    question TEXT, answer TEXT, message TEXT,
     body BLOB NOT NULL,
     PRIMARY KEY (trace_id, span_id)
 );
-CREATE INDEX IF NOT EXISTS spans_by_session ON spans (session_id);
+CREATE INDEX IF NOT EXISTS spans_by_start ON spans (start, trace_id, span_id);
+CREATE INDEX IF NOT EXISTS spans_by_session ON spans (session_id, start, trace_id, span_id)
+    WHERE session_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS generations ON spans (start, model, failed, tokens, cost) WHERE type = 'GENERATION';
+CREATE INDEX IF NOT EXISTS tools ON spans (start, name, failed) WHERE type = 'TOOL';
 CREATE TABLE IF NOT EXISTS traces (
     id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE, start INTEGER NOT NULL, end INTEGER NOT NULL,
-    spans INTEGER NOT NULL, tokens INTEGER NOT NULL, errors INTEGER NOT NULL, first_token INTEGER,
-    open INTEGER NOT NULL, seen REAL NOT NULL, name TEXT NOT NULL, session_id TEXT, user_id TEXT
+    latency INTEGER NOT NULL, spans INTEGER NOT NULL, tokens INTEGER NOT NULL, cost REAL, errors INTEGER NOT NULL,
+    first_token INTEGER, pending INTEGER NOT NULL, updated_at REAL NOT NULL, turn_status TEXT, turn INTEGER NOT NULL,
+    public INTEGER NOT NULL, name TEXT NOT NULL, session_id TEXT NOT NULL, user_id TEXT NOT NULL,
+    question TEXT NOT NULL, answer TEXT NOT NULL, failure TEXT NOT NULL
 );
 CREATE INDEX IF NOT EXISTS traces_by_start ON traces (start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_session ON traces (session_id, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_user ON traces (user_id, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_name ON traces (name, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_latency ON traces (latency, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_first_token ON traces (coalesce(first_token, -1), start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_tokens ON traces (tokens, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_cost ON traces (coalesce(cost, -1), start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_errors ON traces (errors, start, trace_id);
 CREATE INDEX IF NOT EXISTS failed_traces ON traces (start, trace_id) WHERE errors > 0;
-CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (said);
+-- The spans of experiments. Only the root of an item has its id in `item`.
+CREATE TABLE IF NOT EXISTS experiments (
+    experiment TEXT NOT NULL, start INTEGER NOT NULL, end INTEGER NOT NULL, trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL, name TEXT NOT NULL, dataset TEXT, item TEXT, PRIMARY KEY (trace_id, span_id)
+);
+CREATE INDEX IF NOT EXISTS experiments_by_id ON experiments (experiment, start);
+CREATE INDEX IF NOT EXISTS experiment_items ON experiments (start, trace_id, span_id) WHERE item IS NOT NULL;
+CREATE TABLE IF NOT EXISTS labels (
+    kind TEXT NOT NULL, value TEXT NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (kind, value, trace)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS labels_by_trace ON labels (trace);
+CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (content, ids, tokenize = trigram);
+CREATE VIRTUAL TABLE IF NOT EXISTS words_terms USING fts5vocab (words, row);
+CREATE TABLE IF NOT EXISTS prompts (
+    name TEXT NOT NULL, version INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (name, version)
+);
+CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS dataset_items (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, dataset TEXT NOT NULL, updated INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS dataset_items_by_id ON dataset_items (id, number);
+CREATE INDEX IF NOT EXISTS dataset_items_by_dataset ON dataset_items (dataset, number);
+CREATE TABLE IF NOT EXISTS media (
+    id TEXT PRIMARY KEY, type TEXT NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, uploaded REAL, body BLOB
+);
 CREATE TABLE IF NOT EXISTS scores (
-    id TEXT PRIMARY KEY, trace_id TEXT, session_id TEXT, time INTEGER NOT NULL, name TEXT NOT NULL, number REAL,
+    id TEXT PRIMARY KEY, trace_id TEXT, session_id TEXT, observation_id TEXT, experiment_id TEXT,
+    time INTEGER NOT NULL, name TEXT NOT NULL, number REAL, value TEXT, data_type TEXT NOT NULL,
+    source TEXT NOT NULL, environment TEXT NOT NULL, config_id TEXT, queue_id TEXT,
     body BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS scores_by_trace ON scores (trace_id);
 CREATE INDEX IF NOT EXISTS scores_by_session ON scores (session_id);
-CREATE INDEX IF NOT EXISTS scores_by_time ON scores (time);
+CREATE INDEX IF NOT EXISTS scores_by_time ON scores (time, id);
 CREATE INDEX IF NOT EXISTS scores_by_name ON scores (name, number, trace_id);
 """
 
-ADD_SPAN = "INSERT OR REPLACE INTO spans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-ADD_SCORE = "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)"
-# A trace is open while a parent has not come (2, or 1 where that is another process's, which may never send any), or
-# while its run waits in a queue (2). What was open when its process died never comes.
-SUM_UP = """
+ADD_SPAN = f"INSERT OR REPLACE INTO spans VALUES ({', '.join('?' * 30)})"  # noqa: S608 - no value in it
+ADD_SCORE = f"INSERT OR REPLACE INTO scores VALUES ({', '.join('?' * 15)})"  # noqa: S608 - as above
+ADD_EXPERIMENT = "INSERT OR REPLACE INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+TURN_STATUSES = ("completed", "waiting", "cancelled", "failed", "lost")
+
+
+FIRST = """
+(SELECT {0} FROM spans AS s WHERE s.trace_id = spans.trace_id AND {0} > '' AND {1} ORDER BY {2} LIMIT 1)
+"""
+
+
+def _first(column: str, condition: str, order: str = "start") -> str:
+    """Return the SQL of the first value of a column that is not empty, among those spans of the trace."""
+    return FIRST.format(column, condition, order)
+
+
+# A trace is pending while a parent is missing (2, or 1 if it belongs to another process, which may never send any), or
+# while its run is queued (2). Spans that were open when their process died never arrive.
+UPDATE_TRACE = f"""
 INSERT INTO traces (
-    trace_id, start, end, spans, tokens, errors, first_token, open, seen, name, session_id, user_id
+    trace_id, start, end, latency, spans, tokens, cost, errors, first_token, pending, updated_at, turn_status, turn,
+    public, name, session_id, user_id, question, answer, failure
 )
 SELECT
-    trace_id, min(start), max(end), count(*), sum(tokens), sum(failed), min(first_token),
-    CASE WHEN EXISTS (SELECT 1 FROM spans AS s WHERE s.trace_id = spans.trace_id AND sign = 'lost') THEN 0
+    trace_id, min(start), max(end), max(max(end) - min(start), 0), count(*), sum(tokens), sum(cost), sum(failed),
+    max(min(first_token) - min(start), 0),
+    CASE WHEN EXISTS (SELECT 1 FROM spans AS s WHERE s.trace_id = spans.trace_id AND turn_status = 'lost') THEN 0
     ELSE max(coalesce((
         SELECT max(2 - remote) FROM spans AS s WHERE s.trace_id = spans.trace_id AND s.parent_id IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM spans AS p WHERE p.trace_id = s.trace_id AND p.span_id = s.parent_id)
-    ), 0), coalesce(2 * ('queued' = (
-        SELECT sign FROM spans AS s WHERE s.trace_id = spans.trace_id AND sign IS NOT NULL ORDER BY start DESC LIMIT 1
-    )), 0)) END,
-    ?,
-    coalesce(
-        (SELECT trace_name FROM spans AS s WHERE s.trace_id = spans.trace_id AND trace_name > ''
-            ORDER BY start DESC LIMIT 1),
-        (SELECT name FROM spans AS s WHERE s.trace_id = spans.trace_id AND parent_id IS NULL LIMIT 1),
-        ''
-    ),
-    (SELECT session_id FROM spans AS s WHERE s.trace_id = spans.trace_id AND session_id > ''
-        ORDER BY start DESC LIMIT 1),
-    (SELECT user_id FROM spans AS s WHERE s.trace_id = spans.trace_id AND user_id > ''
-        ORDER BY start DESC LIMIT 1)
-FROM spans WHERE trace_id = ? GROUP BY trace_id
+    ), 0), coalesce(2 * ('queued' = {_first("heartbeat_status", "1", "start DESC")}), 0)) END,
+    :now,
+    {_first("turn_status", f"turn_status IN {TURN_STATUSES}", "type <> 'AGENT', start")},
+    max(type IN ('AGENT', 'GENERATION') OR coalesce(question, answer, '') > ''),
+    max(public),
+    coalesce({_first("trace_name", "1", "start DESC")}, {_first("name", "parent_id IS NULL")}, ''),
+    coalesce({_first("session_id", "1", "start DESC")}, ''),
+    coalesce({_first("user_id", "1", "start DESC")}, ''),
+    substr(coalesce({_first("question", "type = 'AGENT'")}, {_first("question", "parent_id IS NULL")},
+        {_first("question", "type = 'GENERATION'")}, ''), 1, {LINE}),
+    substr(coalesce({_first("answer", "type = 'AGENT'")}, {_first("answer", "parent_id IS NULL")},
+        {_first("answer", "type = 'GENERATION'", "end DESC")}, ''), 1, {LINE}),
+    substr(coalesce({_first("message", "failed", "type <> 'AGENT', parent_id IS NOT NULL, end")}, ''), 1, {LINE})
+FROM spans WHERE trace_id = :trace_id GROUP BY trace_id
 ON CONFLICT (trace_id) DO UPDATE SET
-    start = excluded.start, end = excluded.end, spans = excluded.spans, tokens = excluded.tokens,
-    errors = excluded.errors, first_token = excluded.first_token, open = excluded.open, seen = excluded.seen,
-    name = excluded.name, session_id = excluded.session_id, user_id = excluded.user_id
+    start = excluded.start, end = excluded.end, latency = excluded.latency, spans = excluded.spans,
+    tokens = excluded.tokens, cost = excluded.cost, errors = excluded.errors, first_token = excluded.first_token,
+    pending = excluded.pending, updated_at = excluded.updated_at, turn_status = excluded.turn_status,
+    turn = excluded.turn, public = excluded.public, name = excluded.name, session_id = excluded.session_id,
+    user_id = excluded.user_id, question = excluded.question, answer = excluded.answer, failure = excluded.failure
+"""  # noqa: S608 - the names are our own
+UPDATE_LABELS = """
+INSERT OR IGNORE INTO labels (kind, value, trace)
+WITH mine AS (SELECT * FROM spans WHERE trace_id = :trace_id)
+SELECT 'model', model, :id FROM mine WHERE model > ''
+UNION SELECT 'tool', name, :id FROM mine WHERE type = 'TOOL'
+UNION SELECT 'error', error_type, :id FROM mine WHERE error_type > ''
+UNION SELECT 'environment', environment, :id FROM mine
+UNION SELECT 'tag', value, :id FROM mine, json_each(mine.tags)
 """
-INDEX_WORDS = """
-INSERT OR REPLACE INTO words (rowid, said)
-SELECT id, (SELECT group_concat(said, ' ') FROM (
-    SELECT said FROM spans WHERE trace_id = traces.trace_id AND said IS NOT NULL ORDER BY start LIMIT 4
-)) FROM traces WHERE trace_id = ?
-"""
+# Behind each part are two line ends, so that its last characters too begin a trigram.
+CONTENT = f"""
+SELECT group_concat(part, char(10, 10)) || char(10, 10) FROM (
+    SELECT name || char(10, 10) || user_id AS part FROM traces WHERE id = :id
+    UNION ALL SELECT value FROM (SELECT value FROM labels WHERE trace = :id AND kind <> 'environment' LIMIT {NAMES})
+    UNION ALL SELECT * FROM (
+        SELECT coalesce(question, '') || char(10, 10) || coalesce(answer, '') || char(10, 10) || coalesce(message, '')
+        FROM spans WHERE trace_id = :trace_id AND (question > '' OR answer > '' OR message > '')
+        ORDER BY type <> 'AGENT', parent_id IS NOT NULL, start LIMIT 4
+    )
+)
+"""  # noqa: S608 - the names are our own
+IDS = f"""
+SELECT group_concat(part, char(10)) FROM (
+    SELECT trace_id || char(10) || session_id AS part FROM traces WHERE id = :id
+    UNION ALL SELECT run FROM (SELECT DISTINCT run FROM spans WHERE trace_id = :trace_id AND run > '' LIMIT {NAMES})
+)
+"""  # noqa: S608 - as above
 
 SPAN = TypeAdapter(Span)
 SCORE = TypeAdapter(Score)
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """Return a connection to the file, with the tables of this version; a file of another one is read anew."""
+    """Return a connection to the file, with the tables of this version; a file of another version is converted."""
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     db.executescript(PRAGMAS)
     if _version(db) != VERSION:
@@ -110,55 +193,91 @@ def connect(path: str) -> sqlite3.Connection:
 
 
 def add_span(db: sqlite3.Connection, span: Span) -> None:
-    """Write a span; one that came before is replaced."""
-    seen = Observation(span)
+    """Write a span; an earlier one with the same id is replaced."""
+    observation = Observation(span)
+    spoken = span.parent_id is None or observation.type in ("AGENT", "GENERATION")
     row = (
-        *(
-            span.trace_id,
-            span.span_id,
-            span.parent_id,
-            span.flags & REMOTE == REMOTE,
-            span.start,
-            span.end,
-            span.name,
-            seen.type,
-        ),
-        *(seen.trace_name, seen.session_id, seen.user_id, seen.tokens, seen.level == "ERROR"),
-        _first_token(seen),
-        _sign(span),
-        _said(seen) if span.parent_id is None or seen.type == "AGENT" else None,
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.flags & REMOTE == REMOTE,
+        observation.is_root,
+        span.start,
+        span.end,
+        span.name,
+        observation.type,
+        observation.level,
+        observation.trace_name,
+        observation.session_id,
+        observation.user_id,
+        observation.environment,
+        observation.version,
+        observation.public,
+        observation.model,
+        observation.tokens,
+        observation.cost,
+        observation.level == "ERROR",
+        _first_token(observation),
+        _text(span.attributes.get("turn.status")),
+        _text(span.attributes.get("status"))[:HEARTBEAT_STATUS] if span.name == "heartbeat" else None,
+        _text(span.attributes.get("langfuse.trace.metadata.run")),
+        to_json(observation.tags).decode() if observation.tags else None,
+        observation.error_type,
+        question(observation)[:SEARCHABLE] if spoken else None,
+        answer(observation)[:SEARCHABLE] if spoken else None,
+        observation.message[:SEARCHABLE],
         to_json(span, bytes_mode="base64", inf_nan_mode="strings"),
     )
     db.execute(ADD_SPAN, row)
+    if of := experiment_of(observation):
+        experiment = (of.id, span.start, max(span.start, span.end), span.trace_id, span.span_id, of.name, of.dataset)
+        db.execute(ADD_EXPERIMENT, (*experiment, of.item_id if of.is_root else None))
 
 
-def sum_up(db: sqlite3.Connection, trace_id: str, seen: float) -> None:
-    """Bring the row of a trace up to what its spans say now."""
-    db.execute(SUM_UP, (seen, trace_id))
-    db.execute(INDEX_WORDS, (trace_id,))
+def update_trace(db: sqlite3.Connection, trace_id: str, now: float) -> None:
+    """Update the row of a trace, its labels and its searchable text from its spans."""
+    db.execute(UPDATE_TRACE, {"trace_id": trace_id, "now": now})
+    (row,) = db.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
+    keys = {"trace_id": trace_id, "id": row}
+    db.execute("DELETE FROM labels WHERE trace = :id", keys)
+    db.execute(UPDATE_LABELS, keys)
+    searchable = db.execute(CONTENT, keys).fetchone() + db.execute(IDS, keys).fetchone()
+    # Indexing costs most of all this: only what has changed is indexed again.
+    if searchable != db.execute("SELECT content, ids FROM words WHERE rowid = ?", (row,)).fetchone():
+        db.execute("INSERT OR REPLACE INTO words (rowid, content, ids) VALUES (?, ?, ?)", (row, *searchable))
 
 
 def add_score(db: sqlite3.Connection, score: Score) -> None:
     """Write a score; one with the same id is replaced."""
-    number = None if isinstance(score.value, str) else score.value
-    row = (score.id, score.trace_id, score.session_id, score.time, score.name, number, to_json(score))
+    words = isinstance(score.value, str)
+    row = (
+        score.id,
+        score.trace_id,
+        score.session_id,
+        score.observation_id,
+        score.dataset_run_id,
+        score.time,
+        score.name,
+        None if words else score.value,
+        score.value if words else None,
+        score.data_type,
+        score.source,
+        score.environment,
+        score.config_id,
+        score.queue_id,
+        to_json(score),
+    )
     db.execute(ADD_SCORE, row)
 
 
-def _sign(span: Span) -> str | None:
-    if span.attributes.get("turn.status") == "lost":
-        return "lost"
-    return text(span.attributes.get("status"))[:SIGN] if span.name == "heartbeat" else None
-
-
-def _first_token(seen: Observation) -> int | None:
-    if seen.first_token is None:
+def _first_token(observation: Observation) -> int | None:
+    if observation.first_token is None:
         return None
-    return min(seen.span.start + int(seen.first_token * 1e9), LAST_TIME)
+    return min(observation.span.start + int(observation.first_token * 1e9), LAST_TIME)
 
 
-def _said(seen: Observation) -> str:
-    return " ".join(text(part)[:SAID] for part in (seen.input, seen.output, seen.message) if part)
+def _text(value: object) -> str:
+    return "" if value is None else text(value)
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -173,7 +292,7 @@ def _renew(db: sqlite3.Connection) -> None:
     if "spans" in kept:
         _refill(db, "spans", lambda body: add_span(db, SPAN.validate_json(body)))
         for (trace_id,) in db.execute("SELECT DISTINCT trace_id FROM spans").fetchall():
-            sum_up(db, trace_id, 0)
+            update_trace(db, trace_id, 0)
     if "scores" in kept:
         _refill(db, "scores", lambda body: add_score(db, SCORE.validate_json(body)))
     db.execute(f"PRAGMA user_version = {VERSION}")
@@ -181,13 +300,13 @@ def _renew(db: sqlite3.Connection) -> None:
 
 
 def _set_aside(db: sqlite3.Connection) -> set[str]:
-    """Return which tables there were, renamed; what follows from them is gone."""
+    """Rename the old tables, drop derived ones, and return the names."""
     found = db.execute("SELECT type, name FROM sqlite_master WHERE sql > '' AND name NOT LIKE 'words_%'").fetchall()
     tables = {name for kind, name in found if kind == "table"}
     for name in [name for kind, name in found if kind == "index"]:
         db.execute(f"DROP INDEX {name}")
-    for name in tables & {"traces", "words"}:
-        db.execute(f"DROP TABLE {name}")
+    for name in ("words_terms", "words", "traces", "labels", "experiments"):
+        db.execute(f"DROP TABLE IF EXISTS {name}")
     for name in tables & {"spans", "scores"}:
         db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
     return tables

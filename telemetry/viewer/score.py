@@ -1,9 +1,9 @@
-"""A score as it comes in and as Langfuse's client reads it back."""
+"""A score as it is received, and as Langfuse's client reads it."""
 
 import re
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
-from uuid import uuid4
+from uuid import NAMESPACE_OID, uuid5
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
@@ -21,14 +21,15 @@ def _now() -> datetime:
 
 
 class Score(BaseModel):
-    """A judgement on a trace, one of its observations, or a session."""
+    """A score on a trace, one of its observations, a session, or the run of a dataset."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
-    id: str = Field(default_factory=lambda: str(uuid4()), min_length=1, max_length=200)
+    id: str = Field(default="", max_length=200)
     trace_id: str | None = Field(default=None, min_length=1)
     session_id: str | None = Field(default=None, min_length=1)
     observation_id: str | None = Field(default=None, min_length=1)
+    dataset_run_id: str | None = Field(default=None, min_length=1)
     name: str = Field(min_length=1)
     value: FiniteFloat | str
     data_type: DataType | None = None
@@ -47,17 +48,22 @@ class Score(BaseModel):
 
     @property
     def shown(self) -> float | str | bool:
-        """The value as a person reads it: a boolean where it is one, no trailing zeros."""
+        """The value in a readable form: booleans as such, numbers without trailing zeros."""
         if self.data_type == "BOOLEAN":
             return bool(self.value)
         return int(self.value) if isinstance(self.value, float) and self.value.is_integer() else self.value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_unset(cls, given: Any) -> Any:
+        return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         number = not isinstance(self.value, str)
         self.data_type = self.data_type or ("NUMERIC" if number else "CATEGORICAL")
-        if not (self.trace_id or self.session_id):
-            raise ValueError("a score needs a traceId or a sessionId")
+        if not (self.trace_id or self.session_id or self.dataset_run_id):
+            raise ValueError("a score needs a traceId or a sessionId, or a datasetRunId")
         if self.observation_id and not self.trace_id:
             raise ValueError("a score of an observation needs its traceId as well")
         if number != (self.data_type in ("NUMERIC", "BOOLEAN")):
@@ -66,10 +72,16 @@ class Score(BaseModel):
             raise ValueError("the value of a BOOLEAN score must be 0 or 1")
         if not ENVIRONMENT.fullmatch(self.environment):
             raise ValueError("an environment is 1 to 40 of a-z, 0-9, - and _ and does not begin with langfuse")
+        if not self.id:
+            # A request that is sent again because its response was lost must not create a second score.
+            given = self.model_dump_json(
+                exclude={"id"} if "timestamp" in self.model_fields_set else {"id", "timestamp"}
+            )
+            self.id = str(uuid5(NAMESPACE_OID, given))
         return self
 
     def record(self, groups: set[str]) -> dict[str, Any]:
-        """Return the score as the API reads it back, with the asked for groups of fields."""
+        """Return the score in the API's format, with the requested groups of fields."""
         core = self.model_dump(
             mode="json",
             by_alias=True,
@@ -88,7 +100,11 @@ class Score(BaseModel):
     def _subject(self) -> dict[str, Any]:
         if self.observation_id:
             return {"kind": "observation", "id": self.observation_id, "traceId": self.trace_id}
-        return {"kind": "trace", "id": self.trace_id} if self.trace_id else {"kind": "session", "id": self.session_id}
+        if self.trace_id:
+            return {"kind": "trace", "id": self.trace_id}
+        if self.session_id:
+            return {"kind": "session", "id": self.session_id}
+        return {"kind": "experiment", "id": self.dataset_run_id}
 
 
 def sentence(error: ValidationError) -> str:

@@ -1,72 +1,73 @@
-"""A session as a conversation: what was asked and answered in each of its traces."""
+"""A session as a conversation: the question and the answer of each of its traces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from telemetry.viewer.messages import Side, came_in, came_out
+from telemetry.viewer.messages import answer, question
 from telemetry.viewer.observation import Observation, text
 from telemetry.viewer.score import Score
-from telemetry.viewer.summary import Summary, Tool
+from telemetry.viewer.summary import ToolUse, TraceSummary
 
-STATUSES = {"completed", "failed", "cancelled", "waiting", "lost"}
 SHORT = 200
-# What is longer is read in the trace: a page shows many turns.
+# Longer texts are truncated, because a page shows many turns.
 LONG = 10_000
 METADATA = "langfuse.trace.metadata."
 
-Telling = Mapping[str, Observation]
+KeyObservations = Mapping[str, Observation]
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A trace that this one goes back to, and how."""
+class EarlierTrace:
+    """A trace that this one continues, and how."""
 
     trace_id: str
     how: str
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One trace of a session; in a trace that is no part of the talk nothing was asked or answered."""
+class SessionTurn:
+    """One trace of a session; one that is not part of the conversation has no question and no answer."""
 
-    summary: Summary
-    status: str
-    asked: str
-    answered: str
+    summary: TraceSummary
+    question: str
+    answer: str
     failure: str
     latest: str
     attempt: str
-    tools: Sequence[Tool]
+    tools: Sequence[ToolUse]
     scores: Sequence[Score]
-    earlier: Sequence[Earlier]
+    earlier: Sequence[EarlierTrace]
 
     @property
-    def talk(self) -> bool:
+    def is_turn(self) -> bool:
         """Whether it is a part of the conversation."""
-        return bool(self.asked or self.answered or self.attempt or self.latest)
+        return bool(self.question or self.answer or self.attempt or self.latest)
 
 
-def turn(summary: Summary, telling: Telling, tools: Sequence[Tool], scores: Sequence[Score]) -> Turn:
-    """Return what a trace says of one turn, as far as it has come."""
-    agent = telling.get("agent")
-    failed = next((each for each in (agent, telling.get("root")) if each and each.level == "ERROR"), None)
-    return Turn(
+def session_turn(
+    summary: TraceSummary, key_observations: KeyObservations, tools: Sequence[ToolUse], scores: Sequence[Score]
+) -> SessionTurn:
+    """Return the turn of a trace, as far as its spans have arrived."""
+    agent = key_observations.get("agent")
+    failed = next((each for each in (agent, key_observations.get("root")) if each and each.level == "ERROR"), None)
+    asked = (question(key_observations[role]) for role in ("agent", "root", "first") if role in key_observations)
+    answered = (answer(key_observations[role]) for role in ("agent", "root", "last") if role in key_observations)
+    return SessionTurn(
         summary,
-        _status(summary, agent),
-        _asked(telling),
-        _answered(telling),
+        _cut(next(filter(None, asked), "")),
+        _cut(next(filter(None, answered), "")),
         failed.message if failed else "",
-        _latest(telling["newest"]) if summary.state == "running" else "",
-        _said(agent, "turn.attempt"),
+        _latest(key_observations["newest"]) if summary.running else "",
+        _attribute(agent, "turn.attempt"),
         tools,
         scores,
-        _earlier(summary.trace_id, telling),
+        _earlier(summary.trace_id, key_observations),
     )
 
 
-def later(turns: Sequence[Turn]) -> dict[str, list[str]]:
-    """Return, by trace id, the traces among these that go back to it."""
+def followers(turns: Sequence[SessionTurn]) -> dict[str, list[str]]:
+    """Return, by trace id, the traces among these that continue it."""
     found: dict[str, list[str]] = {}
     for each in turns:
         for earlier in each.earlier:
@@ -74,60 +75,29 @@ def later(turns: Sequence[Turn]) -> dict[str, list[str]]:
     return found
 
 
-def _status(summary: Summary, agent: Observation | None) -> str:
-    said = _said(agent, "turn.status")
-    return said if said in STATUSES else summary.state
-
-
-def _asked(telling: Telling) -> str:
-    sides = [came_in(telling[role]) for role in ("agent", "root", "first") if role in telling]
-    return next((words for side in sides if (words := _words(side, "user"))), "")
-
-
-def _answered(telling: Telling) -> str:
-    sides = [came_out(telling[role]) for role in ("agent", "root", "last") if role in telling]
-    return next((words for side in sides if (words := _words(side, "assistant"))), "")
-
-
-def _latest(seen: Observation) -> str:
-    return f"{seen.span.name} {text(seen.output or '')[:SHORT]}".strip()
-
-
-def _words(side: Side, role: str) -> str:
-    said = [message.content for message in side.messages if message.role == role and message.content]
-    if said:
-        return _cut(said[-1])
-    return "" if side.messages or side.value is None else _cut(_plain(side.value))
-
-
-def _plain(value: Any) -> str:
-    """Return the question and its options, where an agent asked with these, else the value."""
-    match value:
-        case {"question": str(question), "options": [*options]}:
-            return f"{question} ({', '.join(map(text, options))})"
-        case {"question": str(question)}:
-            return question
-    return text(value)
+def _latest(observation: Observation) -> str:
+    return f"{observation.span.name} {text(observation.output or '')[:SHORT]}".strip()
 
 
 def _cut(words: str) -> str:
     return words if len(words) <= LONG else f"{words[:LONG]} …"
 
 
-def _earlier(trace_id: str, telling: Telling) -> list[Earlier]:
-    linked = [link.trace_id for role in ("agent", "root") if role in telling for link in telling[role].span.links]
-    told = [_said(each, f"{METADATA}resumes_trace") for each in telling.values()]
-    how = next((how for each in telling.values() if (how := _how(each))), "linked to")
-    return [Earlier(found, how) for found in dict.fromkeys([*linked, *told]) if found and found != trace_id]
+def _earlier(trace_id: str, key_observations: KeyObservations) -> list[EarlierTrace]:
+    outer = [key_observations[role] for role in ("agent", "root") if role in key_observations]
+    linked = [link.trace_id for each in outer for link in each.span.links]
+    named = [_attribute(each, f"{METADATA}resumes_trace") for each in key_observations.values()]
+    how = next((how for each in key_observations.values() if (how := _how(each))), "linked to")
+    return [EarlierTrace(found, how) for found in dict.fromkeys([*linked, *named]) if found and found != trace_id]
 
 
-def _how(seen: Observation) -> str:
-    resumed = _said(seen, f"{METADATA}resumes")
+def _how(observation: Observation) -> str:
+    resumed = _attribute(observation, f"{METADATA}resumes")
     if not resumed:
         return ""
-    return "another attempt after" if resumed == _said(seen, f"{METADATA}run") else "answers"
+    return "another attempt after" if resumed == _attribute(observation, f"{METADATA}run") else "answers"
 
 
-def _said(seen: Observation | None, name: str) -> str:
-    value: Any = seen.attributes.get(name) if seen else None
+def _attribute(observation: Observation | None, name: str) -> str:
+    value: Any = observation.attributes.get(name) if observation else None
     return "" if value is None else text(value)

@@ -1,27 +1,37 @@
-"""What the viewer reads from the environment."""
+"""The settings of the viewer, read from the environment."""
 
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT = "local"
 
 
-class Settings(BaseSettings):
-    """Where the viewer listens, whom it lets in, and where and how much it keeps."""
+class ViewerSettings(BaseSettings):
+    """The settings of the viewer: its address, its keys, and its storage."""
 
     model_config = SettingsConfigDict(env_prefix="VIEWER_", env_ignore_empty=True, extra="ignore")
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; another machine's needs own keys")
+    host: str = Field(
+        default="127.0.0.1", description="address to listen on; if other machines can connect, set your own keys"
+    )
     port: int = Field(default=3000, ge=0, le=65535, description="port to listen on")
-    db: Path = Field(default=Path(".data/viewer.db"), description="file that traces and scores are kept in")
-    public_key: str = Field(default="pk-lf-local", description="name that senders log in with")
-    secret_key: SecretStr = Field(default=SecretStr("sk-lf-local"), description="their password")
+    db: Path = Field(default=Path(".data/viewer.db"), description="file that stores traces and scores")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="further host names of the viewer, comma-separated; on loopback only these and local ones",
+    )
+    public_key: str = Field(default="pk-lf-local", description="public key that senders authenticate with")
+    secret_key: SecretStr = Field(
+        default=SecretStr("sk-lf-local"), description="secret key that senders authenticate with"
+    )
     max_bytes: int = Field(
-        default=512 * 1024 * 1024, ge=1024 * 1024, description="size of the file beyond which the oldest traces go"
+        default=512 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="size in bytes beyond which the oldest traces are deleted",
     )
 
     @property
@@ -31,6 +41,11 @@ class Settings(BaseSettings):
             return ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _strangers_need_keys(self) -> Self:

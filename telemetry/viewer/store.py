@@ -1,4 +1,4 @@
-"""Spans and scores in one SQLite file that never grows past its cap."""
+"""Store spans and scores in one SQLite file of limited size."""
 
 import sqlite3
 import threading
@@ -10,23 +10,38 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from telemetry.otlp import LAST_TIME, Span
+from telemetry.export.otlp import Span
+from telemetry.moment import LAST_TIME
 from telemetry.viewer import schema
 from telemetry.viewer.observation import Observation
+from telemetry.viewer.overview import ScoreFigures, TurnFigures, Usage
 from telemetry.viewer.schema import SCORE, SPAN
 from telemetry.viewer.score import Score
-from telemetry.viewer.summary import SUMMARIES, Filters, Session, Summary, Tool
+from telemetry.viewer.summary import (
+    GroupSummary,
+    SessionSummary,
+    ToolUse,
+    TraceFilters,
+    TraceSummary,
+    state,
+    summaries,
+)
 
 SCORES_OF = """
 SELECT body FROM scores WHERE trace_id IN (SELECT value FROM json_each(?)) ORDER BY time DESC LIMIT 2000
 """
-TOOLS_OF = """
+OBSERVATIONS = """
+SELECT body, (SELECT public FROM traces WHERE traces.trace_id = spans.trace_id) FROM spans
+WHERE {where} ORDER BY start DESC, trace_id DESC, span_id DESC LIMIT ?
+"""
+SCORES = "SELECT body FROM scores WHERE {where} ORDER BY time DESC, id DESC LIMIT ?"
+TOOLS = """
 SELECT trace_id, name, count(*), sum(failed) FROM spans
 WHERE trace_id IN (SELECT value FROM json_each(?)) AND type = 'TOOL'
 GROUP BY trace_id, name ORDER BY min(start) LIMIT 500
 """
-# The spans that tell what was asked and answered, from the best to the last resort.
-TELLING = {
+# The spans to take question and answer from, best first.
+KEY_OBSERVATIONS = {
     "agent": "SELECT body FROM spans WHERE trace_id = ? AND type = 'AGENT' ORDER BY start LIMIT 1",
     "root": "SELECT body FROM spans WHERE trace_id = ? AND parent_id IS NULL ORDER BY start LIMIT 1",
     "first": "SELECT body FROM spans WHERE trace_id = ? AND type = 'GENERATION' ORDER BY start LIMIT 1",
@@ -34,14 +49,71 @@ TELLING = {
     "newest": "SELECT body FROM spans WHERE trace_id = ? ORDER BY end DESC LIMIT 1",
 }
 SESSION = """
-SELECT count(*), coalesce(sum(tokens), 0), coalesce(sum(errors > 0), 0), min(start), max(end)
+SELECT count(*), coalesce(sum(tokens), 0), sum(cost), coalesce(sum({state} IN ('failed', 'lost')), 0),
+min(start), max(end)
 FROM traces WHERE session_id = ?
 """
-EVERYTHING = Filters()
+# The facets count only these, so that the cost of a page does not grow with the number of traces.
+COUNTED = 2_000
+SESSION_SCORES = 100
+FACET_VALUES = 12
+FACETS = """
+WITH page AS MATERIALIZED (
+    SELECT id, trace_id, name, user_id, {state} AS state FROM traces WHERE {where} ORDER BY start DESC LIMIT ?
+)
+SELECT 'name' AS facet, name AS value, count(*) AS traces FROM page WHERE name > '' GROUP BY value
+UNION ALL SELECT 'user', user_id, count(*) FROM page WHERE user_id > '' GROUP BY user_id
+UNION ALL SELECT 'status', state, count(*) FROM page GROUP BY state
+UNION ALL SELECT kind, value, count(*) FROM page JOIN labels ON trace = id GROUP BY kind, value
+UNION ALL SELECT 'score', scores.name, count(DISTINCT trace_id) FROM page JOIN scores USING (trace_id)
+    GROUP BY scores.name
+ORDER BY traces DESC, value
+"""
+# The groups of the page are found in the index; only their traces are summed up.
+GROUPS = """
+WITH page AS MATERIALIZED (
+    SELECT {column} AS id, max(start) AS latest FROM traces WHERE {column} > '' GROUP BY {column}
+    HAVING (max(start), {column}) < (?, ?) ORDER BY max(start) DESC, {column} DESC LIMIT ?
+)
+SELECT id, sum(turn), count(*), latest, sum(tokens), sum(cost), sum({state} IN ('failed', 'lost')),
+coalesce((SELECT user_id FROM traces WHERE {column} = page.id AND user_id > '' ORDER BY start DESC LIMIT 1), ''),
+count(DISTINCT nullif(session_id, '')),
+coalesce((
+    SELECT question FROM traces WHERE {column} = page.id AND turn AND question > '' ORDER BY start {first} LIMIT 1
+), ''),
+coalesce((
+    SELECT answer FROM traces WHERE {column} = page.id AND turn AND answer > '' ORDER BY start DESC LIMIT 1
+), '')
+FROM page JOIN (
+    SELECT {column} AS member, turn, tokens, cost, turn_status, pending, updated_at, errors, session_id FROM traces
+) ON member = id
+GROUP BY id ORDER BY latest DESC, id DESC
+"""
+# Of a period with more turns, only the newest are summed up.
+MAX_TURNS = 100_000
+TURN_FIGURES = """
+SELECT start, latency, first_token, tokens, cost, {state} IN ('failed', 'lost') FROM traces
+WHERE {where} ORDER BY start DESC LIMIT ?
+"""
+MODELS = """
+SELECT model, count(*), sum(failed), sum(tokens), sum(cost) FROM spans
+WHERE type = 'GENERATION' AND start >= ? GROUP BY model ORDER BY count(*) DESC LIMIT 50
+"""
+TOOL_USAGE = """
+SELECT name, count(*), sum(failed), 0, NULL FROM spans
+WHERE type = 'TOOL' AND start >= ? GROUP BY name ORDER BY count(*) DESC LIMIT 50
+"""
+SCORE_FIGURES = """
+SELECT name, count(*), sum(number > 0), avg(number) FROM scores
+WHERE time >= ? AND number IS NOT NULL GROUP BY name ORDER BY count(*) DESC LIMIT 50
+"""
+ALL_TRACES = TraceFilters(all="1")
+
+Condition = tuple[str, Sequence[Any]]
 
 
 class Store:
-    """Spans and scores on disk; safe to use from any thread, blocking: keep it off the event loop."""
+    """Spans and scores on disk; safe to use from any thread. It blocks: do not call it on the event loop."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,76 +123,142 @@ class Store:
         self._writer = schema.connect(str(path))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             self._writer.close()
 
     def add_spans(self, spans: Iterable[Span]) -> None:
-        """Keep the spans; one that came before is replaced."""
-        kept = list(spans)
-        with self._writing() as db:
-            for span in kept:
+        """Store the spans; an earlier one with the same id is replaced."""
+        latest = {(span.trace_id, span.span_id): span for span in spans}
+        with self.writing() as db:
+            for span in latest.values():
                 schema.add_span(db, span)
-            for trace_id in {span.trace_id for span in kept}:
-                schema.sum_up(db, trace_id, time.time())
+            for trace_id in {span.trace_id for span in latest.values()}:
+                schema.update_trace(db, trace_id, time.time())
 
     def add_scores(self, scores: Iterable[Score]) -> None:
-        """Keep the scores; one with the same id is replaced."""
-        with self._writing() as db:
+        """Store the scores; one with the same id is replaced."""
+        with self.writing() as db:
             for score in scores:
                 schema.add_score(db, score)
 
     def delete_score(self, score_id: str) -> bool:
-        """Return whether there was such a score to forget."""
-        with self._writing() as db:
+        """Delete a score; return whether it existed."""
+        with self.writing() as db:
             return db.execute("DELETE FROM scores WHERE id = ?", (score_id,)).rowcount > 0
 
-    def latest(self, count: int, filters: Filters = EVERYTHING) -> list[Summary]:
-        """Return the newest traces that the filters want, the newest first."""
-        with self._reading() as db:
-            return [Summary(*row) for row in db.execute(*filters.query(count))]
+    def latest(self, count: int, filters: TraceFilters = ALL_TRACES) -> list[TraceSummary]:
+        """Return the first traces that match the filters, in the filters' order; by default the newest first."""
+        with self.reading() as db:
+            return [TraceSummary(*row) for row in db.execute(*filters.query(count))]
 
-    def trace(self, trace_id: str) -> Summary | None:
-        """Return the line of one trace, None if nothing of it has come."""
-        with self._reading() as db:
-            row = db.execute(f"{SUMMARIES} WHERE trace_id = ?", (trace_id,)).fetchone()
-        return Summary(*row) if row else None
+    def trace(self, trace_id: str) -> TraceSummary | None:
+        """Return the summary of one trace, None if none of its spans has arrived."""
+        with self.reading() as db:
+            row = db.execute(f"{summaries()} WHERE trace_id = ?", (trace_id,)).fetchone()
+        return TraceSummary(*row) if row else None
 
-    def session(self, session_id: str) -> Session:
+    def session(self, session_id: str) -> SessionSummary:
         """Return the sums over the traces of a session."""
-        with self._reading() as db:
-            return Session(*db.execute(SESSION, (session_id,)).fetchone())
+        with self.reading() as db:
+            return SessionSummary(*db.execute(SESSION.format(state=state()), (session_id,)).fetchone())
 
-    def observations(self, **where: str) -> list[Observation]:
-        """Return the observations whose columns (`trace_id`, `session_id`, …) have these values, by start."""
-        spans = self._bodies("spans", "start", where)
-        return [Observation(SPAN.validate_json(body)) for body in spans]
+    def facets(self, filters: TraceFilters) -> dict[str, dict[str, int]]:
+        """Return by facet how many of the newest matching traces have each value, most frequent first."""
+        where, values = filters.where()
+        found: dict[str, dict[str, int]] = {}
+        with self.reading() as db:
+            for facet, value, count in db.execute(FACETS.format(state=state(), where=where), (*values, COUNTED)):
+                if len(known := found.setdefault(facet, {})) < FACET_VALUES:
+                    known[value] = count
+        return found
 
-    def scores(self, **where: str) -> list[Score]:
-        """Return the scores whose columns have these values, by time."""
-        return [SCORE.validate_json(body) for body in self._bodies("scores", "time", where)]
+    def sessions(self, count: int, before: str = "") -> list[GroupSummary]:
+        """Return the sessions whose latest trace started last."""
+        return self._groups("session_id", "ASC", count, before)
+
+    def users(self, count: int, before: str = "") -> list[GroupSummary]:
+        """Return the users whose latest trace started last."""
+        return self._groups("user_id", "DESC", count, before)
+
+    def turn_figures(self, filters: TraceFilters) -> list[TurnFigures]:
+        """Return the figures of the traces that match the filters, the newest first."""
+        where, values = filters.where()
+        query = TURN_FIGURES.format(state=state(), where=where)
+        with self.reading() as db:
+            return [TurnFigures(*row) for row in db.execute(query, (*values, MAX_TURNS))]
+
+    def models(self, start: int) -> list[Usage]:
+        """Return the models that were called since then, in Unix nanoseconds, the most often first."""
+        with self.reading() as db:
+            return [Usage(name or "", *rest) for name, *rest in db.execute(MODELS, (start,))]
+
+    def tool_usage(self, start: int) -> list[Usage]:
+        """Return the tools that were called since then, the most often first."""
+        with self.reading() as db:
+            return [Usage(*row) for row in db.execute(TOOL_USAGE, (start,))]
+
+    def score_figures(self, start: int) -> list[ScoreFigures]:
+        """Return the numeric scores since then."""
+        with self.reading() as db:
+            return [ScoreFigures(*row) for row in db.execute(SCORE_FIGURES, (start,))]
+
+    def observations(self, trace_id: str) -> list[Observation]:
+        """Return the observations of a trace, by start."""
+        query = "SELECT body FROM spans WHERE trace_id = ? ORDER BY start, span_id"
+        with self.reading() as db:
+            return [Observation(SPAN.validate_json(body)) for (body,) in db.execute(query, (trace_id,))]
+
+    def observation(self, trace_id: str, span_id: str) -> Observation | None:
+        """Return one observation, None if it has not arrived."""
+        query = "SELECT body FROM spans WHERE trace_id = ? AND span_id = ?"
+        with self.reading() as db:
+            row = db.execute(query, (trace_id, span_id)).fetchone()
+        return Observation(SPAN.validate_json(row[0])) if row else None
+
+    def find_observations(self, conditions: Sequence[Condition], count: int) -> list[tuple[Observation, bool]]:
+        """Return the newest observations that match all conditions, each with whether its trace is public."""
+        query = OBSERVATIONS.format(where=_all(conditions))
+        with self.reading() as db:
+            rows = db.execute(query, (*_values(conditions), count))
+            return [(Observation(SPAN.validate_json(body)), bool(public)) for body, public in rows]
+
+    def find_scores(self, conditions: Sequence[Condition], count: int) -> list[Score]:
+        """Return the newest scores that match all conditions."""
+        query = SCORES.format(where=_all(conditions))
+        with self.reading() as db:
+            rows = db.execute(query, (*_values(conditions), count))
+            return [SCORE.validate_json(body) for (body,) in rows]
+
+    def scores(self, trace_id: str) -> list[Score]:
+        """Return the scores of a trace, by time."""
+        return self.scores_of([trace_id])[trace_id]
+
+    def scores_of_session(self, session_id: str) -> list[Score]:
+        """Return the scores of a session itself, by time."""
+        return self.find_scores([("session_id = ? AND trace_id IS NULL", [session_id])], SESSION_SCORES)[::-1]
 
     def scores_of(self, trace_ids: Sequence[str]) -> dict[str, list[Score]]:
-        """Return the scores of several traces, by trace id; of very many the latest."""
+        """Return the scores of several traces, by trace id; only the latest if there are very many."""
         found: dict[str, list[Score]] = {trace_id: [] for trace_id in trace_ids}
-        with self._reading() as db:
+        with self.reading() as db:
             for (body,) in reversed(db.execute(SCORES_OF, (to_json(trace_ids).decode(),)).fetchall()):
                 score = SCORE.validate_json(body)
                 found[score.trace_id or ""].append(score)
         return found
 
-    def tools_of(self, trace_ids: Sequence[str]) -> dict[str, list[Tool]]:
+    def tools(self, trace_ids: Sequence[str]) -> dict[str, list[ToolUse]]:
         """Return the tools that several traces used, by trace id, in the order of their first use."""
-        found: dict[str, list[Tool]] = {trace_id: [] for trace_id in trace_ids}
-        with self._reading() as db:
-            for trace_id, *tool in db.execute(TOOLS_OF, (to_json(trace_ids).decode(),)):
-                found[trace_id].append(Tool(*tool))
+        found: dict[str, list[ToolUse]] = {trace_id: [] for trace_id in trace_ids}
+        with self.reading() as db:
+            for trace_id, *tool in db.execute(TOOLS, (to_json(trace_ids).decode(),)):
+                found[trace_id].append(ToolUse(*tool))
         return found
 
-    def telling(self, trace_id: str) -> dict[str, Observation]:
-        """Return those observations of a trace that tell what was asked and answered, as far as they have come."""
-        with self._reading() as db:
-            rows = {role: db.execute(query, (trace_id,)).fetchone() for role, query in TELLING.items()}
+    def key_observations(self, trace_id: str) -> dict[str, Observation]:
+        """Return the observations of a trace with its question and its answer, as far as they have arrived."""
+        with self.reading() as db:
+            rows = {role: db.execute(query, (trace_id,)).fetchone() for role, query in KEY_OBSERVATIONS.items()}
         return {role: Observation(SPAN.validate_json(row[0])) for role, row in rows.items() if row}
 
     def size(self) -> int:
@@ -128,19 +266,24 @@ class Store:
         with self._lock:
             return self._used()
 
-    def _bodies(self, table: str, order: str, where: dict[str, str]) -> list[bytes]:
-        clauses = " AND ".join(f"{column} = ?" for column in where)
-        query = f"SELECT body FROM {table} WHERE {clauses} ORDER BY {order}"  # noqa: S608 - the names are our own
-        with self._reading() as db:
-            return [body for (body,) in db.execute(query, tuple(where.values()))]
+    def _groups(self, column: str, first: str, count: int, before: str) -> list[GroupSummary]:
+        latest, _, group = before.partition("-")
+        query = GROUPS.format(column=column, first=first, state=state())
+        with self.reading() as db:
+            return [
+                GroupSummary(*row)
+                for row in db.execute(query, (min(int(latest or LAST_TIME), LAST_TIME), group, count))
+            ]
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Return a separate connection for the block."""
         with closing(sqlite3.connect(self._path, isolation_level=None)) as db:
             yield db
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Return the connection for writing; the block is one transaction."""
         with self._lock:
             with self._transaction():
                 yield self._writer
@@ -162,7 +305,7 @@ class Store:
         return (pages - free) * size
 
     def _make_room(self) -> None:
-        """Forget the oldest traces until a tenth of the cap is free, so that not every write has to."""
+        """Delete the oldest traces until a tenth of the limit is free, so that not every write has to."""
         while self._used() > self._max_bytes * 0.9 and self._forget_oldest():
             pass
         self._writer.execute("PRAGMA incremental_vacuum").fetchall()
@@ -173,10 +316,21 @@ class Store:
         row, trace_id, start = oldest or (None, None, LAST_TIME)
         with self._transaction():
             self._writer.execute("DELETE FROM spans WHERE trace_id = ?", (trace_id,))
+            self._writer.execute("DELETE FROM experiments WHERE trace_id = ?", (trace_id,))
             self._writer.execute("DELETE FROM traces WHERE id = ?", (row,))
             self._writer.execute("DELETE FROM words WHERE rowid = ?", (row,))
+            self._writer.execute("DELETE FROM labels WHERE trace = ?", (row,))
             self._writer.execute("DELETE FROM scores WHERE trace_id = ? OR time <= ?", (trace_id, start))
+            self._writer.execute("DELETE FROM media WHERE uploaded <= ?", (start / 1e9,))
         return oldest is not None
 
     def _pragma(self, name: str) -> Any:
         return self._writer.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _all(conditions: Sequence[Condition]) -> str:
+    return " AND ".join(f"({sql})" for sql, _ in conditions) or "1"
+
+
+def _values(conditions: Sequence[Condition]) -> list[Any]:
+    return [value for _, values in conditions for value in values]

@@ -20,11 +20,11 @@ def url(spans: Recorded, tmp_path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", ["page_load", "file_upload", "stop", "feedback"])
 def test_an_action_is_one_span(url: str, spans: Recorded, name: str) -> None:
-    """Each action is one span of the session and its user, with what is told about it; its trace is called after it."""
+    """Each action is one span of the thread and its user, with what is told about it; its trace is called after it."""
     recorded = AgentClient(url, user_id="ada").event(name, "t-1", size=5)
 
-    tree = spans.tree(["session.id", "user.id", "event.size"])
-    assert f"{name} session.id=t-1 user.id=ada event.size=5.0" in tree
+    tree = spans.tree(["langfuse.trace.metadata.thread", "user.id", "event.size"])
+    assert f"{name} langfuse.trace.metadata.thread=t-1 user.id=ada event.size=5.0" in tree
     assert "POST /events SERVER langfuse.trace.name=" + name in spans.tree(["langfuse.trace.name"])
     assert recorded.trace_id in {f"{span.context.trace_id:032x}" for span in spans.settled() if span.context}
 

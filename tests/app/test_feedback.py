@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
 from app.client import AgentClient
@@ -18,7 +17,7 @@ from telemetry.settings import load_settings
 from telemetry.testing import Recorded, recording
 from tests.langfuse_server import Langfuse, langfuse_server
 from tests.processes import Process, free_port, start, until
-from tests.service import service
+from tests.service import service, user_token
 
 SECRET = "a secret of more than thirty-two characters"
 
@@ -29,7 +28,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Langfuse
         for name, value in langfuse.env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "spool"))
-        monkeypatch.setattr(feedback, "PATIENCE_S", 60)
+        monkeypatch.setattr(feedback, "MAX_WAIT_S", 60)
         yield langfuse
 
 
@@ -84,9 +83,7 @@ def test_a_mind_can_be_changed(url: str, server: Langfuse) -> None:
 def test_only_the_runs_user_judges_it(spans: Recorded, server: Langfuse, tmp_path: Path) -> None:
     """Somebody else's run is not there, whether it exists or not."""
     with service(tmp_path, AUTH_SECRET=SECRET) as url:
-        ada, bob = (
-            {"Authorization": f"Bearer {jwt.encode({'sub': user}, SECRET, 'HS256')}"} for user in ("ada", "bob")
-        )
+        ada, bob = ({"Authorization": f"Bearer {user_token(user, SECRET)}"} for user in ("ada", "bob"))
         run_id = httpx.post(f"{url}/invoke", json={"message": "Hello"}, headers=ada).json()["run_id"]
 
         assert judge(url, run_id, 1, headers=bob).status_code == 404
@@ -145,16 +142,17 @@ def test_feedback_with_tracing_off(tmp_path: Path) -> None:
 
 
 def test_feedback_is_traced(url: str, spans: Recorded) -> None:
-    """Giving feedback is a trace of its own in the thread's session, and its delivery adds nothing to it."""
+    """Giving feedback is a trace of its own that names the thread, and its delivery adds nothing to it."""
     said = AgentClient(url).invoke("Hello", thread_id="t-1")
     spans.settled()
     spans.clear()
     judge(url, said.run_id, 1)
 
-    assert spans.tree(["session.id"]).splitlines() == [
+    thread = "langfuse.trace.metadata.thread"
+    assert spans.tree([thread]).splitlines() == [
         "POST CLIENT",
-        "  POST /feedback SERVER session.id=t-1",
-        "    feedback EVALUATOR session.id=t-1",
+        f"  POST /feedback SERVER {thread}=t-1",
+        f"    feedback EVALUATOR {thread}=t-1",
     ]
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import jwt
 import pytest
 
 from telemetry.testing import Receiver, span_tree
 from tests.processes import ROOT, UNSET, free_port, start
+from tests.service import user_token
 
 SECRET = "a secret of more than thirty-two characters"
 HASH_KEY = "the key of the users' hash"
@@ -92,7 +92,7 @@ def test_a_front_end_needs_no_key(receiver: Receiver, service: str, tmp_path: Pa
     [
         ({}, b"", 401),
         ({"Authorization": "Bearer wrong"}, b"", 401),
-        ({"Authorization": "Bearer " + jwt.encode({"sub": "ada"}, SECRET, "HS256")}, b"", 403),
+        ({"Authorization": "Bearer " + user_token("ada", SECRET)}, b"", 403),
         ({"Authorization": f"Bearer {SECRET}"}, b"garbage", 400),
         ({"Authorization": f"Bearer {SECRET}"}, b"x" * 8_000_001, 413),
         ({"Authorization": f"Bearer {SECRET}", "Content-Encoding": "gzip"}, gzip.compress(b"0" * 9_000_000), 413),

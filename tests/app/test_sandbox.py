@@ -1,25 +1,43 @@
 """A corpus of escapes: each fails cleanly, and whoever ran it goes on."""
 
+import asyncio
 import ctypes
 import json
 import os
-import select
+import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from app.sandbox import Limits, Outcome, run
-from app.sandbox.calls import FORBIDDEN, MACHINES
-from app.sandbox.run import JAIL, _make, _order
+import app.sandbox
+from app.sandbox import Limits, Outcome, Refused, run
+from app.sandbox.seccomp import FORBIDDEN, MACHINES
+from tests.parts import missing
+from tests.processes import until
 
 QUICK = Limits(wall_s=3, cpu_s=1)
 # On a busy machine a second of CPU time takes its time.
 PATIENT = Limits(wall_s=60, cpu_s=1)
+# And filling half a gigabyte may cost more than a second of it.
+ROOMY = Limits(wall_s=60, cpu_s=30)
+BY_LIMIT = {"wall time": QUICK, "cpu time": PATIENT}
 SECRET = "a-secret-of-the-service"
+
+
+@pytest.fixture(autouse=True)
+def bubblewrap() -> None:
+    if shutil.which("bwrap") is None:
+        missing("bubblewrap", "apt-get install bubblewrap")
 
 
 @pytest.fixture
@@ -66,9 +84,22 @@ async def test_no_network(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         outcome = await attempt(f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)", folder)
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
     assert outcome.status == 1
-    assert "unreachable" in outcome.output
+    assert "refused" in outcome.output
+
+
+async def test_no_way_out(folder: Path) -> None:
+    """What is not this machine cannot be reached at all."""
+    code = (
+        "import socket\nfor place in ('192.0.2.1', '2001:db8::1'):\n    try: socket.create_connection((place, 80), 1)\n"
+    )
+    code += "    except OSError as error: print(error.errno == 101)"
+
+    assert (await attempt(code, folder)).output == "True\nTrue\n"
 
 
 async def test_no_socket_by_name(folder: Path) -> None:
@@ -156,7 +187,7 @@ BOMBS = {
 async def test_a_bomb_ends_by_itself_or_by_a_limit(folder: Path, name: str) -> None:
     """Whatever it uses without end is ended, with the limit's name where a limit ended it; no process is left."""
     code, killed = BOMBS[name]
-    outcome = await attempt(code, folder, QUICK if killed == "wall time" else PATIENT)
+    outcome = await attempt(code, folder, BY_LIMIT.get(killed, ROOMY))
 
     assert (outcome.status != 0, outcome.killed) == (True, killed)
     assert len(outcome.output) <= QUICK.output_bytes
@@ -181,55 +212,239 @@ async def test_a_child_that_was_left_behind_dies(folder: Path) -> None:
     assert _left(folder) == []
 
 
-EARLY = """
-import os, runpy, signal, time
-fork = os.fork
-def forked():
-    child = fork()
-    os.kill(os.getpid(), signal.SIGTERM) if child else time.sleep(0.2)
-    return child
-os.fork = forked
-runpy.run_path({jail!r}, run_name="__main__")
+# How code might try to outlive whoever ran it.
+STUBBORN = {
+    "plain": "",
+    "without its parent-death signal": "import ctypes; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)",
+    "deaf": "import signal\nfor n in set(signal.Signals) - {9, 19}: signal.signal(n, signal.SIG_IGN)",
+    "forked away": "import os\nif os.fork(): os._exit(0)\nos.setsid()\nos.close(1); os.close(2)",
+    "many": "import os\nfor n in range(3): os.fork()",
+    "against its first process": (
+        "import contextlib, os\nfor n in (2, 15, 19):\n    with contextlib.suppress(OSError): os.kill(1, n)"
+    ),
+}
+SERVICE = """
+import asyncio, sys
+from pathlib import Path
+from app.sandbox import Limits, run
+asyncio.run(run(sys.argv[1], Path(sys.argv[2]), Limits(wall_s=120, cpu_s=60)))
+"""
+LOOP = "\nopen('begun', 'w').close()\nwhile True: pass"
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in STUBBORN if name not in ("forked away", "against its first process")]
+)
+def test_the_code_ends_with_the_service(folder: Path, name: str) -> None:
+    """Where the service is killed nobody is left who could count the time, and nothing runs on."""
+    with subprocess.Popen([sys.executable, "-c", SERVICE, STUBBORN[name] + LOOP, str(folder)]) as service:
+        until((folder / "begun").exists, 60)
+        service.kill()
+
+    assert _left(folder) == []
+
+
+@pytest.mark.parametrize("name", STUBBORN)
+async def test_the_code_ends_in_time(folder: Path, name: str) -> None:
+    """Whatever the code does about signals and parents, it has ended when its time is up, and nothing is left."""
+    outcome = await attempt(STUBBORN[name] + LOOP, folder, Limits(wall_s=3, cpu_s=60))
+
+    assert outcome.killed == ("" if name == "forked away" else "wall time")
+    assert _left(folder) == []
+
+
+@pytest.mark.parametrize("who", ["bubblewrap", "the first process"])
+@pytest.mark.parametrize("name", ["plain", "without its parent-death signal"])
+async def test_the_code_ends_with_its_supervisors(folder: Path, who: str, name: str) -> None:
+    """Where memory runs out and the system kills one of them, the code ends, and the service goes on."""
+    running = asyncio.create_task(run(STUBBORN[name] + LOOP, folder, Limits(wall_s=60, cpu_s=60)))
+    await asyncio.to_thread(until, (folder / "begun").exists)
+    outside, first = sorted(_processes(folder))[:2]
+    os.kill({"bubblewrap": outside, "the first process": first}[who], signal.SIGKILL)
+    outcome = await asyncio.wait_for(running, 10)
+
+    assert (outcome.status, outcome.killed) == (-signal.SIGKILL, "signal 9")
+    assert _left(folder) == []
+    assert (await attempt("6*7", folder)).output == "42\n"
+
+
+async def test_the_code_goes_first_where_memory_runs_out(folder: Path) -> None:
+    """Each process of a sandbox is one that the system would rather kill than the service."""
+    running = asyncio.create_task(run("import os; os.fork()" + LOOP, folder, Limits(wall_s=60, cpu_s=60)))
+    await asyncio.to_thread(until, lambda: len(_processes(folder)) == 4)
+    scores = [_score(pid) for pid in _processes(folder)]
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert scores == [1000] * 4
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_cancelled_in_the_middle(folder: Path, times: int) -> None:
+    """Whoever is cancelled, once or over and over, leaves nothing that runs."""
+    loop = asyncio.get_running_loop()
+    running = asyncio.create_task(run(LOOP, folder, Limits(wall_s=60, cpu_s=60)))
+    await asyncio.to_thread(until, (folder / "begun").exists)
+    for _ in range(times):
+        running.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 10)
+
+    assert await asyncio.to_thread(_left, folder) == []
+    await asyncio.to_thread(until, lambda: len(asyncio.all_tasks(loop)) == 1)
+
+
+async def test_many_at_once(folder: Path) -> None:
+    """Fifty calls at once have each their own answer, and leave no process, mount, descriptor or folder."""
+
+    def traces() -> tuple[str, set[str], int]:
+        temporary = {entry.name for entry in Path(tempfile.gettempdir()).iterdir() if "sandbox" in entry.name}
+        return Path("/proc/self/mounts").read_text(), temporary, len(list(Path("/proc/self/fd").iterdir()))
+
+    await attempt("0", folder)
+    before = traces()
+    codes = [f"open('f', 'w').write('{n}'); print(open('f').read())" for n in range(50)]
+    outcomes = await asyncio.gather(
+        *(attempt(code, folder / str(n), Limits(wall_s=120)) for n, code in enumerate(codes))
+    )
+
+    assert [outcome.output for outcome in outcomes] == [f"{n}\n" for n in range(50)]
+    assert traces() == before
+    assert [_left(folder / str(n)) for n in range(50)] == [[]] * 50
+
+
+async def test_what_is_shown_cannot_be_written(folder: Path) -> None:
+    """The interpreter and the system's libraries are to read only, whoever the service is."""
+    places = ["/", "/usr", "/usr/lib", "/lib", "/bin", "/dev", sys.base_prefix]
+    code = f"import errno, os\nfor place in {places}:\n    try: open(f'{{place}}/new', 'w')\n"
+    code += "    except OSError as error: print(errno.errorcode[error.errno])"
+
+    assert set((await attempt(code, folder)).output.split()) <= {"EROFS", "EACCES"}
+    assert not any((Path(place) / "new").exists() for place in places)
+
+
+def test_a_mount_below_is_not_written_either(folder: Path) -> None:
+    """What is mounted below a folder that is shown is to read only as well."""
+    if os.geteuid() != 0:
+        missing("root", "run this test as root: it mounts something below /usr")
+    code = (
+        "import errno\ntry: open('/usr/games/new', 'w')\nexcept OSError as error: print(errno.errorcode[error.errno])"
+    )
+    with _as_another("root of this machine") as ask:
+        outcome = ask(
+            code, ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o mode=1777 none /usr/games; exec "$@"', "sh"]
+        )
+
+    assert outcome["output"] == "EROFS\n"
+
+
+SET_ID = {
+    "chmod": "os.chmod('f', {mode})",
+    "of an open file": "os.fchmod(os.open('f', os.O_RDWR), {mode})",
+    "of a folder": "os.mkdir('d'); os.chmod('d', {mode})",
+    "relative to a folder": "os.chmod('f', {mode}, dir_fd=os.open('.', os.O_RDONLY))",
+    "when it is made": "os.open('new', os.O_CREAT | os.O_WRONLY, {mode})",
+    "when it is made without a name": "os.open('.', os.O_TMPFILE | os.O_WRONLY, {mode})",
+    "as a node": "os.mknod('new', 0o100000 | {mode})",
+    "as a pipe": "os.mkfifo('new', {mode})",
+    "fchmodat2": "must(call(452, -100, b'f', {mode}, 0))",
+    "creat": "must(call(85, b'new', {mode}))",
+    "openat2": "must(call(437, -100, b'new', (ctypes.c_uint64 * 3)(os.O_CREAT, {mode}, 0), 24))",
+}
+SET_ID_CALL = """
+import ctypes, os
+os.umask(0)
+call = ctypes.CDLL(None, use_errno=True).syscall
+def must(result):
+    if result < 0: raise OSError(ctypes.get_errno(), 'refused')
+open('f', 'w').close()
 """
 
 
-def test_the_code_dies_with_its_supervisor(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever ends the supervisor, as the end of the service does, ends the code too, whoever it runs as."""
-    _make(folder)
-    reader, writer = os.pipe()
-    order = _order(folder, PATIENT, str(tmp_path_factory.mktemp("root")), writer)
-    command = [sys.executable, "-I", "-S", str(JAIL), order]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, pass_fds=(writer,)) as jail:
-        assert jail.stdin
-        assert jail.stdout
-        jail.stdin.write(b"import time; print('begun', flush=True); time.sleep(120)")
-        jail.stdin.close()
-        assert jail.stdout.readline() == b"begun\n"
-        jail.kill()
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6000])
+@pytest.mark.parametrize("name", SET_ID)
+async def test_no_file_makes_others_the_service(folder: Path, name: str, mode: int) -> None:
+    """No way of setting a set-id bit is open: whoever ran such a file would be the service's user."""
+    if name == "creat" and os.uname().machine != "x86_64":
+        pytest.skip("this machine has no such call")
+    outcome = await attempt(SET_ID_CALL + SET_ID[name].format(mode=mode), folder)
 
-        assert select.select([jail.stdout], [], [], 60)[0], "somebody could still write"
-        assert jail.stdout.read() == b""
-    os.close(writer)
-    os.close(reader)
+    assert outcome.status == 1, outcome.output
+    assert not [mode for mode in _modes(folder).values() if mode & (stat.S_ISUID | stat.S_ISGID)]
 
 
-def test_a_signal_at_the_very_start_ends_the_code_as_well(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """A SIGTERM that the supervisor gets as soon as there is a child ends both, and is reported."""
-    folder.mkdir()
-    reader, writer = os.pipe()
-    order = _order(folder, PATIENT, str(tmp_path_factory.mktemp("root")), writer)
-    command = [sys.executable, "-I", "-S", "-c", EARLY.format(jail=str(JAIL)), order]
-    jail = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}, pass_fds=(writer,), start_new_session=True
-    )
-    os.close(writer)
-    jail.communicate(b"import time; time.sleep(120)", timeout=60)  # to the end of whoever could write
+async def test_other_modes_can_be_set(folder: Path) -> None:
+    """All bits but those can be set, and a call that makes no file may have anything where a mode would stand."""
+    code = "import ctypes, os\nos.umask(0)\nopen('f', 'w').close()\nos.chmod('f', 0o1777); os.chmod('.', 0o755)\n"
+    code += "os.open('g', os.O_CREAT, 0o755); os.mkfifo('p', 0o777)\n"
+    openat = {"x86_64": 257, "aarch64": 56}[os.uname().machine]
+    code += f"print(ctypes.CDLL(None).syscall({openat}, -100, b'f', os.O_RDONLY, 0o6777) > 2)"
 
-    assert json.loads(os.read(reader, 10_000))["status"] == -signal.SIGKILL
-    assert jail.returncode == 0
-    os.close(reader)
+    assert (await attempt(code, folder)).output == "True\n"
+    assert _modes(folder) == {"thread": 0o755, "f": 0o1777, "g": 0o755, "p": 0o777}
+
+
+async def test_what_it_writes_is_its_owners(folder: Path) -> None:
+    """Folder and files are nobody else's to read, whatever the service's umask."""
+    before = os.umask(0)
+    try:
+        await attempt("import os; open('f', 'w').close(); os.mkdir('d')", folder)
+    finally:
+        os.umask(before)
+
+    assert _modes(folder) == {"thread": 0o700, "f": 0o600, "d": 0o700}
+
+
+OTHERS = ("an ordinary user", "root of a user namespace")
+FORKS = """
+import os, time
+made = 0
+try:
+    while True:
+        if os.fork() == 0: time.sleep(60)
+        made += 1
+except BlockingIOError:
+    print('forked', made < 20, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("who", OTHERS)
+def test_whoever_the_service_is(who: str) -> None:
+    """An ordinary user and root of a user namespace get the same: results, files, limits and walls."""
+    with _as_another(who) as ask:
+        assert ask("open('kept', 'w').write('x'); 6*7")["output"] == "42\n"
+        assert ask("import os; print(open('kept').read(), os.getuid())")["output"] == "x 1000\n"
+        assert ask("import os; os.setuid(0)")["status"] == 1
+        assert ask("import os; os.listdir('/root')")["status"] == 1
+        assert "unreachable" in ask("import socket; socket.create_connection(('192.0.2.1', 9), 1)")["output"]
+        assert ask(FORKS)["output"] == "forked True\n"
+        assert ask("while True: pass")["killed"] == "cpu time"
+        assert (
+            ask("import ctypes; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)\nwhile True: print('x' * 999)")["killed"]
+            == "output"
+        )
+        assert ask("bytearray(10**10)")["output"].endswith("MemoryError\n")
+
+
+async def test_without_bubblewrap(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is not installed nothing is run, and one sentence says what to install."""
+    monkeypatch.setenv("PATH", str(folder.parent))
+    with pytest.raises(Refused, match=r"^[^.]*bubblewrap is not installed \(apt install bubblewrap\)\.$"):
+        await run("open('f', 'w')", folder)
+
+    assert list(folder.parent.glob("thread")) == []
+
+
+def test_without_user_namespaces() -> None:
+    """Where the system forbids them nothing is run, and one sentence says what to allow."""
+    forbid = ["unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
+    with _as_another("an ordinary user") as ask:
+        refused = ask("open('f', 'w')", forbid)["refused"]
+
+    assert "allow them (docs/python-repl.md)" in refused
+    assert "/" not in refused.replace("docs/python-repl.md", "")
 
 
 async def test_it_says_what_was_used(folder: Path) -> None:
@@ -249,14 +464,77 @@ async def test_only_files_remain(folder: Path) -> None:
     assert outcome.output == "y [] False\n"
 
 
-def _left(folder: Path) -> list[str]:
-    """Processes that hold the folder as their own; the sandbox's own name is the folder's."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = place.read_bytes()
-        except OSError:
-            continue
-        if str(folder).encode() in words:
-            found.append(words.decode(errors="replace"))
+def _left(folder: Path) -> list[int]:
+    """Return who still runs in the folder; a process that has been killed may take a moment to go."""
+    deadline = time.monotonic() + 10
+    while (found := _processes(folder)) and time.monotonic() < deadline:
+        time.sleep(0.02)
     return found
+
+
+def _score(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {place.name: stat.S_IMODE(place.stat().st_mode) for place in (folder, *folder.rglob("*"))}
+
+
+def _processes(folder: Path) -> list[int]:
+    """Return the processes of the folder's sandboxes: those that are to set one up, and those that are inside."""
+    return [int(place.name) for place in Path("/proc").glob("[0-9]*") if _is_of(place, folder)]
+
+
+def _is_of(process: Path, folder: Path) -> bool:
+    try:
+        set_up = f"\0{folder}\0/work\0".encode() in (process / "cmdline").read_bytes()
+        return set_up or folder.samefile(process / "root" / "work")
+    except OSError:
+        return False
+
+
+ANOTHER = """
+import asyncio, dataclasses, json, sys
+from pathlib import Path
+from app.sandbox import Limits, Refused, run
+try:
+    outcome = asyncio.run(run(sys.argv[1], Path(sys.argv[2]), Limits(wall_s=60, cpu_s=1)))
+    print(json.dumps(dataclasses.asdict(outcome)))
+except Refused as error:
+    print(json.dumps({"refused": str(error)}))
+"""
+
+
+@contextmanager
+def _as_another(who: str) -> Iterator[Any]:
+    """Yield what runs code for another user than this one, from a copy of the package that anybody can read."""
+    user = {"user": 65534, "group": 65534, "extra_groups": []} if who in OTHERS and os.geteuid() == 0 else {}
+    prefix = ["unshare", "-Ur"] if who == "root of a user namespace" else []
+    if who in OTHERS and subprocess.run(["unshare", "-Ur", "true"], check=False, **user).returncode:
+        pytest.skip("this system lets ordinary users make no user namespaces")
+    with tempfile.TemporaryDirectory() as name:
+        home = Path(name)
+        home.chmod(0o755)
+        (home / "data").mkdir(mode=0o777)
+        (home / "data").chmod(0o777)
+        shutil.copytree(Path(app.sandbox.__file__).parent, home / "app" / "sandbox")
+        python = _interpreter(user)
+
+        def ask(code: str, within: Sequence[str] = ()) -> Any:
+            argv = [*prefix, *within, python, "-c", ANOTHER, code, str(home / "data" / "thread")]
+            environment = {"PYTHONPATH": str(home), "PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(argv, env=environment, cwd="/", capture_output=True, check=False, timeout=120, **user)
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        yield ask
+
+
+def _interpreter(user: dict[str, Any]) -> str:
+    """Return an interpreter that this user can run: our own may be root's."""
+    check = ["-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    for python in (os.path.realpath(sys.executable), "/usr/bin/python3"):
+        with suppress(PermissionError):
+            if subprocess.run([python, *check], cwd="/", check=False, **user).returncode == 0:
+                return python
+    return missing("Python for any user", "apt-get install python3")

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
 
 import telemetry
 from app.client import AgentClient, Refused
-from app.service import MAX_BODY
+from app.service import MAX_BODY_BYTES
 from app.settings import load_settings
 from telemetry import SettingsError
 from telemetry.testing import Recorded
-from tests.service import service
+from tests.service import service, user_token
 
 SECRET = "a secret of more than thirty-two characters"
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -33,7 +32,7 @@ def guarded(spans: Recorded, tmp_path: Path) -> Iterator[str]:
 
 
 def token(user: str, secret: str = SECRET) -> dict[str, str]:
-    return {"Authorization": f"Bearer {jwt.encode({'sub': user}, secret, 'HS256')}"}
+    return {"Authorization": f"Bearer {user_token(user, secret)}"}
 
 
 def test_info(url: str) -> None:
@@ -83,8 +82,8 @@ def test_the_answer_names_its_trace(url: str) -> None:
         ("/invoke", {"message": ""}, 422, "message: "),
         ("/invoke", {"message": "  \n "}, 422, "message: "),
         ("/stream", {"message": "x" * 100_001}, 422, "at most 100000 characters"),
-        ("/stream", {"message": "x" * (MAX_BODY + 1)}, 413, "larger than 1,000,000 bytes"),
-        ("/invoke", {}, 422, "message: Field required"),
+        ("/stream", {"message": "x" * (MAX_BODY_BYTES + 1)}, 413, "larger than 1,000,000 bytes"),
+        ("/invoke", {}, 422, "Send a message"),
         ("/invoke", {"message": "Hello", "massage": 1}, 422, "massage: "),
         ("/invoke", {"message": "Hello", "model": "openai:gpt-99"}, 422, "choose one of: demo"),
         ("/invoke", {"message": "Hello", "thread_id": "../../etc/passwd"}, 422, "thread_id: "),
@@ -107,13 +106,13 @@ def test_bad_input_is_refused(url: str, path: str, body: dict[str, Any], status:
 @pytest.mark.parametrize(
     ("path", "body", "sentence"),
     [
-        ("/invoke", b'{"message": ', "The body is no JSON: Expecting value at character 12."),
-        ("/invoke", b'{"message": "\xff"}', "The body is no JSON in UTF-8."),
+        ("/invoke", b'{"message": ', "The body is not valid JSON: Expecting value at character 12."),
+        ("/invoke", b'{"message": "\xff"}', "The body is not JSON in UTF-8."),
         ("/invoke", b"", "Send a JSON object as the body, with Content-Type: application/json."),
         ("/invoke", b"[1]", "Send a JSON object as the body, with Content-Type: application/json."),
-        ("/invoke", b'{"message": 5}', "message: send a text."),
-        ("/invoke", b'{"message": "\\ud800"}', "message: send a text; half of a surrogate pair is none."),
-        ("/invoke", b'{"message": "a", "massage": "b"}', "massage: there is no such field, leave it out."),
+        ("/invoke", b'{"message": 5}', "message: send text."),
+        ("/invoke", b'{"message": "\\ud800"}', "message: send text without unpaired surrogates."),
+        ("/invoke", b'{"message": "a", "massage": "b"}', "massage: there is no such field; remove it."),
         (
             "/invoke",
             b'{"message": "a", "thread_id": "../x"}',
@@ -122,27 +121,27 @@ def test_bad_input_is_refused(url: str, path: str, body: dict[str, Any], status:
         (
             "/invoke",
             b'{"message": "a", "agent_config": {"x": 1}}',
-            "agent_config.x: there is no such field, leave it out.",
+            "agent_config.x: there is no such field; remove it.",
         ),
         ("/stream", b'{"message": "a", "stream_tokens": "maybe"}', "stream_tokens: send true or false."),
         ("/feedback", b'{"run_id": "r", "key": "k"}', "score: Field required."),
         (
             "/feedback",
             b'{"run_id": "r", "key": "k", "score": [1]}',
-            "score: send true or false or a number or a text.",
+            "score: send true or false or a number or text.",
         ),
         (
             "/feedback",
             b'{"run_id": "r", "key": "k", "score": 1, "kwargs": {"a": "\\ud800"}}',
-            "kwargs: half of a surrogate pair is no text: leave it out.",
+            "kwargs: an unpaired surrogate is not text: remove it.",
         ),
         ("/events", b'{"name": "jump"}', "name: send one of 'page_load', 'file_upload', 'stop' or 'feedback'."),
         ("/threads?limit=x", None, "limit: send a whole number."),
         ("/threads?limit=0", None, "limit: send 1 or more."),
         ("/threads?before=then", None, "before: send a date and time, such as 2026-01-31T12:00:00Z."),
         ("/files", None, "thread_id: Field required."),
-        ("/nowhere", None, "There is nothing at /nowhere; /docs lists what there is."),
-        ("/invoke", None, "/invoke does not take GET, but POST."),
+        ("/nowhere", None, "There is no route /nowhere; /docs lists all routes."),
+        ("/invoke", None, "/invoke does not allow GET: use POST."),
     ],
 )
 def test_a_refusal_is_one_plain_sentence(url: str, path: str, body: bytes | None, sentence: str) -> None:
@@ -211,15 +210,14 @@ def test_a_user_may_have_any_name(guarded: str, spans: Recorded) -> None:
     zoe.invoke("Hello", thread_id="t-1")
 
     assert zoe.get_history("t-1").messages
-    assert {span.attributes["user.id"] for span in spans.settled() if span.name == "turn" and span.attributes} == {
-        "Zoë 李"
-    }
+    (turn,) = [span for span in spans.settled() if span.name == "turn"]
+    assert (turn.attributes or {})["user.id"] == "Zoë 李"
 
 
 @pytest.mark.parametrize("header", [b"../root", b"\xff\xfe", b"x" * 129])
 def test_an_impossible_user_is_refused(guarded: str, header: bytes) -> None:
     """A user id that no user can have is a 422 with a sentence."""
-    headers = {"Authorization": f"Bearer {SECRET}".encode(), "X-User-Id": header}
+    headers: dict[bytes, bytes] = {b"Authorization": f"Bearer {SECRET}".encode(), b"X-User-Id": header}
 
     assert httpx.get(f"{guarded}/info", headers=headers).status_code == 422
 
@@ -228,7 +226,7 @@ def test_only_the_trusted_continue_a_trace(guarded: str, spans: Recorded) -> Non
     """The secret's holder continues a trace; a user with a token begins a new one, linked to it."""
 
     def traced(headers: dict[str, str]) -> str:
-        with telemetry.untraced():
+        with telemetry.suppress_instrumentation():
             sent = {**headers, "traceparent": PARENT}
             return httpx.post(f"{guarded}/invoke", json={"message": "Hello"}, headers=sent).json()["trace_id"]
 

@@ -1,8 +1,11 @@
 """Threads: a user's own, the latest first, and nothing left of one that was deleted."""
 
+import os
 import sqlite3
+import stat
+import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,68 @@ def test_nothing_is_left_of_a_deleted_thread(url: str, tmp_path: Path) -> None:
     assert "Ada" not in say(url, "What is my name?", "t-1", BOB)["content"]
 
 
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_thread_without_a_word_can_be_deleted(url: str, kept: int) -> None:
+    """A conversation that has nothing but files goes with them, before anybody has ever said a word."""
+    files = [{"file": ("a.txt", b"hello")}] * 3
+    ids = [httpx.post(f"{url}/files?thread_id=t-1", files=file, headers=ADA).json()["file_id"] for file in files]
+    for file_id in ids[kept:]:
+        httpx.delete(f"{url}/files/{file_id}", headers=ADA).raise_for_status()
+
+    assert httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200
+    assert threads(url) == []
+    assert httpx.post(f"{url}/files?thread_id=t-1", files=files[0], headers=BOB).status_code == 201
+
+
+def test_a_thread_whose_files_stay_is_still_there(url: str, tmp_path: Path) -> None:
+    """Where its files cannot be removed the deletion says so, and nobody else is given its id; it can be repeated."""
+    say(url, "Hello", "t-1")
+    (tmp_path / "python" / "t-1").mkdir(parents=True)
+    with unremovable(tmp_path / "python" / "t-1" / "d"):
+        answer = httpx.delete(f"{url}/threads/t-1", headers=ADA)
+
+        assert (answer.status_code, "cannot be removed" in answer.json()["detail"]) == (500, True)
+        assert str(tmp_path) not in answer.text
+        assert [thread["thread_id"] for thread in threads(url)] == ["t-1"]
+        assert httpx.post(f"{url}/history", json={"thread_id": "t-1"}, headers=BOB).status_code == 404
+    assert httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200
+    assert (threads(url), list((tmp_path / "python").iterdir())) == ([], [])
+
+
+@contextmanager
+def unremovable(folder: Path) -> Iterator[None]:
+    """Make a folder that cannot be removed: for root, who may remove everything, something is mounted there."""
+    folder.mkdir()
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(folder)], check=True)
+    else:
+        folder.parent.parent.chmod(0o500)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            folder.parent.parent.chmod(0o700)
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_nobody_else_on_the_machine_reads_it(spans: Recorded, tmp_path: Path, umask: int) -> None:
+    """The folder of what people said is its owner's alone, and so are its uploads, whatever the umask."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    before = os.umask(umask)
+    try:
+        with service(tmp_path / "data") as url:
+            httpx.post(f"{url}/files?thread_id=t-1", files={"file": ("a.txt", b"hello")}).raise_for_status()
+    finally:
+        os.umask(before)
+    (upload,) = (tmp_path / "data" / "files").iterdir()
+
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data", upload.parent)] == [0o700, 0o700]
+    assert stat.S_IMODE(upload.stat().st_mode) & 0o077 == 0
+
+
 def test_no_question_outlives_its_thread(url: str, tmp_path: Path) -> None:
     """What a deleted conversation asked its user is kept nowhere."""
     asked = {"message": "Book a table for 4 at 19:30", "thread_id": "t-1"}
@@ -105,7 +170,7 @@ def test_nothing_is_left_of_background_runs(url: str) -> None:
     run_id = httpx.post(f"{url}/chatbot/runs", json=asked, headers=ADA).raise_for_status().json()["run_id"]
     refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
 
-    assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
+    assert (refused.status_code, "wait until it has finished" in refused.json()["detail"]) == (409, True)
     until(lambda: httpx.get(f"{url}/runs/{run_id}", headers=ADA).json()["status"] == "completed", 60)
     until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
     assert httpx.get(f"{url}/runs/{run_id}", headers=ADA).status_code == 404
@@ -154,7 +219,7 @@ def test_a_thread_that_answers_is_not_deleted(tmp_path: Path) -> None:
             refused = httpx.delete(f"{url}/threads/t-1", headers=ADA)
         until(lambda: httpx.delete(f"{url}/threads/t-1", headers=ADA).status_code == 200)
 
-    assert (refused.status_code, "wait for its end" in refused.json()["detail"]) == (409, True)
+    assert (refused.status_code, "wait until it has finished" in refused.json()["detail"]) == (409, True)
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "before=yesterday"])

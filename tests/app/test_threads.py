@@ -170,7 +170,7 @@ def test_two_turns_at_once(url: str, spans: Recorded) -> None:
     events = client.stream(SUM, thread_id="t-1")
     run = next(events)
     assert isinstance(run, RunEvent)
-    with pytest.raises(Refused, match="Thread t-1 is answering already") as refused:
+    with pytest.raises(Refused, match="Thread t-1 is already answering") as refused:
         client.invoke("Hello", thread_id="t-1")
     assert refused.value.status == 409
     client.cancel(run.run_id)
@@ -306,7 +306,7 @@ def test_a_broken_agent_stops_nobody(spans: Recorded, tmp_path: Path) -> None:
 def test_cancelled_at_any_moment(spans: Recorded, tmp_path: Path) -> None:
     """Wherever a cancellation strikes, between two steps too, no answer stays without its call and no call without."""
     dice = random.Random(7)
-    with service(tmp_path, TABLE) as address, telemetry.untraced():
+    with service(tmp_path, TABLE) as address, telemetry.suppress_instrumentation():
         for number in range(40):
             client, thread_id = AgentClient(address, "slow"), f"t-{number}"
             events = client.stream(SUM, thread_id=thread_id)

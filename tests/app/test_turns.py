@@ -25,7 +25,7 @@ IDS = ("trace_id", "session_id", "agent_name", "run_id")
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """An agent that tells what it finds in its config."""
 
-    def tell(_: MessagesState, config: RunnableConfig) -> dict[str, list[AIMessage]]:
+    def tell(state: MessagesState, config: RunnableConfig) -> dict[str, list[AIMessage]]:
         found = config.get("configurable", {})
         return {"messages": [AIMessage(" ".join(f"{name}={found[name]}" for name in IDS))]}
 
@@ -38,7 +38,7 @@ def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> Co
 def build_asking(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """An agent that asks in a graph within its graph."""
 
-    def ask(_: MessagesState) -> dict[str, list[AIMessage]]:
+    def ask(state: MessagesState) -> dict[str, list[AIMessage]]:
         return {"messages": [AIMessage(f"You said {interrupt('Shall I?')}.")]}
 
     below = StateGraph(MessagesState).add_node("ask", ask).add_edge(START, "ask").compile(name="below")

@@ -10,12 +10,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import document
-from bench.cells import HISTORIES, MODES, PEERS
+from bench import report
+from bench.matrix import HISTORIES, MODES, PEERS
 from bench.plot import plot
-from bench.stages import STAGES
-from bench.tracing import OURS, SETTINGS
-from telemetry import wire
+from bench.variants import OURS, SETTINGS
+from telemetry.export.stages import build_stages, stage_name
 from telemetry.settings import Settings
 from tests.processes import ROOT
 
@@ -33,12 +32,13 @@ def is_row(row: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
-    return json.loads(document.RESULTS.read_text())
+    return json.loads(report.RESULTS.read_text())
 
 
 def test_every_stage_has_a_row() -> None:
-    """A stage that spans go through is measured by its name."""
-    assert len(STAGES) == len(wire.stages(Settings()))
+    """Each stage that spans go through is measured under a name of its own."""
+    stages = build_stages(Settings())
+    assert len({stage_name(stage) for stage in stages}) == len(stages)
 
 
 def test_the_short_form_runs(tmp_path: Path) -> None:
@@ -74,14 +74,14 @@ def test_every_peer_has_figures_or_a_reason(committed: dict[str, Any]) -> None:
 
 def test_the_document_says_what_was_measured(committed: dict[str, Any]) -> None:
     """Section and picture are those of the committed results, not of another run."""
-    assert document.section(committed).strip() in document.DOCUMENT.read_text()
-    assert plot(committed["rows"]) == document.PICTURE.read_text()
-    assert ET.fromstring(document.PICTURE.read_text()).tag.endswith("svg")
+    assert report.section(committed).strip() in report.DOCUMENT.read_text()
+    assert plot(committed["rows"]) == report.PICTURE.read_text()
+    assert ET.fromstring(report.PICTURE.read_text()).tag.endswith("svg")
 
 
 def test_the_results_name_no_machine(committed: dict[str, Any]) -> None:
     """They can be published: no path, no host, no address."""
-    published = json.dumps(committed) + document.section(committed)
+    published = json.dumps(committed) + report.section(committed)
     assert not re.search(r"(?<!\.)/(home|root|tmp|work|usr)/|https?://", published)
 
 

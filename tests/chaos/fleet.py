@@ -15,8 +15,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from telemetry import otlp
-from telemetry.receiver import Answer, Receiver, Request
+from telemetry.export import otlp
+from telemetry.testing.receiver import Answer, Receiver, Request
 from tests.processes import ROOT, until
 
 PATIENCE_S = 60

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import telemetry
-from telemetry import provider
-from telemetry.delivery import deliver, spools
-from telemetry.langchain import langgraph
+from telemetry import pipeline
+from telemetry.delivery import backoff, sender, spool
+from telemetry.instrumentation.langchain import instrumentor
 
-WARM = langgraph  # what every process imports when it starts: here once for all
+WARM = instrumentor  # what every process imports when it starts: here once for all
 
 
 def main() -> None:
@@ -62,13 +62,13 @@ def _live(order: dict[str, Any]) -> NoReturn:
 
 def _hasten() -> None:
     """Make the waits fit the length of a test; what is decided stays the same."""
-    deliver.FIRST_WAIT_S, deliver.MOST_WAIT_S, deliver.SLOW_WAIT_S = 0.05, 0.3, 0.3
-    deliver.TICK_S = 0.2
-    spools.ADOPT_EVERY = 1
+    backoff.FIRST_DELAY_S, backoff.MAX_DELAY_S, backoff.CONFIG_ERROR_DELAY_S = 0.05, 0.3, 0.3
+    sender.IDLE_S = 0.2
+    spool.ADOPT_EVERY = 1
 
 
 def _work(order: dict[str, Any]) -> None:
-    tracer = provider.tracer()
+    tracer = pipeline.tracer()
     for n in range(order["spans"]):
         if n == order.get("fork_at"):
             _fork(order, n)

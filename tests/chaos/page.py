@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import telemetry
 from app.client import AgentClient
-from telemetry import keep
-from ui.turns import Turn
+from telemetry import tail_sampling
+from ui.turn_registry import ChatTurn
 
 
 def main(url: str, messages: Iterable[str]) -> None:
@@ -15,13 +15,13 @@ def main(url: str, messages: Iterable[str]) -> None:
     client = AgentClient(url, "chatbot", user_id="ada")
     for number, line in enumerate(messages):
         message = line.strip()
-        turn = Turn(client, f"t{number}", message)
+        turn = ChatTurn(client, f"t{number}", message)
         turn.start()
         turn.wait(60)
         seen = turn.exchange()
         if message == "liked" and seen.trace_id and not seen.kept:
-            keep.decide(seen.trace_id, True)
-            with telemetry.untraced():
+            tail_sampling.keep_trace(seen.trace_id, True)
+            with telemetry.suppress_instrumentation():
                 client.keep(seen.trace_id)
         _say({"trace": seen.trace_id, "message": message, "status": seen.status, "kept": seen.kept})
     telemetry.shutdown()

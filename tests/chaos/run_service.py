@@ -12,12 +12,12 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 
 import telemetry
-from app import runs
 from app.__main__ import Service
 from app.agents import Agent
 from app.agents.react import react
 from app.models.models import Models
-from app.runs.ledger import not_repeatable
+from app.runs import runs
+from app.runs.tool_call_log import not_repeatable
 from app.service import create_app
 from app.settings import load_settings
 
@@ -26,8 +26,7 @@ CALLED = "called"
 HELD = "held"
 
 
-@tool
-async def calculator(expression: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> str:
+async def add(expression: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> str:
     """Add two numbers, slowly."""
     if expression == "666+666":
         os._exit(1)
@@ -39,6 +38,9 @@ async def calculator(expression: str, tool_call_id: Annotated[str, InjectedToolC
     while _is_held(expression):  # noqa: ASYNC110 - another process lets it go
         await asyncio.sleep(0.02)
     return str(int(left) + int(right))
+
+
+calculator = tool("calculator")(add)
 
 
 def _write_down(line: str) -> None:
@@ -55,17 +57,17 @@ def _is_held(expression: str) -> bool:
 @tool("calculator")
 async def careful(expression: str, tool_call_id: Annotated[str, InjectedToolCallId]) -> str:
     """Add two numbers, which must not happen twice."""
-    return await calculator.coroutine(expression, tool_call_id)  # pyright: ignore[reportOptionalCall]
+    return await add(expression, tool_call_id)
 
 
 def build(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """The agent that counts."""
-    return react("steps", "", [calculator], models, checkpointer)
+    return react("steps", [calculator], models, checkpointer)
 
 
 def build_careful(models: Models, checkpointer: BaseCheckpointSaver | None = None) -> CompiledStateGraph:
     """The agent that counts, and never twice."""
-    return react("careful", "", [not_repeatable(careful)], models, checkpointer)
+    return react("careful", [not_repeatable(careful)], models, checkpointer)
 
 
 AGENTS = {

@@ -16,7 +16,7 @@ import httpx
 import psycopg
 import pytest
 
-from telemetry.receiver import Receiver
+from telemetry.testing.receiver import Receiver
 from tests.background import Api, answered, api, called, held
 from tests.postgres import postgres
 from tests.processes import DiedError, until
@@ -44,7 +44,10 @@ class Place:
         """The calls whose answers are kept."""
         if not self.url:
             return answered(self.folder)
-        return {row[0] for row in self.rows("select call_id from background_answers where body is not null")}
+        return {
+            row[0].rpartition("/")[2]
+            for row in self.rows("select call_id from background_answers where body is not null")
+        }
 
     def attempts(self) -> Counter[str]:
         """How many attempts have ended in each way."""
@@ -57,7 +60,7 @@ class Place:
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database says."""
         with psycopg.connect(self.url) as connection:
-            return connection.execute(query).fetchall()  # pyright: ignore[reportArgumentType] - a test's own text
+            return connection.execute(query.encode()).fetchall()
 
 
 @dataclass

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from telemetry.otlp import Span
-from telemetry.receiver import Receiver
-from telemetry.tree import span_tree
+from telemetry.export.otlp import Span
+from telemetry.testing.receiver import Receiver
+from telemetry.testing.tree import span_tree
 from tests.processes import ROOT, free_port, start
 
 RATE = 0.1

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from telemetry import otlp
+from telemetry.export import otlp
 from telemetry.testing import Receiver
 from tests import processes
 from tests.collector.otelcol import CONFIGS, HEADERS, Collector, span, validate
@@ -90,7 +90,7 @@ def test_the_fence_stands_around_resource_and_scope_too(backend: Receiver, tmp_p
     """Secrets in what a request says of its process and of its library are masked; its links are as they were."""
     link = otlp.Link("1" * 32, "2" * 16, {"langfuse.link": "resumes"})
     made = dataclasses.replace(span(), resource={"process.command_line": f"run {SECRETS[0]}"}, links=[link])
-    request = ExportTraceServiceRequest.FromString(otlp.encode(made))
+    request = ExportTraceServiceRequest.FromString(otlp.encode(otlp.RedactedSpan.of(made)))
     scope = request.resource_spans[0].scope_spans[0].scope
     scope.attributes.add(key="dsn").value.string_value = f"key {SECRETS[2]}"
     scope.attributes.add(key="api_key").value.string_value = "hush"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.receiver import Answer, Request
 from telemetry.testing import Receiver
+from telemetry.testing.receiver import Answer, Request
 from tests import processes
 from tests.collector.otelcol import Collector, span
 from tests.collector.sender import Sender, lost

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 
-from telemetry import otlp
-from telemetry.receiver import Request
+from telemetry.export import otlp
 from telemetry.testing import Receiver
+from telemetry.testing.receiver import Request
 from tests import processes
 from tests.collector.otelcol import HEADERS, Collector, span
 
@@ -42,7 +42,7 @@ def body(seed: int) -> bytes:
     """Twenty spans of 29 kB of text each."""
     words = itertools.islice(itertools.cycle(WORDS), seed % len(WORDS), None)
     text = " ".join(f"{word}{number % 977}" for number, word in zip(range(3_600), words, strict=False))
-    return b"".join(otlp.encode(span(**{"input.value": text})) for _ in range(PER_REQUEST))
+    return b"".join(otlp.encode(otlp.RedactedSpan.of(span(**{"input.value": text}))) for _ in range(PER_REQUEST))
 
 
 def measure(config: str, overlay: str, bodies: list[bytes]) -> tuple[float, float]:

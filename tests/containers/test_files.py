@@ -33,7 +33,7 @@ def test_ports_are_published_on_this_machine_only() -> None:
     assert [entry for entry in published if not entry.startswith('"127.0.0.1:')] == []
 
 
-@pytest.mark.parametrize("settings", [app.settings.Settings, telemetry.settings.Settings])
+@pytest.mark.parametrize("settings", [app.settings.ServiceSettings, telemetry.settings.Settings])
 def test_every_setting_reaches_the_service(settings: type) -> None:
     """What .env says is passed on; where a container itself decides, compose.yaml or the image does."""
     own = {"HOST", "PORT", "DATA_DIR"}

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from app.client import AgentClient
-from app.demo import is_whole
+from app.demo.turn import is_whole
 from app.schema import EndEvent, RunEvent
 from tests import processes
 from tests.containers.daemon import base_image, daemon, obstacle

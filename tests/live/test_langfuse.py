@@ -1,8 +1,10 @@
 """A turn of every agent as Langfuse has it: a real one with `pytest -m live` and LANGFUSE_* set, else the viewer."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,17 +12,19 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from langfuse.api.core import ApiError
 
 from app.agents import AGENTS
 from app.client import AgentClient, AgentError
-from telemetry.langfuse import make_client
+from telemetry.backends.langfuse import connect
 from telemetry.settings import Settings
 from tests.conftest import REAL
 from tests.langfuse_server import langfuse_server
-from tests.processes import Process, free_port, start, until
+from tests.processes import ROOT, UNSET, Process, free_port, start, until
+from tests.telemetry.delivery.test_media import CHAT, END, media_id, picture, reference
 
 if TYPE_CHECKING:
-    from langfuse import Langfuse
+    from langfuse.api import LangfuseAPI
 
 pytestmark = pytest.mark.live
 
@@ -43,7 +47,7 @@ class Stage:
     """A running service, and the Langfuse that it sends to, read by the SDK."""
 
     url: str
-    langfuse: "Langfuse"
+    langfuse: "LangfuseAPI"
     env: Mapping[str, str]
 
     @property
@@ -57,14 +61,12 @@ class Stage:
 
     def observations(self, trace_id: str, until_there: Callable[[list[Any]], bool]) -> list[Any]:
         """The trace's observations once all that matters has come."""
-        return self._read(
-            lambda: self.langfuse.api.observations.get_many(trace_id=trace_id, fields=FIELDS), until_there
-        )
+        return self._read(lambda: self.langfuse.observations.get_many(trace_id=trace_id, fields=FIELDS), until_there)
 
     def scores(self, trace_id: str, until_there: Callable[[list[Any]], bool]) -> list[Any]:
         """The trace's scores once they are as they should be."""
         return self._read(
-            lambda: self.langfuse.api.scores.get_many(trace_id=trace_id, fields="details,subject"), until_there
+            lambda: self.langfuse.scores.get_many(trace_id=trace_id, fields="details,subject"), until_there
         )
 
     def _read(self, ask: Callable[[], Any], until_there: Callable[[list[Any]], bool]) -> list[Any]:
@@ -85,8 +87,8 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     with nullcontext() if real else langfuse_server(folder) as server:
         keys = real or (server.env if server else {})
         env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "DEMO_PACE_S": "0"}
-        with serving(env, folder) as (_, url):
-            yield Stage(url, make_client(Settings.model_validate(keys)), env)
+        with serving(env, folder) as (_, url), connect(Settings.model_validate(keys)) as client:
+            yield Stage(url, client, env)
 
 
 @contextmanager
@@ -102,12 +104,19 @@ def has(*names: str) -> Callable[[list[Any]], bool]:
     return lambda found: set(names) <= {each.name for each in found}
 
 
+def is_whole(found: list[Any]) -> bool:
+    """Whether no parent is missing: what was sent in two requests may come in either order."""
+    ids = {each.id for each in found}
+    parents = {each.parent_observation_id for each in found}
+    return has("turn")(found) and any(each.type == "GENERATION" for each in found) and parents - {None} <= ids
+
+
 @pytest.mark.parametrize("agent", sorted(AGENTS))
 def test_a_turn_of_each_agent(stage: Stage, agent: str) -> None:
     """The turn is one trace with its session, its user, its model calls, what was said, and no error."""
     client, thread_id = stage.client(agent), f"live-{uuid4().hex[:8]}"
     answer = client.invoke(SAY.get(agent, QUESTION), thread_id=thread_id)
-    found = stage.observations(answer.trace_id or "", has("turn"))
+    found = stage.observations(answer.trace_id or "", is_whole)
 
     [turn] = [each for each in found if each.name == "turn"]
     assert (turn.type, turn.session_id, turn.user_id, turn.trace_name) == ("AGENT", thread_id, client.user_id, agent)
@@ -170,7 +179,7 @@ def test_a_run_that_is_killed_and_resumed(stage: Stage, tmp_path: Path) -> None:
     """Its life is seen while it lives; the attempt that died is closed as lost, the next one a trace of the session."""
     pytest.importorskip("dbos", reason="background runs need DBOS")
     with serving(stage.env, tmp_path) as (process, url):
-        run = httpx.post(f"{url}/bg-task/runs", json={"message": "work for 3 seconds"}, timeout=30).json()
+        run = httpx.post(f"{url}/bg-task/runs", json={"message": "work for 10 seconds"}, timeout=30).json()
         seen = stage.observations(run["trace_id"], has("heartbeat", "started"))
         process.popen.kill()
         process.popen.wait(10)
@@ -219,11 +228,39 @@ def test_scores_of_each_type(stage: Stage, value: float | str, kind: str) -> Non
 
 
 def test_a_file_is_seen_with_its_thread(stage: Stage) -> None:
-    """An upload is a trace of the thread's session, with the file's name and size."""
+    """An upload is a trace with the thread as metadata, and not one of the session: that consists of turns."""
     client, thread_id = stage.client(), f"live-{uuid4().hex[:8]}"
     sent = client.upload(thread_id, b"hello", name="notes.txt")
     found = stage.observations(sent.trace_id or "", has("upload file"))
 
     [upload] = [each for each in found if each.name == "upload file"]
-    assert (upload.session_id, upload.user_id) == (thread_id, client.user_id)
+    assert (upload.session_id or None, upload.user_id) == (None, client.user_id)
     assert "notes.txt" in str(upload.metadata)
+    assert thread_id in str(upload.metadata)
+
+
+@pytest.mark.parametrize("recorder", ["openinference", "recorder"])
+def test_a_picture_is_shown(stage: Stage, tmp_path: Path, recorder: str) -> None:
+    """A picture in a message is uploaded, and each observation that shows it refers to it."""
+    path, content = picture(tmp_path, 300_000)
+    folder = {"TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"), "TELEMETRY_LANGCHAIN": recorder}
+    bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    program = [sys.executable, "-c", CHAT + END, str(path)]
+    subprocess.run(program, cwd=ROOT, env={**bare, **UNSET, **stage.env, **folder}, check=True, timeout=120)
+
+    there: list[Any] = []
+
+    def look() -> bool:
+        with suppress(ApiError):
+            there[:] = [stage.langfuse.media.get(media_id(content))]
+        return bool(there)
+
+    until(look, PATIENCE_S)
+    assert (there[0].content_type, there[0].content_length) == ("image/png", len(content))
+    assert httpx.get(there[0].url, timeout=30).content == content
+
+    def shown() -> list[str]:
+        page = stage.langfuse.observations.get_many(environment="live", fields="core,io", limit=50)
+        return [each.type for each in page.data if reference(content) in str(each.input)]
+
+    until(lambda: sorted(shown()) == ["CHAIN", "GENERATION", "GENERATION"], PATIENCE_S, lambda: str(shown()))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from telemetry.otlp import Span
+from telemetry.export.otlp import Span
 
 MISREAD = {"model", "input", "output", "prompt", "events"}
 # A trace's input and output are its root's: these say nothing to anybody.
@@ -24,6 +24,7 @@ FILTERABLE = {
         "langgraph_step",
         "messages",
         "finish_reason",
+        "prompt_source",
         "tool_call_id",
         "bytes",
         "success",
@@ -52,6 +53,16 @@ class Observation:
         return {"llm": "generation"}.get(str(said).lower(), str(said).lower())
 
     @property
+    def title(self) -> str:
+        """What the observation is called, and its trace's page where it is the root."""
+        return str(self._first("logfire.msg") or self.span.name)
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """Dollars by kind of tokens, as they were sent."""
+        return _read(self._first("langfuse.observation.cost_details")) or {}
+
+    @property
     def input(self) -> Any:
         return _read(self._first("langfuse.observation.input", "input.value"))
 
@@ -70,6 +81,8 @@ class Observation:
 
     @property
     def usage(self) -> dict[str, int]:
+        if sent := _read(self._first("langfuse.observation.usage_details")):
+            return {name: count for name, count in sent.items() if name != "total"}
         found = {name: self.span.attributes.get(key) for name, key in USAGE.items()}
         return {name: count for name, count in found.items() if count is not None}
 

@@ -1,18 +1,22 @@
-"""Planted secrets and ordinary text, for what must and must not pass the fence."""
+"""Planted secrets and ordinary text, for what must and must not leave."""
 
 import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
-from telemetry.said import Said
+from telemetry.export import otlp
+from telemetry.messages_json import MessagesJson
 
 LETTERS = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzAbCdEfGhIjKlMn"
+TOKEN = "ghp_" + LETTERS[:36]
 HEX = "0123456789abcdef" * 4
 
 
@@ -127,6 +131,11 @@ def finished(name: str = "a span", status: Status | None = None, **given: Any) -
     )
 
 
+def encoded(span: ReadableSpan) -> bytes:
+    """The span as it would leave without redaction."""
+    return otlp.encode(otlp.RedactedSpan.of(otlp.from_sdk(span)))
+
+
 def _constructor(kind: str, content: Any) -> dict[str, Any]:
     kwargs = {"content": content, "type": kind.removesuffix("Message").lower()}
     return {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", kind], "kwargs": kwargs}
@@ -139,10 +148,10 @@ def _model(content: str) -> ReadableSpan:
     return finished("model", attributes={**kind, "input.value": asked, "output.value": said})
 
 
-def conversation(*contents: str) -> Said:
+def conversation(*contents: str) -> MessagesJson:
     """Messages of a person as the recorder joins them."""
     listed = [part for content in contents for part in (",", json.dumps({"role": "user", "content": content}))]
-    return Said(("[", *listed[1:], "]"))
+    return MessagesJson(("[", *listed[1:], "]"))
 
 
 def _said(content: str) -> ReadableSpan:
@@ -197,6 +206,92 @@ PLACES: dict[str, Callable[[str], ReadableSpan]] = {
     "link": lambda text: finished(links=(Link(CONTEXT, {"why": text}),)),
     "resource": lambda text: finished(resource={"process.command_args": ("run", text)}),
 }
+
+
+def _made(**changes: Any) -> ReadableSpan:
+    given: dict[str, Any] = {
+        "name": "a span",
+        "context": CONTEXT,
+        "attributes": {},
+        "resource": Resource({"service.name": "shop"}),
+        "status": Status(),
+        "start_time": 1,
+        "end_time": 2,
+    }
+    return ReadableSpan(**{**given, **changes})
+
+
+def _context(value: str) -> SpanContext:
+    state = TraceState([("vendor", value)])
+    return SpanContext(CONTEXT.trace_id, CONTEXT.span_id, False, TraceFlags(1), state)
+
+
+# What else of a span may hold text.
+MORE_PLACES: dict[str, Callable[[str], ReadableSpan]] = {
+    **PLACES,
+    "scope": lambda text: _made(instrumentation_scope=InstrumentationScope(f"lib-{text}")),
+    "scope version": lambda text: _made(instrumentation_scope=InstrumentationScope("lib", f"1-{text}")),
+    "scope attribute": lambda text: _made(instrumentation_scope=InstrumentationScope("lib", "1", None, {"a": text})),
+    "scope attribute's name": lambda text: _made(instrumentation_scope=InstrumentationScope("l", "1", None, {text: 1})),
+    "trace state": lambda text: _made(context=_context(text)),
+    "resource's key": lambda text: _made(resource=Resource({text: "x"})),
+    "event's key": lambda text: finished(events=(Event("happened", {text: 1}, 1),)),
+    "link's key": lambda text: finished(links=(Link(CONTEXT, {text: "x"}),)),
+    "bytes": lambda text: finished(attributes={"raw": text.encode()}),
+    "path of an address": lambda text: finished(
+        "POST", kind=SpanKind.CLIENT, attributes={"http.request.method": "POST", "url.full": f"http://a.org/s/{text}/x"}
+    ),
+}
+
+FEATURES: dict[str, Callable[[ReadableSpan], dict[str, Any]]] = {
+    "nothing": lambda _: {},
+    "an event": lambda span: {"events": (*span.events, Event("cache miss"))},
+    "an exception": lambda span: {"events": (*span.events, Event("exception", {"exception.message": "no"}))},
+    "a link": lambda span: {"links": (*span.links, Link(CONTEXT, {"why": "because"}))},
+    "a failure": lambda span: {"status": Status(StatusCode.ERROR, span.status.description or "no")},
+    "a long text": lambda span: {"attributes": {**(span.attributes or {}), "long": "a b " * 13_000}},
+    "a photo": lambda span: {"attributes": {**(span.attributes or {}), "photo": (LETTERS + "+/") * 200}},
+    "a conversation": lambda span: {"attributes": {**(span.attributes or {}), "said": conversation("hello", "there")}},
+    "another secret": lambda span: {"attributes": {**(span.attributes or {}), "password": "open sesame"}},
+}
+
+
+def with_changes(span: ReadableSpan, **changes: Any) -> ReadableSpan:
+    """The span with some of its parts replaced."""
+    return ReadableSpan(
+        **{
+            "name": span.name,
+            "context": span.context,
+            "kind": span.kind,
+            "attributes": span.attributes,
+            "events": tuple(span.events),
+            "links": tuple(span.links),
+            "status": span.status,
+            "resource": span.resource,
+            "instrumentation_scope": span.instrumentation_scope,
+            "start_time": 1,
+            "end_time": 2,
+            **changes,
+        }
+    )
+
+
+# Settings of what leaves.
+MODES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "openinference": {"TELEMETRY_SHAPE": "openinference"},
+    "contacts": {"TELEMETRY_REDACT_CONTACTS": "true", "TELEMETRY_USER_HASH_KEY": "k"},
+    "metadata": {"TELEMETRY_CONTENT": "metadata-only"},
+    "hidden": {"OPENINFERENCE_HIDE_INPUTS": "true", "OPENINFERENCE_HIDE_OUTPUTS": "true"},
+    "short": {"TELEMETRY_MAX_VALUE_BYTES": 200, "TELEMETRY_MAX_SPAN_BYTES": 2_000},
+}
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "plain": lambda text: text,
+    "percent": lambda text: quote(f" {text}", safe=""),
+    "twice": lambda text: quote(quote(f"={text}", safe=""), safe=""),
+    "entity": lambda text: f"&quot;{text}&quot;",
+}
+
 
 # Each makes a span that holds a secret under a name.
 NAMED_PLACES: dict[str, Callable[[str, Any], ReadableSpan]] = {

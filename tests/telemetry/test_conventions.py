@@ -21,6 +21,7 @@ OURS = {
     "feedback.key": "what was judged",
     "feedback.run_id": "the run that was judged",
     "file.count": "files that were listed",
+    "logfire.msg": "what Langfuse shows as the title of a trace, before its name",
     "file.id": "our id of a file",
     "file.type": "its media type",
     "input.preview": "the beginning of a tool's input, in one line",

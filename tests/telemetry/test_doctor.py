@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from telemetry import doctor
-from telemetry.delivery.post import Answer
-from telemetry.delivery.spool import SPAN, Spool
+from telemetry.delivery.http import Response
+from telemetry.delivery.store import SPAN, SpoolStore
 from telemetry.doctor import explain
-from telemetry.receiver import Receiver
 from telemetry.settings import Settings
-from tests.processes import ROOT, free_port
+from telemetry.testing.receiver import Receiver
+from tests import processes
+from tests.langfuse_server import langfuse_server
+from tests.processes import free_port
 
 
 @pytest.fixture
@@ -26,17 +26,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def run(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "TELEMETRY_SPOOL_DIR": str(folder / "spool"), **env}
-    done = subprocess.run(
-        [sys.executable, "-m", "telemetry", *arguments],
-        cwd=folder,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
+    environ = {"PATH": os.environ["PATH"], "TELEMETRY_SPOOL_DIR": str(folder / "spool"), **env}
+    return processes.run("telemetry", *arguments, env=environ, cwd=folder)
 
 
 def test_a_backend_that_works_is_found_well(receiver: Receiver, tmp_path: Path) -> None:
@@ -56,6 +47,24 @@ def test_a_backend_that_works_is_found_well(receiver: Receiver, tmp_path: Path) 
     [span] = receiver.spans
     assert span.name == "telemetry doctor"
     assert f"See http://viewer/{span.trace_id}" in said
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_a_langfuse_is_tried_with_a_score_and_a_file(tmp_path: Path, lists: bool) -> None:
+    """A score is made, read and deleted, and a file uploaded; the report says in what form the server takes scores."""
+    with langfuse_server(tmp_path) as server:
+        server.lists = lists
+        code, said = run(tmp_path, "doctor", **server.env)
+        assert code == 0, said
+        assert f"It accepts scores, {'in lists' if lists else 'one at a time'}" in said
+        assert "It accepts files." in said
+        assert "It can be read back" in said
+        assert server.get("/api/public/v3/scores")["data"] == []
+        server.status = 403
+        code, said = run(tmp_path, "doctor", **server.env, TELEMETRY_MEDIA="false")
+    assert code == 1
+    assert "It does not accept scores: 403" in said
+    assert "Files in spans are not sent" in said
 
 
 def test_tracing_that_is_off_is_an_error(tmp_path: Path) -> None:
@@ -103,14 +112,14 @@ def test_nobody_there_is_an_error(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=url)
     assert code == 1
-    assert f"Nobody answers at {url}/v1/traces" in said
+    assert f"Nothing answers at {url}/v1/traces" in said
 
 
 def test_a_wrong_path_is_answered_with_the_right_one(receiver: Receiver, tmp_path: Path) -> None:
     """A 404 names the path at which the same host takes traces."""
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=receiver.endpoint + "/otel")
     assert code == 1
-    assert f"{receiver.endpoint}/v1/traces would be right" in said
+    assert f"{receiver.endpoint}/v1/traces would be correct" in said
 
 
 def test_the_path_of_langfuse_is_found_too(receiver: Receiver, tmp_path: Path) -> None:
@@ -118,7 +127,7 @@ def test_the_path_of_langfuse_is_found_too(receiver: Receiver, tmp_path: Path) -
     receiver.answer = lambda request: 200 if request.path.startswith("/api/public") else 404
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     assert code == 1
-    assert f"{receiver.endpoint}/api/public/otel/v1/traces would be right" in said
+    assert f"{receiver.endpoint}/api/public/otel/v1/traces would be correct" in said
 
 
 def test_a_login_page_is_no_backend(receiver: Receiver, tmp_path: Path) -> None:
@@ -126,26 +135,26 @@ def test_a_login_page_is_no_backend(receiver: Receiver, tmp_path: Path) -> None:
     receiver.answer = 200, {"Content-Type": "text/html; charset=utf-8"}
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
     assert code == 1
-    assert f"{receiver.endpoint}/v1/traces answers with a web page (200), and nothing was taken" in said
+    assert f"{receiver.endpoint}/v1/traces answers with a web page (200), and accepted nothing" in said
 
 
-SENTENCES: list[tuple[Answer, str]] = [
-    (Answer(401, "no"), "does not know these keys"),
-    (Answer(403, "no"), "does not know these keys"),
-    (Answer(404, "no"), "Nobody takes traces at"),
-    (Answer(405, "no"), "Nobody takes traces at"),
-    (Answer(413, "no"), "client_max_body_size"),
-    (Answer(400, "no"), "is it an OTLP/HTTP endpoint?"),
-    (Answer(429, "no"), "limits the rate"),
-    (Answer(500, "no"), "is broken at the moment"),
-    (Answer(None, "TLS failed: self-signed certificate"), "OTEL_EXPORTER_OTLP_CERTIFICATE"),
-    (Answer(None, "no connection: refused"), "Nobody answers at"),
-    (Answer(None, "no connection: BadStatusLine"), "looks like a gRPC port"),
+SENTENCES: list[tuple[Response, str]] = [
+    (Response(401, "no"), "does not accept these keys"),
+    (Response(403, "no"), "does not accept these keys"),
+    (Response(404, "no"), "Nothing accepts traces at"),
+    (Response(405, "no"), "Nothing accepts traces at"),
+    (Response(413, "no"), "client_max_body_size"),
+    (Response(400, "no"), "is it an OTLP/HTTP endpoint?"),
+    (Response(429, "no"), "limits the rate"),
+    (Response(500, "no"), "is broken at the moment"),
+    (Response(None, "TLS failed: self-signed certificate"), "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+    (Response(None, "no connection: refused"), "Nothing answers at"),
+    (Response(None, "no connection: BadStatusLine"), "looks like a gRPC port"),
 ]
 
 
 @pytest.mark.parametrize(("answer", "words"), SENTENCES)
-def test_every_answer_is_put_in_plain_words(answer: Answer, words: str) -> None:
+def test_every_answer_is_put_in_plain_words(answer: Response, words: str) -> None:
     """What it means and what to do, in one sentence that names the address."""
     said = explain(answer, Settings.model_validate({"otlp_endpoint": "http://backend:4318"}))
     assert words in said
@@ -197,7 +206,7 @@ def test_a_port_without_tls_is_recognised(tmp_path: Path) -> None:
 def test_a_share_of_nothing_is_warned_of(receiver: Receiver, tmp_path: Path, env: dict[str, str], warned: bool) -> None:
     """The test trace arrives whatever the sampler says: the doctor tells that no other will."""
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint, **env)
-    assert (code, "No trace that begins here is recorded" in said) == (0, warned), said
+    assert (code, "No trace that starts here is recorded" in said) == (0, warned), said
 
 
 def test_double_instrumentation_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
@@ -226,7 +235,7 @@ def test_looking_at_the_spool_leaves_nothing(receiver: Receiver, tmp_path: Path)
 
 def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: Path) -> None:
     """Old spans in the folder are a symptom, whatever this backend answers now."""
-    file = Spool.create(tmp_path / "spool", "elsewhere")
+    file = SpoolStore.create(tmp_path / "spool", "elsewhere")
     file.append(SPAN, [(1_700_000_000.0, b"old")])
     file.close()
     code, said = run(tmp_path, "doctor", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint)
@@ -238,12 +247,12 @@ def test_a_spool_that_does_not_drain_is_warned_of(receiver: Receiver, tmp_path: 
 
 def _bury(folder: Path, endpoint: str) -> None:
     """What a process leaves whose one span was refused for good."""
-    from telemetry.delivery.outbox import destination
+    from telemetry.delivery.writer import destination
 
-    file = Spool.create(folder / "spool", destination(Settings.model_validate({"otlp_endpoint": endpoint})))
+    file = SpoolStore.create(folder / "spool", destination(Settings.model_validate({"otlp_endpoint": endpoint})))
     _, body = doctor._test_trace(Settings.model_validate({"otlp_endpoint": endpoint}))
     file.append(SPAN, [(4_000_000_000.0, body)])
-    file.bury(file.take(SPAN, 1, 1)[0], "413 too large", None)
+    file.replace_with_stub(file.take(SPAN, 1, 1)[0], "413 too large", None)
     file.close()
 
 
@@ -254,7 +263,7 @@ def test_dead_letters_are_shown_and_sent_again(receiver: Receiver, tmp_path: Pat
     code, said = run(tmp_path, "spool", **env)
     assert code == 0
     assert "413 too large" in said
-    assert run(tmp_path, "spool", "retry", **env) == (0, "1 dead letters are on their way again\n")
+    assert run(tmp_path, "spool", "retry", **env) == (0, "1 dead letters are queued again\n")
     assert [span.name for span in receiver.spans] == ["telemetry doctor"]
     assert run(tmp_path, "spool", **env) == (0, "")
 
@@ -263,7 +272,7 @@ def test_dead_letters_can_be_purged(receiver: Receiver, tmp_path: Path) -> None:
     """`spool purge` forgets them; nothing is sent."""
     _bury(tmp_path, receiver.endpoint)
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
-    assert run(tmp_path, "spool", "purge", **env) == (0, "1 dead letters are gone\n")
+    assert run(tmp_path, "spool", "purge", **env) == (0, "1 dead letters deleted\n")
     assert "dead letter" not in run(tmp_path, "spool", **env)[1]
     assert receiver.requests == []
 

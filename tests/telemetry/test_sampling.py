@@ -26,7 +26,7 @@ def test_sampled_out_says_so_and_serialises_nothing(tmp_path: Path, monkeypatch:
     looked: list[str] = []
     for name in ("on_chain_start", "on_chat_model_start", "on_tool_start"):
         monkeypatch.setattr(BaseTracer, name, lambda *_, **__: looked.append("at it"))
-    with recording(Settings(LANGFUSE_SAMPLING_RATE=0)) as spans, service(tmp_path) as url:
+    with recording(Settings.model_validate({"LANGFUSE_SAMPLING_RATE": 0})) as spans, service(tmp_path) as url:
         answer = AgentClient(url).invoke("What is 12*34?")
         assert not sampled(url)
 
@@ -38,7 +38,7 @@ def test_sampled_out_says_so_and_serialises_nothing(tmp_path: Path, monkeypatch:
 
 def test_the_service_follows_the_chat(tmp_path: Path) -> None:
     """Whatever the chat's process decided for a trace holds in the service too."""
-    with recording(Settings(LANGFUSE_SAMPLING_RATE=0.5)) as spans, service(tmp_path) as url:
+    with recording(Settings.model_validate({"LANGFUSE_SAMPLING_RATE": 0.5})) as spans, service(tmp_path) as url:
         decisions = []
         for _ in range(20):
             with telemetry.span("chat turn"):
@@ -56,6 +56,6 @@ def test_the_callers_flag_is_a_bit(tmp_path: Path, flags: str, kept: bool) -> No
     """The sampled flag of a caller is one bit among others."""
     parent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
     with recording() as spans, service(tmp_path) as url:
-        with telemetry.untraced():
+        with telemetry.suppress_instrumentation():
             httpx.post(f"{url}/invoke", json={"message": "Hello"}, headers={"traceparent": parent})
         assert ("turn" in [span.name for span in spans.settled()]) is kept

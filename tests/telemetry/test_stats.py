@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 import telemetry
-from telemetry.delivery import processor
-from telemetry.provider import Pipeline, activate, build_provider, deactivate
-from telemetry.quiet import Quiet
-from telemetry.receiver import Receiver
+from telemetry.configure import activate, deactivate
+from telemetry.delivery.writer import SpoolProcessor
+from telemetry.otel.request_filter import RequestFilter
+from telemetry.pipeline import Pipeline
+from telemetry.provider import build_provider
 from telemetry.settings import Settings
+from telemetry.testing.receiver import Receiver
 from tests.processes import until
 from tests.telemetry.spooling import encode, hasten, settings
 
@@ -28,10 +30,10 @@ def receiver() -> Iterator[Receiver]:
 def active(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     hasten(monkeypatch)
     chosen = settings(receiver.endpoint, tmp_path)
-    last = processor.SpoolProcessor(chosen, encode, 0.01)
-    last.outbox.start()
+    last = SpoolProcessor(chosen, encode, 0.01)
+    last.writer.start()
     provider = build_provider(chosen, "test", [last])
-    activate(Pipeline(provider, Quiet(last), last), chosen)
+    activate(Pipeline(provider), chosen, RequestFilter(last), last)
     yield chosen
     deactivate()
     provider.shutdown()

@@ -12,8 +12,8 @@ import telemetry
 from telemetry import Task
 from telemetry.testing import Recorded
 
-OFTEN = {"interval_s": 0.0}
-SELDOM = {"interval_s": 3600.0}
+OFTEN = 0.0
+SELDOM = 3600.0
 
 
 def named(spans: Recorded, name: str) -> list[ReadableSpan]:
@@ -26,7 +26,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 def test_changes_arrive_while_it_runs(spans: Recorded) -> None:
     """The beginning and each change are finished spans before the task has ended."""
-    with Task("copy", **OFTEN) as task:
+    with Task("copy", interval_s=OFTEN) as task:
         assert [span.name for span in spans.get_finished_spans()] == ["started"]
         task.write_data(done=1)
         task.write_data(done=2)
@@ -38,7 +38,7 @@ def test_changes_arrive_while_it_runs(spans: Recorded) -> None:
 
 def test_only_changes_are_told(spans: Recorded) -> None:
     """What says nothing new is counted, and not told again."""
-    with Task("copy", **OFTEN) as task:
+    with Task("copy", interval_s=OFTEN) as task:
         for _ in range(5):
             task.write_data(done=1)
 
@@ -49,7 +49,7 @@ def test_only_changes_are_told(spans: Recorded) -> None:
 
 def test_no_more_than_one_in_an_interval(spans: Recorded) -> None:
     """A task that changes a thousand times a moment tells its beginning and its end, with all that it knows."""
-    with Task("copy", **SELDOM) as task:
+    with Task("copy", interval_s=SELDOM) as task:
         for number in range(1000):
             task.write_data(done=number)
 
@@ -62,7 +62,7 @@ def test_no_more_than_one_in_an_interval(spans: Recorded) -> None:
 def test_whoever_waits_is_told_the_same() -> None:
     """The listener's events are those of the trace, and there are listeners where nothing is traced."""
     told: list[dict[str, Any]] = []
-    with Task("copy", tell=told.append, files=2, **OFTEN) as task:
+    with Task("copy", tell=told.append, files=2, interval_s=OFTEN) as task:
         task.write_data(done=1)
 
     assert [(event["type"], event["state"], event["data"]) for event in told] == [
@@ -76,7 +76,7 @@ def test_whoever_waits_is_told_the_same() -> None:
 
 def test_by_its_three_words(spans: Recorded) -> None:
     """start, write_data and finish do the same; what comes after the end changes nothing."""
-    task = Task("copy", **OFTEN)
+    task = Task("copy", interval_s=OFTEN)
     task.write_data(too="early")
     task.start(files=2)
     task.start(files=3)
@@ -107,7 +107,7 @@ async def test_it_outlives_its_turn(spans: Recorded) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
     async def copy() -> None:
-        with Task("copy", **OFTEN) as task:
+        with Task("copy", interval_s=OFTEN) as task:
             started.set()
             await go_on.wait()
             task.write_data(done=1)

@@ -5,6 +5,7 @@ import gc
 import logging
 import threading
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +16,14 @@ from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 
 import telemetry
-from telemetry import Turn, otlp, wire
-from telemetry import turn as module
-from telemetry.langchain.gate import Gate
+from telemetry import Turn
+from telemetry.export import otlp
+from telemetry.export.stages import build_stages, prepare
+from telemetry.instrumentation.langchain.cancellation import CancellationCallback
 from telemetry.settings import Settings
 from telemetry.testing import Recorded
+
+module = import_module("telemetry.turn")  # the package has a context manager under this name
 
 SECRET = "sk-ant-api03-" + "a1B2" * 12
 
@@ -81,8 +85,8 @@ async def test_a_turn_that_waits_tells_what_it_asks(spans: Recorded) -> None:
     assert said[:2] == ["Nearly done.", f'{{"question":"Is {SECRET} yours?","options":["yes"]}}']
     assert (len(said), said[2][:9]) == (3, "And this?")
     (span,) = spans.settled()
-    stages = wire.stages(Settings.model_validate({"TELEMETRY_MAX_VALUE_BYTES": 2_000}))
-    (arrived,) = otlp.decode(wire.prepare(span, stages), "application/x-protobuf")
+    stages = build_stages(Settings.model_validate({"TELEMETRY_MAX_VALUE_BYTES": 2_000}))
+    (arrived,) = otlp.decode(prepare(span, stages), "application/x-protobuf")
     shown = arrived.attributes["langfuse.observation.output"]
     assert SECRET not in shown
     assert shown.startswith('Nearly done.\n\n{"question":"Is ')
@@ -196,7 +200,9 @@ async def test_no_step_starts_after_a_cancellation(spans: Recorded) -> None:
     graph.add_edge("stubborn", "following")
 
     async def work(turn: Turn[int]) -> None:
-        running = asyncio.ensure_future(graph.compile().ainvoke({"messages": []}, {"callbacks": [Gate(turn)]}))
+        running = asyncio.ensure_future(
+            graph.compile().ainvoke({"messages": []}, {"callbacks": [CancellationCallback(turn)]})
+        )
         await started.wait()
         await turn.emit(1)
         await running
@@ -383,7 +389,7 @@ async def test_what_a_thread_does_late(spans: Recorded, caplog: pytest.LogCaptur
     graph.add_edge(START, "node")
 
     async def work(turn: Turn[int]) -> None:
-        await graph.compile(name="graph").ainvoke({"messages": []}, {"callbacks": [Gate(turn)]})
+        await graph.compile(name="graph").ainvoke({"messages": []}, {"callbacks": [CancellationCallback(turn)]})
 
     turn = begin()
     turn.start(work)
@@ -421,7 +427,7 @@ async def test_a_sync_node_is_abandoned(spans: Recorded) -> None:
     graph.add_edge(START, "node")
 
     async def work(turn: Turn[int]) -> None:
-        await graph.compile(name="graph").ainvoke({"messages": []}, {"callbacks": [Gate(turn)]})
+        await graph.compile(name="graph").ainvoke({"messages": []}, {"callbacks": [CancellationCallback(turn)]})
 
     turn = begin()
     turn.start(work)

@@ -67,12 +67,17 @@ class Stack:
         return self._read("v3/scores", traceId=trace_id, fields="details")
 
     def names(self, thread_id: str) -> list[str]:
-        """What happened in a session, by the names of its spans."""
-        return [each["name"] for each in self.observations(sessionId=thread_id)]
+        """What happened on a thread, by the names of its spans: in its session, or with the thread as metadata."""
+        everything = self.observations(fields="core,basic,metadata,trace_context")
+        return [each["name"] for each in everything if thread_id in (each["sessionId"], _thread(each))]
 
     def _read(self, path: str, **query: str) -> list[dict[str, Any]]:
         url = f"{self.viewer}/api/public/{path}"
         return httpx.get(url, params=query, auth=KEYS, trust_env=False, timeout=60).json()["data"]
+
+
+def _thread(observation: dict[str, Any]) -> str | None:
+    return (observation["metadata"] or {}).get("thread")
 
 
 def open_tab(browser: Browser, width: int = 1280, height: int = 800) -> Page:

@@ -10,9 +10,9 @@ from app.schema import TaskEvent
 from telemetry.testing import Recorded
 from tests.processes import until
 from tests.service import service
-from ui.background import BackgroundRun, unfinished
+from ui.background import BackgroundTurn, unfinished
 from ui.chat import Chat
-from ui.turns import Turns, turns
+from ui.turn_registry import TurnRegistry, turn_registry
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def client(spans: Recorded, tmp_path: Path) -> Iterator[AgentClient]:
 
 def test_a_run_is_handed_over_and_followed_to_its_end(client: AgentClient, spans: Recorded) -> None:
     """The page's span is the root of the run's trace, and the page sees progress and answer."""
-    turn = BackgroundRun(client, "t-1", "work for 1 seconds")
+    turn = BackgroundTurn(client, "t-1", "work for 1 seconds")
     turn.start()
     until(lambda: turn.done, 60)
 
@@ -36,27 +36,30 @@ def test_a_run_is_handed_over_and_followed_to_its_end(client: AgentClient, spans
 
 
 def test_what_is_handed_over_says_so(client: AgentClient, spans: Recorded) -> None:
-    """The page's span ends before the run, without an empty answer; the run's own turn in the same trace has it."""
-    turn = BackgroundRun(client, "t-1", "work for 1 seconds")
+    """The page's span ends before the run, with a line; the run's own turn in the same trace has the answer."""
+    turn = BackgroundTurn(client, "t-1", "work for 1 seconds")
     turn.start()
     until(lambda: turn.done, 60)
 
     root, run = (next(span for span in spans.settled() if span.name == name) for name in ("chat turn", "turn"))
-    assert "output.value" not in root.attributes
-    assert (root.attributes["turn.status"], run.attributes["turn.status"]) == ("queued", "completed")
+    of_root, of_run = dict(root.attributes or {}), dict(run.attributes or {})
+    assert str(of_root["output.value"]).startswith("Queued as run ")
+    assert (of_root["turn.status"], of_run["turn.status"]) == ("queued", "completed")
+    assert root.context
+    assert run.context
     assert root.context.trace_id == run.context.trace_id
-    assert "Worked for 1 seconds" in str(run.attributes["output.value"])
-    assert root.end_time < run.end_time
+    assert "Worked for 1 seconds" in str(of_run["output.value"])
+    assert (root.end_time or 0) < (run.end_time or 0)
 
 
 def test_a_run_is_found_again_by_another_process(client: AgentClient) -> None:
     """A page that did not begin the run sees what it has told so far; the end of a page does not end it."""
-    first = BackgroundRun(client, "t-1", "work for 600 seconds")
-    turns = Turns()
-    turns.begin(first)
+    first = BackgroundTurn(client, "t-1", "work for 600 seconds")
+    turns = TurnRegistry()
+    turns.start(first)
     run = until(lambda: unfinished(client.get_runs().runs, "t-1"), 60)
     assert run
-    again = BackgroundRun(client, "t-1", run.message, run=run)
+    again = BackgroundTurn(client, "t-1", run.message, run=run)
     again.start()
     until(lambda: any(isinstance(part, TaskEvent) for part in again.exchange().parts), 60)
 
@@ -70,8 +73,8 @@ def test_a_run_is_found_again_by_another_process(client: AgentClient) -> None:
 
 def test_a_run_that_was_seen_to_its_end_is_not_followed_again(client: AgentClient) -> None:
     """A list of runs that is older than the run's end keeps nobody from the next message."""
-    turn = BackgroundRun(client, "t-1", "work for 0 seconds")
-    turns().begin(turn)
+    turn = BackgroundTurn(client, "t-1", "work for 0 seconds")
+    turn_registry().start(turn)
     until(lambda: turn.done, 60)
     [run] = client.get_runs().runs
 

@@ -53,7 +53,7 @@ def test_tokens_give_way_to_the_message_that_they_became() -> None:
     assert from_events("?", events).answer == "It cannot be done."
 
     whole = from_events("?", [*events, MessageEvent(content=ANSWER)])
-    assert (whole.writing, whole.parts) == ("", ["It cannot be done."])
+    assert (whole.partial, whole.parts) == ("", ["It cannot be done."])
 
 
 def test_how_a_turn_ended_is_kept() -> None:
@@ -65,7 +65,7 @@ def test_how_a_turn_ended_is_kept() -> None:
         EndEvent(status="failed", trace_url="http://traces/kept"),
     ]
     end = from_events("?", events)
-    assert (end.asked, end.error, end.status, end.trace_url) == (
+    assert (end.questions, end.error, end.status, end.trace_url) == (
         ["Shall I?"],
         "No luck",
         "failed",

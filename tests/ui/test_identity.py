@@ -41,7 +41,7 @@ def test_a_proxy_names_the_user_and_feedback_brings_a_dropped_trace_back(mortal:
     ):
         ada, grace = open_tab(chromium), open_tab(chromium)
         ada.goto(for_ada)
-        say(ada, "My name is Ada.")
+        say(ada, "My name is Augusta.")
         expect(ada.get_by_role("radio")).to_have_count(2)
         expect(ada.locator(".st-key-visitor")).to_have_text("ada")
         expect(links(ada)).to_have_count(0)
@@ -82,7 +82,7 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         ada.get_by_role("link", name="Not me").click()
         log_in(ada, "One", "Ada Lovelace")
         expect(ada).to_have_url(re.compile("user_id=grace"))  # it comes back to what was opened
-        say(ada, "My name is Ada.")
+        say(ada, "My name is Augusta.")
         answered(ada, 1)
         link = ada.url
 
@@ -90,25 +90,25 @@ def test_a_login_names_the_user(stack: Stack, chromium: Browser, tmp_path: Path)
         log_in(grace, "Two", "Grace")
         expect(grace).to_have_url(link)
         expect(grace.locator(".st-key-visitor")).to_contain_text("Grace")
-        expect(grace.get_by_text("My name is Ada.")).to_have_count(0)
+        expect(grace.get_by_text("My name is Augusta.")).to_have_count(0)
 
         button(ada, "Log out").click()
         expect(button(ada, "Log in with Two")).to_be_visible()
-        expect(ada.get_by_text("My name is Ada.")).to_have_count(0)
+        expect(ada.get_by_text("My name is Augusta.")).to_have_count(0)
         assert (one.ended, two.ended) == (["u-1"], [])
         log_in(ada, "One", "Ada Lovelace")
-        expect(ada.locator(".st-key-chats")).to_contain_text("My name is Ada.")
+        expect(ada.locator(".st-key-chats")).to_contain_text("My name is Augusta.")
         ada.close()
         ada = open_tab(chromium)
         ada.goto(link)
         button(ada, "Log in with One").click()
         ada.get_by_role("link", name="Not me").click()
         log_in(ada, "One", "Ada Lovelace")
-        expect(ada.get_by_text("My name is Ada.").first).to_be_visible()
+        expect(ada.get_by_text("My name is Augusta.").first).to_be_visible()
         expect(ada).to_have_url(link)
         assert not any({"traceparent", "baggage"} & headers.keys() for headers in one.headers + two.headers)
         [thread] = AgentClient(stack.service, user_id=user_of(one)).get_threads().threads
-        assert thread.title == "My name is Ada."
+        assert thread.title == "My name is Augusta."
         assert AgentClient(stack.service, user_id=user_of(two)).get_threads().threads == []
         for each in (ada, grace):
             each.close()

@@ -29,16 +29,15 @@ class Elsewhere(HTTPServer):
 
 
 class Image(BaseHTTPRequestHandler):
-    server: Elsewhere
-
     def do_GET(self) -> None:
+        assert isinstance(self.server, Elsewhere)
         self.server.asked.append(self.path)
         self.send_response(200)
         self.send_header("Content-Type", "image/png")
         self.end_headers()
         self.wfile.write(PIXEL)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Stay quiet."""
 
 
@@ -139,3 +138,61 @@ def test_the_page_is_dark_where_all_is(stack: Stack, chromium: Browser) -> None:
         shades.append(tab.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor"))
         tab.close()
     assert shades[0] == "rgb(255, 255, 255)" != shades[1]
+
+
+AS_WRITTEN = """roses
+violets
+
+A formula \\(a^2\\) in a line, and one of its own: \\[ \\frac{a}{b} \\] It takes 3~5 days, or 7~10.
+
+Returns:List[int] for $5 or $6, see `x:int = ~1`.
+
+```python
+first:int = 1
+second = "$5 ~ $6"
+```"""
+
+
+def test_words_are_shown_as_they_were_written(stack: Stack, tab: Page, tmp_path: Path) -> None:
+    """Formulas in TeX's brackets are set, a line break is one, and tildes, colons, dollars and code stay."""
+    notes = tmp_path / "poem.txt"
+    notes.write_text(AS_WRITTEN)
+    tab.goto(stack.page)
+    say(tab, "Please read the file poem.txt", notes)
+    answered(tab, 1)
+    answer = tab.get_by_test_id("stChatMessage").last
+    expect(answer.locator(".katex")).to_have_count(2)
+    expect(answer.locator(".katex-display")).to_have_count(1)
+    expect(answer.locator("p").filter(has_text="violets").locator("br")).to_have_count(1)
+    expect(answer.locator("del")).to_have_count(0)
+    expect(answer.locator("p").filter(has_text="It takes 3~5 days, or 7~10.")).to_be_visible()
+    expect(answer.locator("p").filter(has_text="Returns:List[int] for $5 or $6, see x:int = ~1.")).to_be_visible()
+    expect(answer.locator("pre code").last).to_have_text('first:int = 1\nsecond = "$5 ~ $6"')
+
+
+def test_a_wide_table_keeps_its_rows_low_on_a_phone(stack: Stack, chromium: Browser, tmp_path: Path) -> None:
+    """Its columns stay as wide as words are: it scrolls instead of breaking each of them."""
+    table = tmp_path / "table.txt"
+    cells = ("Departure", "Destination", "Platform", "Remarks on the train", "Arrival")
+    table.write_text("\n\n" + "\n".join("|" + "|".join(row) + "|" for row in (cells, ["---"] * 5, cells)))
+    phone = open_tab(chromium, *PHONE)
+    phone.goto(stack.page)
+    say(phone, "Please read the file table.txt", table)
+    answered(phone, 1)
+    row = phone.locator("table tbody tr").last.bounding_box()
+    assert row
+    assert row["height"] < 110
+    phone.close()
+
+
+def test_an_answer_is_copied_as_markdown(stack: Stack, chromium: Browser) -> None:
+    """What was copied is the model's own text, marks and tools included."""
+    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
+    tab = context.new_page()
+    tab.goto(stack.page)
+    say(tab, "Look at $5 and **bold**")
+    answered(tab, 1)
+    button(tab, "Copy").click()
+    expect(button(tab, "Copied")).to_be_visible()
+    assert '"Look at $5 and **bold**"' in tab.evaluate("navigator.clipboard.readText()")
+    context.close()

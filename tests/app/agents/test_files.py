@@ -34,7 +34,7 @@ def test_it_reads_texts_only_and_not_all(client: AgentClient) -> None:
     client.upload("t-1", PNG, name="door.png")
     client.upload("t-1", b"word " * 10_000, name="long.txt")
 
-    assert "only texts can be read" in client.invoke("Read the file door.png", thread_id="t-1").content
+    assert "only text files can be read" in client.invoke("Read the file door.png", thread_id="t-1").content
     long = client.invoke("Read the file long.txt", thread_id="t-1").content
     assert "the beginning of 50000 bytes" in long
     assert len(long) < 21_000

@@ -10,11 +10,16 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import Command
 
 from app.agents import load
-from app.agents.interrupt import agrees
 from app.models.models import Models, load_models
+from app.schema import agrees
 from tests.app.agents.turns import results, say
 
-ASKED = {"question": "Shall I book a table for 4 at 20:00?", "options": ["yes", "no"]}
+ASKED = {
+    "question": "Shall I book a table for 4 at 20:00?",
+    "options": ["yes", "no"],
+    "action": {"name": "book_table", "args": {"people": 4, "time": "20:00"}},
+    "allowed_decisions": ["approve", "edit", "reject"],
+}
 
 
 async def waiting_for(graph: CompiledStateGraph) -> list:
@@ -27,10 +32,17 @@ async def waiting_for(graph: CompiledStateGraph) -> list:
     [
         ("yes", "Booked a table for 4 at 20:00."),
         ("no", "Did not book a table for 4 at 20:00: the answer was 'no'."),
+        ({"type": "approve"}, "Booked a table for 4 at 20:00."),
+        ({"type": "edit", "edited_action": {"args": {"people": 6}}}, "Booked a table for 6 at 20:00."),
+        (
+            {"type": "reject", "message": "Too late."},
+            "Did not book a table for 4 at 20:00: the answer was 'Too late.'.",
+        ),
+        ({"type": "reject"}, "Did not book a table for 4 at 20:00: the answer was 'no'."),
     ],
 )
 async def test_it_books_only_what_the_person_agrees_to(
-    models: Models, checkpointer: BaseCheckpointSaver, answer: str, outcome: str
+    models: Models, checkpointer: BaseCheckpointSaver, answer: object, outcome: str
 ) -> None:
     """It asks, waits without an answer, and does as told once one comes."""
     agent = load("interrupt", models, checkpointer)

@@ -26,7 +26,7 @@ async def test_the_library_is_asked_twice(models: Models, checkpointer: BaseChec
     for title in ("Span link", "Session"):
         said = await say(research, f"read {title}")
         assert [(status, text) for _, status, text in results(said)[-2:]] == [
-            ("error", "Error: The library is waking up, try again."),
+            ("error", "Error: The library is not ready yet, try again."),
             ("success", PASSAGES[title]),
         ]
         assert said[-1].text == f"The read_passage tool says: {PASSAGES[title]}"

@@ -13,10 +13,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from app.client import AgentClient, AgentError, Refused
-from app.database.database import open_database
-from app.database.records import Thread
+from app.database.connect import open_database
+from app.database.thread_store import Thread
 from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
-from app.settings import Settings
+from app.settings import ServiceSettings
 from telemetry.testing import Recorded
 from tests.flawed_agents import TABLE
 from tests.postgres import postgres
@@ -54,7 +54,7 @@ def workers(spans: Recorded, database: str, tmp_path: Path) -> Iterator[tuple[st
 async def test_a_session_that_stands_still_lets_go(database: str) -> None:
     """Whoever is stopped within a transaction keeps its rows from others for some seconds only; own options stay."""
     asked = f"{database}?options=-c%20search_path%3Dpublic%20-c%20lock_timeout%3D60s"
-    settings = Settings.model_validate({"DATABASE_URL": asked})
+    settings = ServiceSettings.model_validate({"DATABASE_URL": asked})
     async with open_database(settings) as opened, opened.engine.connect() as stopped:
         await stopped.execute(text("lock table threads"))
         async with opened.engine.begin() as other:
@@ -122,7 +122,7 @@ def test_a_busy_thread_is_busy_everywhere(workers: tuple[str, str], spans: Recor
     events = first.stream(SUM, thread_id="t-1")
     run = next(events)
     assert isinstance(run, RunEvent)
-    with pytest.raises(Refused, match="is answering already") as refused:
+    with pytest.raises(Refused, match="is already answering") as refused:
         second.invoke(SUM, thread_id="t-1")
     assert refused.value.status == 409
     first.cancel(run.run_id)
@@ -187,7 +187,7 @@ def test_lost_connections_are_replaced(workers: tuple[str, str], server: str, sp
     assert "Ada" in client.invoke("What is my name?", thread_id="t-1").content
     events = AgentClient(workers[0], "slow").stream(SUM, thread_id="t-1")
     next(events)
-    with pytest.raises(Refused, match="is answering already"):
+    with pytest.raises(Refused, match="is already answering"):
         AgentClient(workers[1], "slow").invoke(SUM, thread_id="t-1")
     events.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
     spans.settled()
@@ -195,11 +195,11 @@ def test_lost_connections_are_replaced(workers: tuple[str, str], server: str, sp
 
 async def test_workers_may_start_at_once(database: str, tmp_path: Path) -> None:
     """They make their tables in an empty database together, and each can use them."""
-    settings = Settings.model_validate({"DATA_DIR": tmp_path, "DATABASE_URL": database})
+    settings = ServiceSettings.model_validate({"DATA_DIR": tmp_path, "DATABASE_URL": database})
 
     async def work(number: int) -> str:
         async with open_database(settings) as opened:
-            thread = await opened.records.claim(Thread(f"t-{number}", "ada", "chatbot"))
+            thread = await opened.store.get_or_create(Thread(f"t-{number}", "ada", "chatbot"))
             return thread.thread_id
 
     assert await asyncio.gather(*(work(number) for number in range(4))) == ["t-0", "t-1", "t-2", "t-3"]

@@ -79,6 +79,24 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert model.openai_api_base == "https://api.openai.com/v1"
 
 
+@pytest.mark.parametrize("key", ["sk-any\n", " sk-any", "sk any", "sk-\u00e4ny", "sk-any\r\n", "\u201csk-any\u201d"])
+def test_a_key_that_cannot_be_sent_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """A key that was copied with a line break or a quotation mark is named at start, and not shown."""
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ModelSettingError, match="OPENAI_API_KEY contains") as refusal:
+        load_model("openai:gpt-5")
+    assert "sk" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000/v1", "localhost/v1", "//localhost/v1", "ftp://localhost/v1"])
+def test_a_base_url_without_scheme_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """An address that no request can be sent to is named at start."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(ModelSettingError, match=r"OPENAI_BASE_URL=.*begin it with http"):
+        load_model("openai:gpt-5")
+
+
 def test_a_caller_chooses_among_those_offered() -> None:
     """The default and the others are offered, each once; anything else is refused by naming them."""
     models = load_models("demo", ["demo"])
@@ -137,9 +155,10 @@ async def test_an_unanswered_call_is_refused() -> None:
         await streamed([question, await streamed([question]), HumanMessage("hello?")])
 
 
-async def test_a_server_that_refuses_to_be_asked_for_usage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A 400 for `stream_options` costs one request, once for the model, and no answer."""
-    with openai_server(knows_stream_options=False) as server:
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_server_that_refuses_to_be_asked_for_usage(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """Any refusal of `stream_options` costs one request, once for the model, and no answer."""
+    with openai_server(knows_stream_options=False, refusal_status=status) as server:
         point_to(server, monkeypatch)
         model = load_model("openai:some-model")
         first = "".join([chunk.text async for chunk in model.astream("hello")])

@@ -19,7 +19,7 @@ from opentelemetry.trace import Tracer, format_span_id, format_trace_id
 from playwright.sync_api import Browser, Page, expect
 
 from telemetry.viewer.app import create_app
-from telemetry.viewer.settings import Settings
+from telemetry.viewer.settings import ViewerSettings
 from tests.processes import serve
 
 TRACES = "/api/public/otel/v1/traces"
@@ -59,7 +59,7 @@ class Viewer:
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Viewer]:
+def running(settings: ViewerSettings) -> Iterator[Viewer]:
     """A viewer with these settings, for the length of the block."""
     keys = (settings.public_key, settings.secret_key.get_secret_value())
     with (
@@ -72,7 +72,7 @@ def running(settings: Settings) -> Iterator[Viewer]:
 @pytest.fixture
 def viewer(tmp_path: Path) -> Iterator[Viewer]:
     # The SDK keeps one client a public key for the whole process: each test has its own.
-    with running(Settings(db=tmp_path / "viewer.db", public_key=f"pk-lf-{token_hex(4)}")) as viewer:
+    with running(ViewerSettings(db=tmp_path / "viewer.db", public_key=f"pk-lf-{token_hex(4)}")) as viewer:
         yield viewer
 
 

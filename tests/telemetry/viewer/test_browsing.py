@@ -33,7 +33,7 @@ def filled(viewer: Viewer, recorder: Recorder) -> Viewer:
 def test_filters_live_in_the_address(filled: Viewer, page: Page, phone: Page) -> None:
     """What is filled in narrows the list, stands in the address, and is there again for whoever opens the link."""
     page.goto(filled.traces())
-    page.get_by_text("By session, user, name, score").click()
+    page.get_by_text("By session, user, name, score, time").click()
     page.get_by_label("User").fill("bob")
     page.get_by_label("with errors").check()
     page.get_by_label("Session").fill("talk-1")

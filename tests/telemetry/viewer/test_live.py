@@ -50,7 +50,7 @@ def test_a_trace_follows_until_it_is_complete(viewer: Viewer, recorder: Recorder
         expect(page.locator("details", has_text="Resource")).to_have_attribute("open", "")
         page.get_by_role("link", name="tool").focus()
         root.set_attribute("output.value", "done")
-    expect(page.get_by_role("status")).to_have_text("ok")
+    expect(page.get_by_role("status")).to_have_text("completed")
     expect(page.locator("#detail")).to_contain_text("done")
     expect(page.locator(".row.awaited")).to_have_count(0)
     expect(page.get_by_role("link", name="tool")).to_be_focused()
@@ -78,7 +78,7 @@ def test_a_session_follows_its_turns(viewer: Viewer, recorder: Recorder, page: P
 
 def test_the_list_follows_what_comes(viewer: Viewer, recorder: Recorder, page: Page) -> None:
     """A trace appears in an empty list, its state changes, and what is typed into the filter meanwhile stays."""
-    page.goto(viewer.traces())
+    page.goto(viewer.traces(all="1"))
     expect(page.get_by_text("No traces yet")).to_be_visible()
     with running(viewer, recorder):
         expect(page.get_by_role("row", name="running")).to_be_visible()
@@ -113,14 +113,14 @@ def test_a_hidden_tab_asks_for_nothing(viewer: Viewer, recorder: Recorder, page:
         page.wait_for_timeout(2_000)
         assert requests == []
     page.evaluate(turn_away, False)
-    expect(page.locator("h1")).to_contain_text("ok")
+    expect(page.locator("h1")).to_contain_text("completed")
 
 
 def test_a_page_that_has_not_changed_is_not_sent_again(viewer: Viewer, recorder: Recorder) -> None:
     """Whoever has the page gets 304, and the new page once something has come, a score as well."""
     recorder.tracer.start_span("turn", attributes=SESSION).end()
     trace_id = viewer.send(recorder.spans)
-    for address in (viewer.page(trace_id), viewer.session("trip"), viewer.traces()):
+    for address in (viewer.page(trace_id), viewer.session("trip"), viewer.traces(all="1")):
         first = viewer.client.get(address)
         has = {"if-none-match": first.headers["etag"]}
         again = viewer.client.get(address, headers=has)
@@ -144,7 +144,7 @@ def test_pages_read_without_scripts(viewer: Viewer, recorder: Recorder, chromium
         expect(page.locator("#detail h2")).to_contain_text("model")
         page.goto(viewer.session("trip"))
         expect(page.get_by_text("still going")).to_be_visible()
-        page.goto(viewer.traces())
+        page.goto(viewer.traces(all="1"))
         page.get_by_label("with errors").check()
         page.get_by_role("button", name="Filter").click()
         expect(page.get_by_text("No such traces")).to_be_visible()

@@ -161,8 +161,9 @@ def test_the_list_has_the_newest_first(viewer: Viewer, recorder: Recorder, page:
     viewer.send(recorder.spans)
     page.goto(viewer.url)
     assert page.url == f"{viewer.url}/project/local/traces"
+    page.goto(viewer.traces(all="1"))
     assert page.locator("tbody td:first-child").all_inner_texts() == ["newest", "middle", "oldest"]
-    page.get_by_role("link", name="middle").click()
+    page.locator("[data-row]", has_text="middle").click()
     expect(page.locator("h1")).to_contain_text("middle")
 
 

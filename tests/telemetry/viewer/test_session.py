@@ -92,7 +92,7 @@ def test_a_session_reads_as_a_conversation(viewer: Viewer, recorder: Recorder, p
     page.get_by_role("navigation", name="Where you are").get_by_role("link", name="trip").click()
     assert page.url == viewer.session("trip")
     page.get_by_role("region", name="The session").get_by_role("link", name="3").click()
-    assert page.url == viewer.traces(session="trip")
+    assert page.url == viewer.traces(all="1", session="trip")
     expect(page.locator("tbody tr")).to_have_count(3)
 
 
@@ -169,7 +169,7 @@ def test_hostile_ids_lead_where_they_say(viewer: Viewer, recorder: Recorder, pag
     viewer.send(recorder.spans)
     for trace_id, _ in recorder.ids:
         page.set_content(viewer.client.get(viewer.page(trace_id)).text)
-        links = page.locator("#head dd a:not([href$='.txt'])").evaluate_all(
+        links = page.locator("#head dd a:not([href$='.txt'], [download])").evaluate_all(
             "all => all.map(a => a.getAttribute('href'))"
         )
         for address in (*links, f"/project/local/traces/{trace_id}"):

@@ -9,9 +9,9 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from telemetry.receiver import Receiver
-from telemetry.viewer.settings import Settings
-from tests.processes import ROOT, free_port, start
+from telemetry.testing.receiver import Receiver
+from telemetry.viewer.settings import ViewerSettings
+from tests.processes import ROOT, free_port, run, start
 from tests.telemetry.viewer.conftest import TRACES, running
 
 COMMAND = [sys.executable, "-m", "telemetry.viewer"]
@@ -19,7 +19,7 @@ COMMAND = [sys.executable, "-m", "telemetry.viewer"]
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
+    for name in ViewerSettings.model_fields:
         monkeypatch.delenv(f"VIEWER_{name.upper()}", raising=False)
 
 
@@ -32,7 +32,7 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
-    said = f"The viewer needs {missing}, which its extra brings: pip install 'agent-telemetry[viewer]'.\n"
+    said = f"The viewer needs {missing}, which the extra installs: pip install 'agent-telemetry[viewer]'.\n"
     assert (done.returncode, done.stderr) == (1, said)
 
 
@@ -46,7 +46,7 @@ def test_what_the_sdk_fails_over_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 
 def test_defaults_are_for_this_machine_alone() -> None:
     """Nothing set is loopback with the well-known keys, and an empty variable is an unset one."""
-    settings = Settings()
+    settings = ViewerSettings()
     assert (settings.host, settings.port, settings.loopback) == ("127.0.0.1", 3000, True)
     assert (settings.public_key, settings.secret_key.get_secret_value()) == ("pk-lf-local", "sk-lf-local")
     assert "sk-lf-local" not in repr(settings)
@@ -58,15 +58,15 @@ def test_strangers_need_keys(host: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("VIEWER_HOST", host)
     monkeypatch.setenv("VIEWER_PUBLIC_KEY", "")
     with pytest.raises(ValidationError, match="set VIEWER_PUBLIC_KEY and VIEWER_SECRET_KEY"):
-        Settings()
+        ViewerSettings()
     monkeypatch.setenv("VIEWER_PUBLIC_KEY", "pk-lf-mine")
     monkeypatch.setenv("VIEWER_SECRET_KEY", "sk-lf-mine")
-    assert not Settings().loopback
+    assert not ViewerSettings().loopback
 
 
 def test_pages_ask_strangers_for_the_keys(tmp_path: Path) -> None:
     """Where other machines can reach it, the pages want the keys as well."""
-    settings = Settings(
+    settings = ViewerSettings(
         host="0.0.0.0", public_key="pk-lf-mine", secret_key=SecretStr("sk-lf-mine"), db=tmp_path / "v.db"
     )
     with running(settings) as viewer:
@@ -85,10 +85,10 @@ def test_pages_ask_strangers_for_the_keys(tmp_path: Path) -> None:
 )
 def test_a_refused_start_is_one_sentence(env: dict[str, str], says: str) -> None:
     """What is wrong is said in one line, without a traceback."""
-    ended = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(says)
-    assert len(ended.stderr.splitlines()) == 1
+    status, said = run("telemetry.viewer", env=env)
+    assert status == 1
+    assert said.startswith(says)
+    assert len(said.splitlines()) == 1
 
 
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
 
 def _refused(**env: str) -> str:
     env = {"VIEWER_PORT": str(free_port()), **env}
-    ended = subprocess.run(COMMAND, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=False)
-    [said] = ended.stderr.splitlines()
-    assert ended.returncode == 1
-    return said
+    status, said = run("telemetry.viewer", env=env)
+    assert status == 1
+    [line] = said.splitlines()
+    return line
 
 
 def test_the_program_runs_and_does_not_trace_itself(tmp_path: Path) -> None:
@@ -129,3 +129,27 @@ def test_the_program_runs_and_does_not_trace_itself(tmp_path: Path) -> None:
             assert httpx.get(url + "/project/local/traces", trust_env=False).status_code == 200
             process.stop()
         assert receiver.requests == []
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:3000", 200),
+        ("localhost", 200),
+        ("[::1]:3000", 200),
+        ("viewer.example", 200),
+        ("VIEWER.EXAMPLE:8443", 200),
+        ("evil.example", 400),
+        ("viewer.example.evil.example", 400),
+        ("www.viewer.example", 400),
+    ],
+)
+def test_other_host_names_are_allowed_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str, status: int
+) -> None:
+    """A proxy's name is allowed beside the machine's own where it is set, on loopback and elsewhere; no other is."""
+    monkeypatch.setenv("VIEWER_ALLOWED_HOSTS", "viewer.example, other.example")
+    for where in ("127.0.0.1", "0.0.0.0"):
+        keys = {"public_key": "pk-lf-mine", "secret_key": SecretStr("sk-lf-mine")}
+        with running(ViewerSettings(host=where, db=tmp_path / "v.db", **keys)) as viewer:
+            assert viewer.client.get("/project/local/traces", headers={"host": host}).status_code == status

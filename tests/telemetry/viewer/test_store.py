@@ -9,10 +9,10 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from telemetry.otlp import Event, Link, Span
+from telemetry.export.otlp import Event, Link, Span
 from telemetry.viewer.score import Score
 from telemetry.viewer.store import Store
-from telemetry.viewer.summary import Filters
+from telemetry.viewer.summary import TraceFilters
 
 CAP = 2 * 1024 * 1024
 
@@ -45,9 +45,9 @@ def test_a_span_comes_back_as_it_was(store: Store) -> None:
         message="m",
     )
     store.add_spans([whole, span(2, attributes={"raw": b"\xff"})])
-    [found] = store.observations(trace_id=whole.trace_id)
+    [found] = store.observations(whole.trace_id)
     assert found.span == whole
-    [odd] = store.observations(trace_id=span(2).trace_id)
+    [odd] = store.observations(span(2).trace_id)
     assert odd.attributes == {"raw": "_w=="}
 
 
@@ -78,7 +78,7 @@ def test_scores_go_with_their_trace(store: Store) -> None:
     store.add_spans([span(1, attributes={"text": "x" * 1_000_000})])
     store.add_scores([old])
     store.add_spans([span(2, attributes={"text": "x" * 1_500_000})])
-    assert store.scores(trace_id=span(1).trace_id) == []
+    assert store.scores(span(1).trace_id) == []
     assert [trace.trace_id for trace in store.latest(9)] == [span(2).trace_id]
 
 
@@ -87,7 +87,8 @@ def test_a_trace_sent_later_in_parts_keeps_its_first_start(store: Store) -> None
     store.add_spans([span(5, 1, start=50, end=60, parent_id="f" * 16), span(6, 1, start=20)])
     store.add_spans([span(5, 2, start=10, end=70, name="root")])
     assert [
-        (trace.start, trace.name, trace.latency) for trace in store.latest(1, Filters(before=f"15-{'0' * 32}"))
+        (trace.start, trace.name, trace.latency)
+        for trace in store.latest(1, TraceFilters(all="1", before=f"15-{'0' * 32}"))
     ] == [(10, "root", 60e-9)]
     assert [trace.start for trace in store.latest(9)] == [20, 10]
 
@@ -124,8 +125,8 @@ def test_a_file_of_another_version_is_read_anew(tmp_path: Path) -> None:
         db.commit()
     for _ in range(2):
         with closing(Store(path, CAP)) as store:
-            [found] = store.latest(9, Filters(text="paris", session="s", score="stars"))
-            assert (found.name, store.scores(trace_id=old.trace_id)) == ("early", [score])
+            [found] = store.latest(9, TraceFilters(text="paris", session="s", score="stars"))
+            assert (found.name, store.scores(old.trace_id)) == ("early", [score])
 
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version = 1")
@@ -137,9 +138,61 @@ def test_a_file_of_another_version_is_read_anew(tmp_path: Path) -> None:
         assert db.execute("SELECT count(*) FROM traces").fetchone() == (1,)
 
 
+# The tables of version 3, as the first viewers with a list left them.
+VERSION_3 = """
+CREATE TABLE spans (
+    trace_id TEXT NOT NULL, span_id TEXT NOT NULL, parent_id TEXT, remote INTEGER NOT NULL,
+    start INTEGER NOT NULL, end INTEGER NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL,
+    trace_name TEXT, session_id TEXT, user_id TEXT,
+    tokens INTEGER NOT NULL, failed INTEGER NOT NULL, first_token INTEGER, sign TEXT, said TEXT,
+    body BLOB NOT NULL,
+    PRIMARY KEY (trace_id, span_id)
+);
+CREATE INDEX spans_by_session ON spans (session_id);
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE, start INTEGER NOT NULL, end INTEGER NOT NULL,
+    spans INTEGER NOT NULL, tokens INTEGER NOT NULL, errors INTEGER NOT NULL, first_token INTEGER,
+    open INTEGER NOT NULL, seen REAL NOT NULL, name TEXT NOT NULL, session_id TEXT, user_id TEXT
+);
+CREATE INDEX failed_traces ON traces (start, trace_id) WHERE errors > 0;
+CREATE VIRTUAL TABLE words USING fts5 (said);
+CREATE TABLE scores (
+    id TEXT PRIMARY KEY, trace_id TEXT, session_id TEXT, time INTEGER NOT NULL, name TEXT NOT NULL, number REAL,
+    body BLOB NOT NULL
+);
+CREATE INDEX scores_by_name ON scores (name, number, trace_id);
+INSERT INTO words (rowid, said) VALUES (1, 'How is Paris?');
+PRAGMA user_version = 3;
+"""
+
+
+def test_a_file_of_version_3_is_read_anew(tmp_path: Path) -> None:
+    """What the version before kept has its status, its words in any script, its labels and its scores."""
+    path = tmp_path / "viewer.db"
+    said = {"input.value": "How is 巴黎?", "turn.status": "cancelled", "user.id": "ada", "model": "m"}
+    old = span(1, attributes=said, start=10)
+    score = Score(id="s", trace_id=old.trace_id, name="stars", value=1)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(VERSION_3)
+        ids = (old.trace_id, old.span_id)
+        db.execute(
+            "INSERT INTO spans VALUES (?, ?, NULL, 0, 1, 2, 'n', 'SPAN', NULL, NULL, NULL, 0, 0, NULL, NULL, NULL, ?)",
+            (*ids, to_json(old)),
+        )
+        db.execute("INSERT INTO traces VALUES (1, ?, 1, 2, 1, 0, 0, NULL, 0, 0, 'n', NULL, NULL)", ids[:1])
+        db.execute("INSERT INTO scores VALUES ('s', ?, NULL, 1, 'stars', 1, ?)", (old.trace_id, to_json(score)))
+        db.commit()
+    for _ in range(2):
+        with closing(Store(path, CAP)) as store:
+            [found] = store.latest(9, TraceFilters(text="巴黎", model="m", status="cancelled", user="ada"))
+            assert (found.start, found.question, found.state) == (10, "How is 巴黎?", "cancelled")
+            assert store.scores(old.trace_id) == [score]
+
+
 def test_what_was_forgotten_is_not_found(store: Store) -> None:
     """The words of a trace that made room are gone with it."""
     store.add_spans([span(1, attributes={"input.value": "gone", "text": "x" * 1_000_000})])
-    assert store.latest(9, Filters(text="gone"))
+    assert store.latest(9, TraceFilters(text="gone", all="1"))
     store.add_spans([span(2, attributes={"text": "x" * 1_500_000})])
-    assert store.latest(9, Filters(text="gone")) == []
+    assert store.latest(9, TraceFilters(text="gone", all="1")) == []
+    assert store.facets(TraceFilters(all="1"))["environment"] == {"default": 1}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.otlp import Span
+from telemetry.export.otlp import Span
 from telemetry.viewer import schema
 from telemetry.viewer.score import Score
 from telemetry.viewer.store import Store
-from telemetry.viewer.summary import SILENCE_S, Filters
+from telemetry.viewer.summary import SILENCE_S, TraceFilters
 from tests.telemetry.viewer.test_store import span
 
 BEFORE = f"9-{'a' * 32}"
@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def numbers(store: Store, **filters: str) -> list[int]:
     """The traces that are found, by number."""
-    return [int(found.trace_id, 16) for found in store.latest(99, Filters.model_validate(filters))]
+    return [int(found.trace_id, 16) for found in store.latest(99, TraceFilters.model_validate({"all": "1", **filters}))]
 
 
 def about(trace: int, **attributes: str) -> Span:
@@ -81,34 +81,45 @@ def test_pages_join_without_gap_or_overlap(store: Store) -> None:
     """Traces that began in the same instant are on one page or the next, each once."""
     store.add_spans(span(trace, start=7) for trace in range(1, 8))
     before, seen = "", []
-    while page := store.latest(3, Filters(before=before)):
+    while page := store.latest(3, TraceFilters(all="1", before=before)):
         seen += [int(trace.trace_id, 16) for trace in page]
-        before = page[-1].place
+        before = page[-1].cursor
     assert seen == [7, 6, 5, 4, 3, 2, 1]
 
 
 @pytest.mark.parametrize(
     ("filters", "index"),
     [
-        (Filters(), "traces_by_start"),
-        (Filters(before=BEFORE), "traces_by_start"),
-        (Filters(session="x", before=BEFORE), "traces_by_session"),
-        (Filters(user="x", before=BEFORE), "traces_by_user"),
-        (Filters(name="x", before=BEFORE), "traces_by_name"),
-        (Filters(errors="1", before=BEFORE), "failed_traces"),
+        (TraceFilters(), "traces_by_start"),
+        (TraceFilters(before=BEFORE), "traces_by_start"),
+        (TraceFilters(session="x", before=BEFORE), "traces_by_session"),
+        (TraceFilters(user="x", before=BEFORE), "traces_by_user"),
+        (TraceFilters(name="x", before=BEFORE), "traces_by_name"),
+        (TraceFilters(errors="1", before=BEFORE), "failed_traces"),
+        (TraceFilters(sort="latency", before=f"5~{BEFORE}"), "traces_by_latency"),
+        (TraceFilters(sort="first_token.asc", before=f"5~{BEFORE}"), "traces_by_first_token"),
+        (TraceFilters(sort="tokens", before=f"5~{BEFORE}"), "traces_by_tokens"),
+        (TraceFilters(sort="cost", before=f"0.5~{BEFORE}"), "traces_by_cost"),
+        (TraceFilters(sort="errors.asc", before=f"5~{BEFORE}"), "traces_by_errors"),
+        (TraceFilters(sort="user", before=f"ada~{BEFORE}"), "traces_by_user"),
+        (TraceFilters(sort="name", before=f"~{BEFORE}"), "traces_by_name"),
+        (TraceFilters(sort="session.asc", before=f"a~b~{BEFORE}"), "traces_by_session"),
     ],
 )
-def test_a_page_is_read_off_an_index(store: Store, tmp_path: Path, filters: Filters, index: str) -> None:
+def test_a_page_is_read_off_an_index(store: Store, tmp_path: Path, filters: TraceFilters, index: str) -> None:
     """However many traces there are, a page walks its index in order: nothing is sorted, no table scanned."""
     store.add_spans([span(1)])
     with closing(sqlite3.connect(tmp_path / "viewer.db")) as db:
         sql, values = filters.query(50)
         [step] = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + sql, values)]
+    assert step.startswith("SEARCH" if filters.before else "SCAN")
     assert f"USING INDEX {index}" in step
 
 
-@pytest.mark.parametrize("filters", [Filters(score="x", at_least=1), Filters(text="x"), Filters(text="x", score="y")])
-def test_scores_and_words_are_looked_up(store: Store, tmp_path: Path, filters: Filters) -> None:
+@pytest.mark.parametrize(
+    "filters", [TraceFilters(score="x", at_least=1), TraceFilters(text="x"), TraceFilters(text="x", score="y")]
+)
+def test_scores_and_words_are_looked_up(store: Store, tmp_path: Path, filters: TraceFilters) -> None:
     """Only what has the score or the words is looked at, never all traces."""
     store.add_spans([span(1)])
     with closing(sqlite3.connect(tmp_path / "viewer.db")) as db:
@@ -128,7 +139,8 @@ def steps_of_a_page(path: Path, traces: int) -> int:
     with closing(schema.connect(str(path))) as db:
         db.execute("BEGIN")
         db.executemany(
-            "INSERT INTO traces VALUES (?, ?, ?, ?, 1, 0, 0, NULL, 0, 0, 'n', 'one session', 'one user')",
+            "INSERT INTO traces VALUES (?, ?, ?, ?, 0, 1, 0, NULL, 0, NULL, 0, 0, NULL, 1, 0, 'n', 'one session', "
+            "'one user', '', '', '')",
             ((number, f"{number:032x}", number, number) for number in range(1, traces + 1)),
         )
         db.execute("COMMIT")
@@ -140,7 +152,7 @@ def steps_of_a_page(path: Path, traces: int) -> int:
             return 0
 
         db.set_progress_handler(tick, 10)
-        sql, values = Filters(session="one session", user="one user", before=f"{traces}-{'0' * 32}").query(50)
+        sql, values = TraceFilters(session="one session", user="one user", before=f"{traces}-{'0' * 32}").query(50)
         assert len(db.execute(sql, values).fetchall()) == 50
         return count
 
@@ -150,7 +162,7 @@ def test_a_trace_runs_until_every_parent_has_come(store: Store) -> None:
     store.add_spans([span(1, 2, parent_id=f"{1:016x}")])
     assert state(store) == "running"
     store.add_spans([span(1, 1)])
-    assert state(store) == "ok"
+    assert state(store) == "completed"
     store.add_spans([span(1, 3, parent_id=f"{1:016x}", status="ERROR")])
     assert state(store) == "failed"
     store.add_spans([span(1, 4, parent_id=f"{9:016x}")])
@@ -171,7 +183,7 @@ def test_a_caller_who_sends_no_spans_leaves_nothing_unfinished(store: Store, mon
     assert state(store) == "running"
     later = time.time() + SILENCE_S + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    assert state(store) == "ok"
+    assert state(store) == "completed"
 
 
 def test_a_queued_run_is_under_way(store: Store) -> None:
@@ -180,7 +192,7 @@ def test_a_queued_run_is_under_way(store: Store) -> None:
     store.add_spans([root, span(1, 2, **below, start=5, attributes={"status": "queued"})])
     assert state(store) == "running"
     store.add_spans([span(1, 3, **below, start=6, attributes={"status": "cancelled"})])
-    assert state(store) == "ok"
+    assert state(store) == "completed"
 
 
 def test_a_dead_attempt_is_over(store: Store) -> None:
@@ -189,7 +201,7 @@ def test_a_dead_attempt_is_over(store: Store) -> None:
     assert state(store) == "running"
     lost = {"turn.status": "lost"}
     store.add_spans([span(1, 2, parent_id=f"{1:016x}", status="ERROR", attributes=lost)])
-    assert state(store) == "failed"
+    assert state(store) == "lost"
 
 
 def state(store: Store) -> str:

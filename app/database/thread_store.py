@@ -1,0 +1,199 @@
+"""Threads with their owners and runs, which the checkpoints do not contain."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from telemetry import TraceRef
+
+tables = MetaData()
+threads = Table(
+    "threads",
+    tables,
+    Column("thread_id", String, primary_key=True),
+    Column("user_id", String, nullable=False, index=True),
+    Column("agent", String, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+)
+runs = Table(
+    "runs",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("user_id", String, nullable=False),
+    Column("agent", String, nullable=False),
+    Column("trace_id", String),
+    Column("span_id", String),
+    Column("sampled", Boolean, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("resumed", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("status", String, nullable=False),
+    Column("created", DateTime(timezone=True), nullable=False),
+    Column("ended", DateTime(timezone=True)),
+)
+
+# The status of a run that another process was asked to cancel; callers see it as running.
+CANCELLING = "cancelling"
+UNFINISHED = ("running", CANCELLING)
+
+
+class StaleRunError(Exception):
+    """Another process has taken over the run's thread, or the thread is gone."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A conversation and its owner."""
+
+    thread_id: str
+    user_id: str
+    agent: str
+    created: datetime = field(default_factory=_now)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One execution of an agent; `position` is the number of messages in the thread at its start."""
+
+    run_id: str
+    thread_id: str
+    user_id: str
+    agent: str
+    position: int
+    message: str
+    trace_id: str | None = None
+    span_id: str | None = None
+    sampled: bool = False
+    resumed: bool = False
+    status: str = "running"
+    created: datetime = field(default_factory=_now)
+    ended: datetime | None = None
+
+    @property
+    def trace(self) -> TraceRef | None:
+        """The trace that it is recorded in."""
+        return TraceRef(self.trace_id, self.span_id, self.sampled) if self.trace_id and self.span_id else None
+
+
+def insert_into(engine: AsyncEngine) -> Callable[[Table], Any]:
+    """Return the INSERT of the engine's dialect, which supports ON CONFLICT."""
+    return postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+
+
+class ThreadStore:
+    """The threads and runs in the service's database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._insert = insert_into(engine)
+
+    async def get_or_create(self, thread: Thread) -> Thread:
+        """Return the stored thread with this id, whoever owns it; store this one if there is none."""
+        async with self._engine.begin() as connection:
+            await connection.execute(self._insert(threads).values(asdict(thread)).on_conflict_do_nothing())
+        stored = await self.get_thread(thread.thread_id)
+        assert stored  # noqa: S101 - it has just been written
+        return stored
+
+    async def get_thread(self, thread_id: str) -> Thread | None:
+        """Return the thread, None if there is none."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(threads).where(threads.c.thread_id == thread_id))
+            row = rows.mappings().one_or_none()
+        return Thread(**row) if row else None
+
+    async def begin_run(self, run: RunRecord) -> None:
+        """Store a run that starts; an unfinished run on its thread died with its process."""
+        others = runs.c.thread_id == run.thread_id, runs.c.run_id != run.run_id
+        lost = update(runs).where(*others, runs.c.status.in_(UNFINISHED))
+        async with self._engine.begin() as connection:
+            await connection.execute(lost.values(status="failed", ended=_now()))
+            await connection.execute(self._insert(runs).values(asdict(run)).on_conflict_do_nothing())
+
+    async def discard_run(self, run_id: str) -> None:
+        """Delete a run that was refused, but may have been stored."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(runs).where(runs.c.run_id == run_id))
+
+    async def check_unfinished(self, run_id: str) -> None:
+        """Raise `StaleRunError` unless the run is unfinished."""
+        query = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.status.in_(UNFINISHED))
+        async with self._engine.connect() as connection:
+            if await connection.scalar(query) is None:
+                raise StaleRunError(f"another process has taken over the thread of run {run_id}")
+
+    async def unfinished(self) -> Sequence[RunRecord]:
+        """Return all runs that have not ended."""
+        async with self._engine.connect() as connection:
+            found = await connection.execute(select(runs).where(runs.c.status.in_(UNFINISHED)))
+            return [_run_from(row) for row in found.mappings()]
+
+    async def end_run(self, run_id: str, status: str) -> None:
+        """Store the outcome of a run."""
+        change = update(runs).where(runs.c.run_id == run_id).values(status=status, ended=_now())
+        async with self._engine.begin() as connection:
+            await connection.execute(change)
+
+    async def get_run(self, run_id: str) -> RunRecord | None:
+        """Return the run, None if there is none."""
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(select(runs).where(runs.c.run_id == run_id))).mappings().one_or_none()
+        return _run_from(row) if row else None
+
+    async def request_cancel(self, run_id: str) -> bool:
+        """Ask the process that executes the run to cancel it; return whether the run had not ended."""
+        change = update(runs).where(runs.c.run_id == run_id, runs.c.status.in_(UNFINISHED))
+        async with self._engine.begin() as connection:
+            return bool((await connection.execute(change.values(status=CANCELLING))).rowcount)
+
+    async def cancel_requested(self, run_ids: Sequence[str]) -> Sequence[str]:
+        """Return the runs whose cancellation was requested."""
+        query = select(runs.c.run_id).where(runs.c.run_id.in_(run_ids), runs.c.status == CANCELLING)
+        async with self._engine.connect() as connection:
+            return (await connection.execute(query)).scalars().all()
+
+    async def runs_of(self, thread_id: str) -> Sequence[RunRecord]:
+        """Return the thread's runs, oldest first."""
+        query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created)
+        async with self._engine.connect() as connection:
+            return [_run_from(row) for row in (await connection.execute(query)).mappings()]
+
+    async def latest_run(self, thread_id: str) -> RunRecord | None:
+        """Return the thread's latest run, None before the first one."""
+        query = select(runs).where(runs.c.thread_id == thread_id).order_by(runs.c.created.desc()).limit(1)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return _run_from(row) if row else None
+
+
+def _run_from(row: Mapping[Any, Any]) -> RunRecord:
+    run = RunRecord(**row)
+    return replace(run, status="running") if run.status == CANCELLING else run
+
+
+async def create_tables(engine: AsyncEngine) -> None:
+    """Create the tables that do not exist."""
+    async with engine.begin() as connection:
+        await connection.run_sync(tables.create_all)

@@ -1,0 +1,1 @@
+"""From a finished span to the bytes of an export request."""

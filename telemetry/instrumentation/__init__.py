@@ -1,0 +1,1 @@
+"""The libraries that are traced, one file or folder each."""

@@ -1,0 +1,193 @@
+"""An instrumented app ends in order: its turns, its own lifespan, its spans."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from flask import Flask
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+import telemetry
+from telemetry import Turn
+from telemetry.settings import SettingsError
+from telemetry.testing import Receiver, Recorded
+from tests.processes import ROOT, UNSET, serve
+
+
+def make_app(ended: list[str]) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        try:
+            yield {"database": "open"}
+        finally:
+            ended.append("database closed")
+
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/begin")
+    async def begin(request: Request) -> str:
+        turn = Turn[str]("slow", run_id=uuid4(), session_id="t-1")
+
+        async def work(_: Turn[str]) -> None:
+            await anyio.sleep(60)
+
+        async def settle(turn: Turn[str]) -> None:
+            ended.append(f"turn {turn.status}")
+
+        turn.start(work, settle)
+        return request.state.database
+
+    telemetry.instrument(app)
+    return app
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_an_app_ends_in_order(request: pytest.FixtureRequest, traced: bool) -> None:
+    """A turn under way ends while all that it needs is still there, with tracing or without; the state is kept."""
+    spans: Recorded | None = request.getfixturevalue("spans") if traced else None
+    ended: list[str] = []
+    with serve(make_app(ended)) as url, telemetry.suppress_instrumentation():
+        assert httpx.get(f"{url}/begin", timeout=60).json() == "open"
+
+    assert ended == ["turn cancelled", "database closed"]
+    if spans:
+        assert {"turn", "GET /begin"} <= {span.name for span in spans.settled()}
+
+
+def test_tasks_end_with_the_app(spans: Recorded) -> None:
+    """A task that is still open is ended, as cancelled, before the last spans are sent."""
+    with serve(make_app([])):
+        task = telemetry.Task("never finished")
+        task.start()
+
+    assert task.result == "cancelled"
+    assert "task never finished" in {span.name for span in spans.settled()}
+
+
+LIVES = """
+import os, sys, time, httpx, telemetry
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+def make():
+    app = FastAPI()
+    app.get("/{name}")(lambda name: name)
+    telemetry.instrument(app)
+    return app
+
+telemetry.configure("lives")
+"""
+ONE_AFTER_ANOTHER = """
+app = make()
+for name in ("first", "second", "third"):
+    with TestClient(app) as client:
+        client.get(f"/{name}")
+"""
+TWO_AT_ONCE = """
+with TestClient(make()) as outer:
+    with TestClient(make()) as inner:
+        inner.get("/first")
+    outer.get("/second")
+    with telemetry.span("third"):
+        pass
+"""
+
+
+@pytest.mark.parametrize("lives", [ONE_AFTER_ANOTHER, TWO_AT_ONCE], ids=["one after another", "two at once"])
+def test_an_app_may_be_started_again(lives: str, tmp_path: Path) -> None:
+    """The end of a lifespan ends nothing that the next one, or another app of the process, still needs."""
+    with Receiver() as receiver:
+        env = {**UNSET, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "TELEMETRY_SPOOL_DIR": str(tmp_path)}
+        code = [sys.executable, "-c", LIVES + lives]
+        done = subprocess.run(code, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+        assert done.returncode == 0, done.stderr
+        found = {str(span.attributes.get("url.path", span.name)).strip("/") for span in receiver.spans}
+    assert found == {"first", "second", "third"}
+
+
+ON_THE_LOOP = """
+import asyncio, os, threading
+import telemetry
+from fastapi import FastAPI
+from telemetry.testing import Receiver
+
+asked, released = threading.Event(), threading.Event()
+
+def answer(_):
+    asked.set()
+    released.wait(60)
+    return 200
+
+async def release():
+    while not asked.is_set():
+        await asyncio.sleep(0.01)
+    released.set()
+
+async def main():
+    app = FastAPI()
+    telemetry.instrument(app)
+    releasing = asyncio.create_task(release())
+    async with app.router.lifespan_context(app):
+        with telemetry.span("last"):
+            pass
+    print(released.is_set())
+    await releasing
+
+with Receiver(answer) as receiver:
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = receiver.endpoint
+    telemetry.configure("loop")
+    asyncio.run(main())
+"""
+
+
+def test_the_end_of_a_lifespan_blocks_no_event_loop(tmp_path: Path) -> None:
+    """What else runs on the loop goes on while the last spans are sent; here it is what lets the backend answer."""
+    env = {**UNSET, "TELEMETRY_SPOOL_DIR": str(tmp_path)}
+    code = [sys.executable, "-c", ON_THE_LOOP]
+    done = subprocess.run(code, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    assert done.stdout == "True\n", done.stderr
+
+
+async def answer(_: Request) -> PlainTextResponse:
+    with telemetry.turn("clerk", input="What is 12*34?") as turn:
+        turn.output = "It is 408."
+    return PlainTextResponse("It is 408.")
+
+
+async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that knows of no lifespan, as Django's."""
+    if scope["type"] != "http":
+        raise ValueError(scope["type"])
+    await (await answer(Request(scope)))(scope, receive, send)
+
+
+@pytest.mark.parametrize("host", ["starlette", "bare"])
+def test_any_asgi_application(spans: Recorded, host: str) -> None:
+    """A request to any ASGI application is one trace with its turn, named by its route where there is one."""
+    app = Starlette(routes=[Route("/ask/{name}", answer)]) if host == "starlette" else bare
+    with serve(telemetry.instrument(app)) as url, telemetry.suppress_instrumentation():
+        assert httpx.get(f"{url}/ask/ada", timeout=60).text == "It is 408."
+
+    route = "/ask/{name}" if host == "starlette" else "/ask/ada"
+    assert spans.tree() == f"GET {route} SERVER\n  turn AGENT"
+    (root,) = [span for span in spans.settled() if span.parent is None]
+    assert root.attributes
+    assert (root.attributes["input.value"], root.attributes["output.value"]) == ("What is 12*34?", "It is 408.")
+
+
+def test_an_application_that_cannot_be_traced_is_refused_in_a_sentence(spans: Recorded) -> None:
+    """The sentence says what to install."""
+    with pytest.raises(SettingsError, match="install opentelemetry-instrumentation-flask"):
+        telemetry.instrument(Flask("shop"))

@@ -1,0 +1,248 @@
+"""What people take back is gone in the end, and what they say after that stays, however late the backend acts."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
+
+import telemetry
+from telemetry.delivery import backoff, scores
+from telemetry.delivery.scores import ScoreStore
+from telemetry.scores.queue import Posted
+from telemetry.settings import load_settings
+from telemetry.testing import Recorded, recording
+from telemetry.viewer.app import create_app
+from telemetry.viewer.settings import ViewerSettings
+from tests.langfuse_server import SCORES, Langfuse, read_body
+from tests.processes import ROOT, serve, until
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+PEOPLE = 20
+
+
+class Late(Langfuse):
+    """The viewer, which does what it is asked as late as a Langfuse does: scores by a delay, deletions by a queue."""
+
+    post_s = 0.15
+    delete_every_s = 0.5
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Accept at once, and act later."""
+        if scope["type"] != "http" or not scope["path"].startswith(SCORES):
+            return await self._app(scope, receive, send)
+        body = await read_body(receive) if scope["method"] == "POST" else b""
+        self.asked.append(json.loads(body) if body else scope["path"])
+        if self.status:
+            return await JSONResponse({"message": "out of order"}, self.status)(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        # The next run of the queue's job takes all that waits then.
+        due = self.post_s if body else self.delete_every_s - loop.time() % self.delete_every_s
+        loop.call_later(due, lambda: self._tasks.append(asyncio.ensure_future(self._act(scope, body))))
+        return await JSONResponse({"message": "Accepted"}, 202 if body else 200)(scope, receive, send)
+
+    async def _act(self, scope: Scope, body: bytes) -> None:
+        async def again() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def nowhere(_: Message) -> None:
+            pass
+
+        await self._app(scope, again, nowhere)
+
+    _tasks: list[Any] = []  # noqa: RUF012 - a task that nobody holds may be collected
+
+
+@contextmanager
+def late_server(folder: Path) -> Iterator[Late]:
+    settings = ViewerSettings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
+    server = Late(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
+    with serve(server) as server.url:
+        yield server
+
+
+WAITS = {"SETTLED_S": 4.0, "DELETE_AGAIN_S": 1.5, "FIRST_LOOK_S": 0.05, "MAX_LOOK_S": 0.2, "IDLE_S": 0.05}
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
+    for name, seconds in WAITS.items():
+        monkeypatch.setattr(scores, name, seconds)
+    monkeypatch.setattr(backoff, "MAX_DELAY_S", 0.1)
+    with late_server(tmp_path) as late:
+        for name, value in late.env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "spool"))
+        yield late
+
+
+@pytest.fixture
+def spans(server: Late) -> Iterator[Recorded]:
+    with recording(load_settings()) as recorded:
+        yield recorded
+
+
+def vote(value: float | None, user: str = "ada") -> Posted:
+    posted = telemetry.score("mood", value, trace_id=TRACE, user_id=user)
+    assert posted
+    return posted
+
+
+def values(server: Late) -> list[float]:
+    return [score["value"] for score in server.scores(TRACE)]
+
+
+def test_a_vote_that_is_taken_back_at_once_is_gone(spans: Recorded, server: Late) -> None:
+    """The vote arrives after its deletion was accepted: it is called sent when it is gone, and not before."""
+    vote(1).places(60)
+    taken_back = vote(None)
+    assert taken_back.places() == {"langfuse": "queued"}
+    assert taken_back.places(60) == {"langfuse": "sent"}
+    assert values(server) == []
+
+
+def test_the_vote_after_a_vote_taken_back_stays(spans: Recorded, server: Late) -> None:
+    """The late deletion of the first one cannot hit it: it is a new score to the backend, and is sent at once."""
+    first = vote(1)
+    first.places(60)
+    taken_back = vote(None)
+    last = vote(0)
+    assert last.places(60) == {"langfuse": "sent"}
+    assert last.score.score_id != first.score.score_id == taken_back.score.score_id
+    assert taken_back.places(60) == {"langfuse": "sent"}
+    until(lambda: values(server) == [0])
+
+
+def test_a_change_of_mind_keeps_the_id_of_its_generation(spans: Recorded, server: Late) -> None:
+    """Only a vote after one that was taken back is another score; taking back twice is taking back."""
+    ids = [vote(value).score.score_id for value in (1, 0, None, None, 1, 0, None, 1)]
+    assert ids[0] == ids[1] == ids[2] == ids[3]
+    assert ids[4] == ids[5] == ids[6]
+    assert len(set(ids)) == 3
+    until(lambda: values(server) == [1] and telemetry.stats()["scores"]["langfuse"]["waiting"] == 0)
+
+
+def test_votes_that_wait_to_be_gone_hold_up_nobody(
+    spans: Recorded, server: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than one round takes, and the one behind them is sent all the same."""
+    monkeypatch.setattr(scores, "BATCH", 5)
+    monkeypatch.setattr(scores, "SETTLED_S", 60.0)
+    for n in range(12):
+        vote(None, f"user-{n}")
+    assert vote(1, "last").places(60) == {"langfuse": "sent"}
+
+
+def test_a_generation_outlives_the_process(server: Late) -> None:
+    """What was taken back before a restart is remembered after it."""
+    with recording(load_settings()):
+        vote(1).places(60)
+        first = vote(None).score.score_id
+    with recording(load_settings()):
+        assert vote(0).score.score_id != first
+        until(lambda: values(server) == [0])
+
+
+def test_a_file_of_the_release_before_is_read(tmp_path: Path) -> None:
+    """A file without generations gets them, and what waits in it stays."""
+    path = tmp_path / "scores.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(
+            "CREATE TABLE waiting (number INTEGER PRIMARY KEY AUTOINCREMENT, score_id TEXT NOT NULL UNIQUE,"
+            " at REAL NOT NULL, body TEXT NOT NULL);"
+            "CREATE TABLE refused (number INTEGER PRIMARY KEY, score_id TEXT NOT NULL, at REAL NOT NULL,"
+            " reason TEXT NOT NULL, body TEXT NOT NULL);"
+            "INSERT INTO waiting (score_id, at, body) VALUES ('a', 1.0, '{}')"
+        )
+    store = ScoreStore(path)
+    store.put("b", "{}")
+    assert [row.score_id for row in store.take(10)] == ["a", "b"]
+
+
+def test_what_was_taken_back_long_ago_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file does not grow for ever."""
+    monkeypatch.setattr(scores, "REMEMBER_S", -1.0)
+    store = ScoreStore(tmp_path / "scores.sqlite")
+    store.put("a", "{}", withdraws=True)
+    assert store.put("a", "{}").score_id == "a"
+
+
+VOTER = """
+import json, sys, telemetry
+from telemetry.delivery import backoff, scores
+for name, seconds in json.loads(sys.argv[1]).items():
+    setattr(scores, name, seconds)
+backoff.MAX_DELAY_S = 0.1
+telemetry.configure("votes")
+print("ready", flush=True)
+for line in sys.stdin:
+    wish = json.loads(line)
+    telemetry.score("mood", wish["value"], comment=wish["comment"], trace_id=wish["trace"], user_id=wish["user"])
+    print("stored", flush=True)
+"""
+
+
+@contextmanager
+def voter(server: Late, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    env = {**os.environ, **server.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool"), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", VOTER, json.dumps(WAITS)]
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.send_signal(signal.SIGKILL)
+
+
+def converge(server: Late, folder: Path, votes: int, kills: int, seed: int) -> None:
+    chance = random.Random(seed)
+    wishes: dict[str, tuple[float | None, str | None]] = {}
+    for part in range(kills + 1):
+        server.status = chance.choice([None, None, 503])
+        with voter(server, folder) as process:
+            assert process.stdin
+            assert process.stdout
+            for n in range(votes // (kills + 1)):
+                user = f"user-{chance.randrange(PEOPLE)}"
+                value = chance.choice([1.0, 0.0, None, None])
+                comment = chance.choice([None, f"because {part} {n}"]) if value is not None else None
+                wish = {"user": user, "value": value, "comment": comment, "trace": TRACE}
+                process.stdin.write(json.dumps(wish) + "\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == "stored\n"
+                wishes[user] = value, comment
+                if chance.random() < 0.05:
+                    server.status = chance.choice([None, 503])
+    server.status = None
+    expected = sorted((value, comment or "") for value, comment in wishes.values() if value is not None)
+
+    def found() -> list[tuple[float, str]]:
+        return sorted((score["value"], score["comment"] or "") for score in server.scores(TRACE))
+
+    with recording(load_settings()):
+        until(lambda: telemetry.stats()["scores"]["langfuse"]["waiting"] == 0, 120)
+        until(lambda: found() == expected, 10, lambda: f"{found()} instead of {expected}")
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_the_last_wish_of_each_person_stands(server: Late, tmp_path: Path, seed: int) -> None:
+    """Votes, comments and their withdrawal, with kills and outages between them: nothing is lost, nothing left over."""
+    converge(server, tmp_path, votes=120, kills=3, seed=seed)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", range(3))
+def test_the_last_wish_among_a_thousand(server: Late, tmp_path: Path, seed: int) -> None:
+    """The same with a thousand votes of twenty people, and twenty kills."""
+    converge(server, tmp_path, votes=1000, kills=20, seed=seed)

@@ -1,0 +1,64 @@
+"""The list of chats: by day, found by title, taken elsewhere, and deleted only on purpose."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.ui.stack import answered, button, say, thread_of
+from ui.components.sidebar import day_of
+
+
+@pytest.mark.parametrize(
+    ("ago", "timezone", "day"),
+    [
+        (timedelta(0), "UTC", "Today"),
+        (timedelta(days=1), "UTC", "Yesterday"),
+        (timedelta(days=2), None, "Earlier"),
+        (timedelta(days=400), "Asia/Tokyo", "Earlier"),
+        (timedelta(minutes=-5), "no/where", "Today"),
+    ],
+)
+def test_a_day_has_a_name(ago: timedelta, timezone: str | None, day: str) -> None:
+    """Today, yesterday or earlier, and a clock that is ahead is today."""
+    noon = datetime.now(UTC).replace(hour=12)
+    assert day_of(noon - ago, timezone) == day
+
+
+def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
+    """A part of its title finds it, Markdown and JSON have what was said, and a question comes before it is deleted."""
+    say(chat, "What is 6 * 7, dear Hypatia?")
+    answered(chat, 1)
+    thread = thread_of(chat)
+    chats = chat.locator(".st-key-chats")
+    expect(chats.get_by_text("Today")).to_be_visible()
+    search = chat.get_by_role("textbox", name="Search chats")
+    search.fill("no such title")
+    search.press("Enter")
+    expect(chat.get_by_text("No chat title contains these words.")).to_be_visible()
+    search.fill("hypatia")
+    search.press("Enter")
+    expect(chats.get_by_role("button", name="What is 6 * 7, dear Hypatia?", exact=True)).to_have_count(1)
+
+    button(chat, "Export this chat").click()
+    with chat.expect_download() as download:
+        button(chat, "Markdown").click()
+    text = download.value.path().read_text()
+    assert text.startswith("# What is 6 * 7, dear Hypatia?\n\n**You:** What is 6 * 7, dear Hypatia?\n\n**Agent:**")
+    assert "42" in text
+    with chat.expect_download() as download:
+        button(chat, "JSON").click()
+    assert json.loads(download.value.path().read_text())["messages"][0]["type"] == "human"
+    assert download.value.suggested_filename == "What-is-6-7-dear-Hypatia.json"
+    chat.keyboard.press("Escape")
+
+    delete = chats.get_by_role("button", name="Delete What is 6 * 7, dear Hypatia?")
+    delete.click()
+    chat.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(chat.get_by_role("dialog")).to_have_count(0)
+    expect(chat).to_have_url(re.compile(thread))
+    delete.click()
+    chat.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(delete).to_have_count(0)

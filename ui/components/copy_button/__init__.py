@@ -1,0 +1,19 @@
+"""A button that copies text; Streamlit has one for code only."""
+
+from pathlib import Path
+
+from streamlit.components.v2 import component
+
+_FOLDER = Path(__file__).parent
+
+_mount = component(
+    "agent_chat.copy_button",
+    html=(_FOLDER / "copy_button.html").read_text(),
+    css=(_FOLDER / "copy_button.css").read_text(),
+    js=(_FOLDER / "copy_button.js").read_text(),
+)
+
+
+def draw_copy_button(text: str, *, key: str) -> None:
+    """Draw a button that copies this text."""
+    _mount(key=key, data=text, width="content", height="content")

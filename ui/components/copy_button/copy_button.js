@@ -1,0 +1,28 @@
+const CONFIRM_MS = 2000;
+
+export default function ({ data, parentElement }) {
+  const button = parentElement.querySelector("button");
+  const label = parentElement.querySelector("span");
+  button.onclick = async () => {
+    try {
+      await copy(data);
+      label.textContent = "Copied";
+    } catch {
+      label.textContent = "Not copied";
+    }
+    setTimeout(() => { label.textContent = "Copy"; }, CONFIRM_MS);
+  };
+}
+
+async function copy(text) {
+  // Browsers have a clipboard only on pages that came over HTTPS or from this machine.
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  if (!copied) throw new Error("refused");
+  return undefined;
+}

@@ -1,0 +1,66 @@
+"""Draw a thread's files: images where they were created, and all files as downloads."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import streamlit as st
+
+import telemetry
+from app.client import AgentClient, AgentError
+from app.schema import FileInfo
+from ui.markdown import escape
+
+# A larger image is drawn as a download.
+MAX_IMAGE_BYTES = 5_000_000
+MAX_CACHED_IMAGES = 20
+UNITS = ("B", "kB", "MB", "GB")
+
+
+def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None) -> None:
+    """Draw images as such, and other files as downloads."""
+    for file in files:
+        if file.type.startswith("image/") and file.size <= MAX_IMAGE_BYTES and (image := _image(client, file)):
+            st.image(image, caption=escape(file.name))
+        else:
+            draw_download(client, file, place)
+
+
+def draw_download(client: AgentClient, file: FileInfo, place: str | None) -> None:
+    """Draw a file's name and size; its bytes are fetched on a click."""
+    st.download_button(
+        f"{escape(file.name)} · {format_size(file.size)}",
+        partial(read_content, client, file.file_id),
+        file.name,
+        file.type,
+        key=f"file-{place}-{file.file_id}",
+        icon=":material/draft:",
+        type="tertiary",
+        on_click="ignore",
+    )
+
+
+def read_content(client: AgentClient, file_id: str) -> bytes:
+    """Return a file's bytes."""
+    return b"".join(client.download(file_id))
+
+
+def format_size(number: float) -> str:
+    """Return a number of bytes in the largest unit that fits."""
+    for unit in UNITS[:-1]:
+        if number < 1000:
+            return f"{number:.0f} {unit}"
+        number /= 1000
+    return f"{number:.1f} {UNITS[-1]}"
+
+
+def _image(client: AgentClient, file: FileInfo) -> bytes | None:
+    try:
+        return _cached_content(client, client.user_id, file.file_id)
+    except AgentError:
+        return None
+
+
+@st.cache_data(max_entries=MAX_CACHED_IMAGES, show_spinner=False)
+def _cached_content(_client: AgentClient, user_id: str | None, file_id: str) -> bytes:  # noqa: ARG001 - a part of the key
+    with telemetry.suppress_instrumentation():
+        return read_content(_client, file_id)

@@ -1,0 +1,45 @@
+"""A small component for what Streamlit cannot do while an answer is read.
+
+It scrolls a question that was just sent to the top, offers a way back to the end, and tells screen
+readers when an answer begins and ends. It draws next to nothing and returns nothing: the page works without it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import streamlit as st
+from streamlit.components.v2 import component
+
+from ui.exchange import Exchange
+
+STATUSES = {"cancelled": "The answer was stopped.", "waiting": "The agent has a question."}
+_FOLDER = Path(__file__).parent
+
+_mount = component(
+    "agent_chat.reader",
+    html=(_FOLDER / "reader.html").read_text(),
+    css=(_FOLDER / "reader.css").read_text(),
+    js=(_FOLDER / "reader.js").read_text(),
+    isolate_styles=False,
+)
+
+
+def draw_reader(exchanges: Sequence[Exchange], *, running: bool) -> None:
+    """Mount the component with the data that it needs of the conversation."""
+    _mount(
+        key="reader",
+        data={
+            "sent": st.session_state.get("messages_sent", 0),
+            "latest": len(exchanges) - 1,
+            "running": running,
+            "status": _status(exchanges[-1], running=running) if exchanges else "",
+        },
+    )
+
+
+def _status(exchange: Exchange, *, running: bool) -> str:
+    if running:
+        return "The answer is being written."
+    if exchange.error:
+        return "The answer failed."
+    return STATUSES.get(exchange.status or "", "The answer is complete.")

@@ -1,0 +1,85 @@
+// Undocumented names of Streamlit: `ui/streamlit_patches.py` says what breaks without them.
+const SCROLLER = '[data-testid="stAppScrollToBottomContainer"]';
+const BOTTOM = '[data-testid="stBottom"]';
+const MARGIN = 64; // The page's header covers as much.
+const FAR = 120; // From this distance there is something below that cannot be seen.
+const SLACK = 40; // Streamlit follows the end of a page that is scrolled to it; the question is to stay.
+const HOLD_MS = 1500;
+const HOLD_FRAMES = 60; // A busy machine draws few of them in that time.
+const RELEASING = ["wheel", "touchstart", "keydown"];
+const WAIT_MS = 5000; // The question is drawn after the component is told of it.
+
+// Outlives each mount, so that a redraw is no news.
+const known = { sent: null, running: false };
+
+export default function ({ data, parentElement }) {
+  const button = parentElement.querySelector(".reader-to-end");
+  const status = parentElement.querySelector(".reader-status");
+  const scroller = document.querySelector(SCROLLER);
+  const bottom = document.querySelector(BOTTOM);
+  if (!scroller || !bottom) return undefined;
+
+  const update = () => {
+    const distance = scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
+    const line = bottom.getBoundingClientRect();
+    button.hidden = distance < FAR;
+    button.style.left = `${line.left + line.width / 2}px`;
+    button.style.top = `${line.top - 48}px`;
+  };
+  button.onclick = () => hold(scroller, () => scroller.scrollHeight);
+  scroller.addEventListener("scroll", update, { passive: true });
+  const observer = new ResizeObserver(update);
+  observer.observe(scroller);
+  for (const child of scroller.children) observer.observe(child);
+  update();
+
+  const isSent = known.sent !== null && data.sent !== known.sent;
+  if (isSent) showQuestion(scroller, bottom, data.latest);
+  // An answer may be complete before it is first drawn.
+  if (isSent || data.running !== known.running) status.textContent = data.status;
+  known.sent = data.sent;
+  known.running = data.running;
+
+  return () => {
+    scroller.removeEventListener("scroll", update);
+    observer.disconnect();
+  };
+}
+
+// Scroll the question to the top, with as much room below it as the page is high: its answer grows there.
+function showQuestion(scroller, bottom, number) {
+  const until = performance.now() + WAIT_MS;
+  const look = () => {
+    const exchange = document.querySelector(`.st-key-exchange-${number}`);
+    if (!exchange) {
+      if (performance.now() < until) requestAnimationFrame(look);
+      return;
+    }
+    for (const other of document.querySelectorAll("[class*='st-key-exchange-']")) other.style.minHeight = "";
+    exchange.style.minHeight = `${scroller.clientHeight - bottom.offsetHeight - MARGIN + SLACK}px`;
+    const top = () => exchange.getBoundingClientRect().top - scroller.getBoundingClientRect().top;
+    hold(scroller, () => scroller.scrollTop + top() - MARGIN);
+  };
+  requestAnimationFrame(look);
+}
+
+// Keep this position until Streamlit has taken it over, or a person scrolls. It follows the end of a page that is
+// scrolled there, and gives that up at a `wheel` event, which ends its own scrolling, with a scroll away from the end.
+function hold(scroller, position) {
+  const until = performance.now() + HOLD_MS;
+  let released = false;
+  const release = (event) => { released ||= event.isTrusted; };
+  for (const type of RELEASING) scroller.addEventListener(type, release, { passive: true });
+  let nudge = 0;
+  let frames = 0;
+  const step = () => {
+    scroller.dispatchEvent(new WheelEvent("wheel"));
+    scroller.scrollTop = position() + nudge;
+    frames += 1;
+    if (!released && (nudge || performance.now() < until || frames < HOLD_FRAMES)) {
+      nudge = 1 - nudge;
+      requestAnimationFrame(step);
+    } else for (const type of RELEASING) scroller.removeEventListener(type, release);
+  };
+  step();
+}

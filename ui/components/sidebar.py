@@ -1,0 +1,263 @@
+"""Draw the sidebar: agent and model, chats, background runs, files, and who is logged in."""
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from zoneinfo import ZoneInfo, available_timezones
+
+import streamlit as st
+
+import telemetry
+from app.client import AgentClient, AgentError
+from app.schema import AgentInfo, FileInfo, RunInfo, ServiceInfo, ThreadInfo
+from ui.chat import go_to
+from ui.components.files import draw_download
+from ui.components.welcome import title_of
+from ui.export import as_json, as_markdown
+from ui.identity import Visitor
+from ui.markdown import escape
+from ui.streamlit_patches import is_history_navigation
+from ui.turn_registry import turn_registry
+
+# How many threads a click adds to the list, and how many it can have.
+THREADS_PER_PAGE = 20
+MAX_THREADS = 200
+MAX_RUNS = 5
+REFRESH_SECONDS = 2
+ICONS = {
+    "queued": ":material/schedule:",
+    "running": ":material/progress_activity:",
+    "lost": ":material/progress_activity:",
+    "waiting": ":material/help:",
+    "completed": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+UNFINISHED = ("queued", "running", "lost")
+
+
+def draw_choices(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
+    """Draw the choice of agent, model and background, and return what is chosen."""
+    agents = {agent.key: agent for agent in info.agents}
+    st.title("Agent chat", anchor=False)
+    st.button("New chat", icon=":material/edit_square:", on_click=go_to, width="stretch")
+    key = draw_agent_choice(agents, info.default_agent)
+    if agents[key].error:
+        st.warning(f"This agent could not be loaded: {escape(agents[key].error or '')}")
+    index = info.models.index(info.default_model)
+    model = st.selectbox("Model", info.models, index, key="model", bind="query-params")
+    in_background = st.toggle(
+        "Answer in the background",
+        key="background",
+        help="The answer continues without this page.",
+        bind="query-params",
+    )
+    return agents[key], model, in_background
+
+
+def draw_agent_choice(agents: Mapping[str, AgentInfo], default: str) -> str:
+    """Draw the choice of the agent by its title, and return its key, which is part of the address unless default.
+
+    Streamlit's own binding would put the title into the address.
+    """
+    requested = st.query_params.get("agent")
+    if requested in agents and ("agent" not in st.session_state or is_history_navigation()):
+        st.session_state.agent = requested
+    key = st.selectbox(
+        "Agent",
+        agents,
+        list(agents).index(default),
+        key="agent",
+        format_func=lambda key: title_of(agents[key]),
+        filter_mode=None,
+    )
+    if key != default:
+        st.query_params["agent"] = key
+    elif requested:
+        del st.query_params["agent"]
+    return key
+
+
+def thread_limit() -> int:
+    """Return how many threads are listed: as many as there may be while somebody searches."""
+    if st.session_state.get("thread_search"):
+        return MAX_THREADS
+    return st.session_state.setdefault("thread_limit", THREADS_PER_PAGE)
+
+
+def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread: str) -> None:
+    """Draw the visitor's chats, the latest first, each with a button that opens and one that deletes it."""
+    if not threads:
+        return
+    st.subheader("Chats", anchor=False)
+    searched = st.text_input(
+        "Search chats",
+        key="thread_search",
+        placeholder="Search chats",
+        icon=":material/search:",
+        label_visibility="collapsed",
+    )
+    found = [thread for thread in threads if searched.casefold() in thread.title.casefold()]
+    if not found:
+        st.caption("No chat title contains these words.")
+    with st.container(gap=None, key="chats"):
+        for day, group in groupby(found, key=lambda thread: day_of(thread.updated, st.context.timezone)):
+            st.caption(day)
+            for thread in group:
+                draw_thread(client, thread, is_open=thread.thread_id == open_thread)
+    if len(threads) == thread_limit() < MAX_THREADS:
+        st.button("Older ones", icon=":material/expand_more:", type="tertiary", on_click=list_more_threads)
+
+
+def day_of(moment: datetime, timezone: str | None) -> str:
+    """Return Today, Yesterday or Earlier, by the calendar of this time zone."""
+    zone = ZoneInfo(timezone) if timezone in available_timezones() else UTC
+    days = (datetime.now(zone).date() - moment.astimezone(zone).date()).days
+    return "Today" if days <= 0 else "Yesterday" if days == 1 else "Earlier"
+
+
+def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
+    """Draw one chat of the list."""
+    with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
+        st.button(
+            escape(thread.title),
+            key=f"open-{thread.thread_id}",
+            type="secondary" if is_open else "tertiary",
+            width="stretch",
+            wrap=False,
+            on_click=go_to,
+            args=(thread.thread_id, thread.agent),
+        )
+        if is_open:
+            draw_export(client, thread)
+        st.button(
+            f"Delete {escape(thread.title)}",
+            key=f"delete-{thread.thread_id}",
+            help="Delete",
+            icon=":material/delete:",
+            type="tertiary",
+            on_click=ask_to_delete,
+            args=(thread.thread_id,),
+        )
+        if st.session_state.get("thread_to_delete") == thread.thread_id:
+            confirm_deletion(client, thread, is_open=is_open)
+
+
+def draw_export(client: AgentClient, thread: ThreadInfo) -> None:
+    """Draw the export buttons of a thread; its messages are fetched on a click."""
+    name = re.sub(r"[^\w-]+", "-", thread.title)[:40].strip("-") or "chat"
+    with st.popover("Export this chat", icon=":material/download:", type="tertiary", key="export"):
+        st.download_button(
+            "Markdown",
+            lambda: as_markdown(thread.title, client.get_history(thread.thread_id)),
+            f"{name}.md",
+            "text/markdown",
+            key="export-markdown",
+            on_click="ignore",
+        )
+        st.download_button(
+            "JSON",
+            lambda: as_json(client.get_history(thread.thread_id)),
+            f"{name}.json",
+            "application/json",
+            key="export-json",
+            on_click="ignore",
+        )
+
+
+def list_more_threads() -> None:
+    """Add older chats to the list."""
+    st.session_state.thread_limit = min(MAX_THREADS, st.session_state.thread_limit + THREADS_PER_PAGE)
+
+
+def ask_to_delete(thread_id: str | None = None) -> None:
+    """Show the question whether to delete this thread in every drawing of the page, until it is answered."""
+    st.session_state.thread_to_delete, st.session_state.deletion_error = thread_id, None
+
+
+@st.dialog("Delete this chat?", icon=":material/delete:", on_dismiss=ask_to_delete)
+def confirm_deletion(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
+    """Ask whether to delete the thread with its messages and files."""
+    st.text(thread.title)
+    st.caption("This deletes its messages and files; traces and scores are kept.")
+    with st.container(horizontal=True):
+        st.button(
+            "Delete",
+            type="primary",
+            icon=":material/delete:",
+            on_click=delete_thread,
+            args=(client, thread.thread_id),
+            kwargs={"is_open": is_open},
+        )
+        if st.button("Cancel"):
+            ask_to_delete()
+            st.rerun()
+    if st.session_state.deletion_error:
+        st.error(escape(st.session_state.deletion_error), icon=":material/error:")
+
+
+def delete_thread(client: AgentClient, thread_id: str, *, is_open: bool) -> None:
+    """Delete the thread, and redraw the page without it."""
+    try:
+        client.delete_thread(thread_id)
+    except AgentError as error:
+        st.session_state.deletion_error = str(error)
+        return
+    turn_registry().forget(client.user_id, thread_id)
+    ask_to_delete()
+    if is_open:
+        go_to()
+    st.rerun()
+
+
+def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
+    """Draw the latest background runs, refreshed while one is unfinished."""
+    if runs:
+        st.subheader("Background runs", anchor=False)
+        every = REFRESH_SECONDS if any(run.status in UNFINISHED for run in runs[:MAX_RUNS]) else None
+        with st.container(gap=None, key="runs"):
+            st.fragment(_draw_runs, run_every=every)(client, list(runs[:MAX_RUNS]))
+
+
+def _draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
+    for run in _refresh(client, runs):
+        st.button(
+            escape(run.message or run.run_id),
+            key=f"run-{run.run_id}",
+            help=run.status,
+            icon=ICONS[run.status],
+            type="tertiary",
+            width="stretch",
+            wrap=False,
+            on_click=go_to,
+            args=(run.thread_id, run.agent),
+        )
+
+
+def _refresh(client: AgentClient, runs: Sequence[RunInfo]) -> Sequence[RunInfo]:
+    """Return the current runs, or the last known ones if the service does not answer."""
+    if not any(run.status in UNFINISHED for run in runs):
+        return runs
+    try:
+        with telemetry.suppress_instrumentation():
+            return client.get_runs(MAX_RUNS).runs
+    except AgentError:
+        return runs
+
+
+def draw_thread_files(client: AgentClient, files: Sequence[FileInfo]) -> None:
+    """Draw the thread's files as downloads."""
+    if files:
+        st.subheader("Files", anchor=False)
+        for file in files:
+            draw_download(client, file, "list")
+
+
+def draw_visitor(visitor: Visitor) -> None:
+    """Draw the name of the user, if it is known."""
+    with st.container(key="visitor"):
+        if visitor.name:
+            st.text(visitor.name)
+        if visitor.may_log_out:
+            st.button("Log out", icon=":material/logout:", type="tertiary", on_click=st.logout)
