@@ -155,6 +155,19 @@ def run(viewer: Door, tmp_path: Path) -> Any:
     return run
 
 
+@contextmanager
+def next_process(viewer: Door, folder: Path) -> Iterator[None]:
+    """A process that takes over the spool of one that is gone, for as long as the block runs."""
+    waits = f"import sys, telemetry\ntelemetry.configure('next')\nsys.stdin.read()\n{END}"
+    env = {**os.environ, **UNSET, **viewer.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+    process = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT, env=env, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
 def picture(folder: Path, size: int = 300_000) -> tuple[Path, bytes]:
     """A file that begins like a picture, and its content."""
     content = PNG + os.urandom(size)
@@ -203,22 +216,11 @@ def test_an_upload_survives_a_sigkill(viewer: Door, run: Any, tmp_path: Path) ->
     assert viewer.asked["PUT"] == 0
 
     viewer.answers = {}
-    wait = f"import time\nfrom telemetry import pipeline\nuntil = {str(tmp_path / 'done')!r}\n"
-    until_told = "from pathlib import Path\nwhile not Path(until).exists():\n    time.sleep(0.05)\n"
-    program = f"import telemetry\ntelemetry.configure('next')\n{wait}{until_told}{END}"
-    next_one = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, **UNSET, **viewer.env, "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")},
-    )
-    try:
+    with next_process(viewer, tmp_path):
         until(lambda: viewer.asked["PATCH"])
         until(lambda: viewer.asked["POST"] >= 3)
         assert viewer.bytes_of(media_id(content)) == content
         assert viewer.asked["PUT"] == 1
-    finally:
-        (tmp_path / "done").touch()
-        assert next_one.wait(60) == 0
     assert list((tmp_path / "spool").glob("*.db")) == []
 
 
@@ -232,8 +234,8 @@ def test_a_broken_store_keeps_no_span_back(viewer: Door, run: Any, tmp_path: Pat
     assert len(list((tmp_path / "spool").glob("*.db"))) == 1
 
     viewer.answers = {}
-    run(f"import telemetry, time\ntelemetry.configure('next')\ntime.sleep(1)\n{END}")
-    until(lambda: viewer.has(media_id(content)))
+    with next_process(viewer, tmp_path):
+        until(lambda: viewer.has(media_id(content)))
     assert viewer.bytes_of(media_id(content)) == content
 
 
