@@ -1,8 +1,6 @@
 """An experiment of the unchanged SDK over a graph, in a program that is traced by us."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from langfuse import Langfuse
 from opentelemetry.trace import format_span_id
 
-from tests.processes import ROOT, UNSET
+from tests.processes import run_code
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 
 PROGRAM = dedent("""
@@ -58,20 +56,12 @@ def test_each_item_is_one_trace_with_its_graph_and_its_score(
         langfuse.create_dataset_item(dataset_name="capitals", input=country, expected_output=capital)
     public, secret = viewer.keys
     env = {
-        **UNSET,
         "LANGFUSE_PUBLIC_KEY": public,
         "LANGFUSE_SECRET_KEY": secret,
         "LANGFUSE_HOST": viewer.url,
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = run_code(PROGRAM, env=env)
     assert done.returncode == 0, done.stderr
 
     traces = done.stdout.split()
