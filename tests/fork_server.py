@@ -24,9 +24,30 @@ from selectors import EVENT_READ, DefaultSelector
 from types import ModuleType
 from typing import NoReturn
 
-PRELOADED = ("app.service", "dbos", "httptools", "psycopg", "telemetry.server", "telemetry.viewer.app", "uvloop")
+PRELOADED = (
+    "app.service",
+    "dbos",
+    "httpcore",
+    "httptools",
+    "langfuse.api.projects.client",
+    "langfuse.api.scores.client",
+    "psycopg",
+    "telemetry.instrumentation.langchain.instrumentor",
+    "telemetry.server",
+    "telemetry.viewer.app",
+    "uvloop",
+)
 # What these say is read while modules are imported: such a process needs an interpreter of its own.
-_READ_ON_IMPORT = ("OTEL_PROPAGATORS", "OTEL_PYTHON_", "PYTHON", "LANGCHAIN_", "LANGSMITH_", "DBOS_", "PYDANTIC_")
+_READ_ON_IMPORT = (
+    "OTEL_PROPAGATORS",
+    "OTEL_PYTHON_",
+    "PYTHON",
+    "LANGCHAIN_",
+    "LANGSMITH_",
+    "LANGFUSE_PROMPT_CACHE_",
+    "DBOS_",
+    "PYDANTIC_",
+)
 _READ_LATER = ("PYTHON_DOTENV_DISABLED",)
 
 

@@ -3,6 +3,7 @@
 `TABLE=print python -m pytest -n0 -s tests/test_langfuse_table.py -m "chaos or not chaos"` prints the table.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -13,7 +14,7 @@ import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 
 import telemetry
-from app.client import AgentClient, AgentError
+from app.client import AgentClient, AgentError, Refused
 from app.schema import RunEvent, StreamEvent, TokenEvent
 from telemetry.export import otlp
 from telemetry.export.stages import build_stages, prepare
@@ -37,9 +38,9 @@ STORY, FAIL = "Tell me a long story", "/fail-after 3 story"
 CAUSES = {"cancelled": "cancelled on request", "disconnected": "cancelled: the client disconnected"}
 PRICES = "demo=1.5/2.5"
 ENDINGS = {
-    "invoked": ["ok", "failed"],
+    "invoked": ["ok", "failed", "cancelled", "disconnected"],
     "streamed": ["ok", "failed", "cancelled", "disconnected"],
-    "queued": ["ok", "failed", "cancelled"],
+    "queued": ["ok", "failed", "cancelled", "disconnected"],
     "chat": ["ok", "failed"],
 }
 # What every run of the tests looks at; `make chaos` looks at all.
@@ -116,13 +117,15 @@ def test_nothing_is_missing_and_nothing_is_twice(stage: Stage, agent: str, how: 
 def defects(trace: Trace, agent: str, how: str, ending: str, message: str) -> list[str]:
     """What a person would miss, or find twice."""
     assert trace.root
-    is_queued, answered = how == "queued", ending in ("ok", "resumed")
+    is_queued = how == "queued"
+    goes_on = is_queued and ending == "disconnected"  # a background run needs no client
+    answered = goes_on or ending in ("ok", "resumed")
     told = trace.named("turn")[0] if is_queued else trace.root
     expected = {
         "title": "chat turn" if how == "chat" else agent,
         "question": message,
-        "level": {"failed": "ERROR", "cancelled": "WARNING", "disconnected": "WARNING"}.get(ending, "DEFAULT"),
-        "cause": CAUSES.get(ending, told.message if ending == "failed" else ""),
+        "level": "DEFAULT" if answered else "ERROR" if ending == "failed" else "WARNING",
+        "cause": "" if answered else CAUSES.get(ending, told.message),
         "answered": answered or ending == "failed",
         "asks": agent == "interrupt" and ending == "ok",
         "queued": is_queued,
@@ -231,6 +234,46 @@ def disconnected(client: AgentClient, message: str, thread_id: str) -> None:
     events.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
 
 
+def invoked_and_cancelled(client: AgentClient, message: str, thread_id: str) -> None:
+    async def cancel() -> None:
+        call, run_id = await invoked_in_a_task(client, message, thread_id)
+        await client.acancel(run_id)
+        with pytest.raises(AgentError, match="cancelled before the agent had answered"):
+            await call
+
+    asyncio.run(cancel())
+
+
+def invoked_and_disconnected(client: AgentClient, message: str, thread_id: str) -> None:
+    async def disconnect() -> None:
+        call, _ = await invoked_in_a_task(client, message, thread_id)
+        call.cancel()
+        await asyncio.wait([call])
+
+    asyncio.run(disconnect())
+
+
+async def invoked_in_a_task(client: AgentClient, message: str, thread_id: str) -> tuple[asyncio.Task[Any], str]:
+    """The call, and its run, which is at work."""
+    call = asyncio.create_task(client.ainvoke(message, thread_id=thread_id))
+    while not call.done():
+        with suppress(Refused):  # there is no such thread yet
+            state = await client.aget_thread(thread_id)
+            if state.status == "running" and state.run_id:
+                return call, state.run_id
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"it has ended already: {call}")
+
+
+def followed_and_disconnected(client: AgentClient, message: str, thread_id: str) -> None:
+    """Nobody follows the run any more, which goes on."""
+    run = client.submit(message, thread_id=thread_id)
+    events = client.follow(run.run_id)
+    assert isinstance(next(events), RunEvent)
+    events.close()  # pyright: ignore[reportAttributeAccessIssue] - a generator
+    until(lambda: client.get_run(run.run_id).status == "completed", 60)
+
+
 def cancelled_in_the_queue(client: AgentClient, message: str, thread_id: str) -> None:
     run = client.submit(message, thread_id=thread_id)
     events = client.follow(run.run_id)
@@ -254,7 +297,10 @@ STOPPED: dict[tuple[str, str], Ask] = {
     ("streamed", "failed"): lambda *asked: suppressing(streamed, *asked),
     ("streamed", "cancelled"): cancelled,
     ("streamed", "disconnected"): disconnected,
+    ("invoked", "cancelled"): invoked_and_cancelled,
+    ("invoked", "disconnected"): invoked_and_disconnected,
     ("queued", "cancelled"): cancelled_in_the_queue,
+    ("queued", "disconnected"): followed_and_disconnected,
 }
 
 

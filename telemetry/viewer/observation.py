@@ -10,6 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from telemetry.export.otlp import Attributes, Span
+from telemetry.viewer.prices import costs_of
 
 LEVELS = ("DEBUG", "DEFAULT", "WARNING", "ERROR")
 TYPES = {
@@ -145,12 +146,15 @@ class Observation:
 
     @cached_property
     def cost_details(self) -> dict[str, float]:
-        """US dollars by kind of tokens, empty if unknown."""
+        """US dollars by kind of tokens: those that were sent, else by the list price of the model; empty if unknown."""
         details = parsed(self._first("langfuse.observation.cost_details"))
         if not isinstance(details, dict):
             details = {name: self._first(key) for name, key in COSTS.items()}
             details["total"] = details["total"] or self._first("gen_ai.usage.cost")
-        return {str(name): cost for name, value in details.items() if (cost := _cost(value)) is not None}
+        sent = {str(name): cost for name, value in details.items() if (cost := _cost(value)) is not None}
+        if not sent:
+            return costs_of(self.model, self.usage) if self.model else {}
+        return sent | {"total": sum(sent.values())} if sent.keys() <= {"input", "output"} else sent
 
     @property
     def cost(self) -> float | None:

@@ -16,7 +16,7 @@ from telemetry.viewer.messages import answer, question
 from telemetry.viewer.observation import Observation, experiment_of, text
 from telemetry.viewer.score import Score
 
-VERSION = 6
+VERSION = 7
 # How many characters of a question, an answer or an error can be searched for.
 SEARCHABLE = 1_000
 # How many characters of them a line of the list has.

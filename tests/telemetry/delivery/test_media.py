@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -31,7 +29,8 @@ from telemetry.testing import recording
 from telemetry.testing.receiver import Receiver
 from telemetry.viewer.app import create_app
 from telemetry.viewer.settings import ViewerSettings
-from tests.processes import ROOT, UNSET, serve, until
+from tests import fork_server, processes
+from tests.processes import ROOT, bare, serve, until
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # A chat about a picture: two turns, and in the second one its history.
@@ -67,6 +66,18 @@ CRASH = dedent("""
     while not writer.spool.file.rows_of(MEDIA) == 3:
         time.sleep(0.02)
     os.kill(os.getpid(), signal.SIGKILL)
+""")
+# It does what it finds to do, until it is asked to end.
+NEXT = dedent("""
+    import signal, sys, telemetry, time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        telemetry.configure("next")
+        print("ready", flush=True)
+        while True:
+            time.sleep(0.02)
+    finally:
+        telemetry.shutdown()
 """)
 # One span with one file, whatever it is.
 SPAN = dedent("""
@@ -139,18 +150,11 @@ def viewer(tmp_path: Path) -> Iterator[Door]:
 @pytest.fixture
 def run(viewer: Door, tmp_path: Path) -> Any:
     def run(program: str, *arguments: str, status: int = 0, **env: str) -> str:
-        variables = {**UNSET, **viewer.env, "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"), **env}
-        bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            cwd=ROOT,
-            env={**bare, **variables},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == status, done.stderr
-        return done.stdout
+        spool = {"TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
+        variables = {**bare(), **viewer.env, **spool, **env}
+        ended, printed = processes.run("tests.run_code", program, *arguments, env=variables, seconds=120)
+        assert ended == status, printed
+        return printed
 
     return run
 
@@ -158,14 +162,16 @@ def run(viewer: Door, tmp_path: Path) -> Any:
 @contextmanager
 def next_process(viewer: Door, folder: Path) -> Iterator[None]:
     """A process that takes over the spool of one that is gone, for as long as the block runs."""
-    waits = f"import sys, telemetry\ntelemetry.configure('next')\nsys.stdin.read()\n{END}"
-    env = {**os.environ, **UNSET, **viewer.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
-    process = subprocess.Popen([sys.executable, "-c", waits], cwd=ROOT, env=env, stdin=subprocess.PIPE)
+    env = {**bare(), **viewer.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+    log = folder / "log"
+    process = fork_server.run_module("tests.run_code", [NEXT], env, ROOT, log)
     try:
+        until(lambda: log.exists() and "ready" in log.read_text())
         yield
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
     finally:
-        process.communicate(timeout=60)
-    assert process.returncode == 0
+        process.kill()
 
 
 def picture(folder: Path, size: int = 300_000) -> tuple[Path, bytes]:
@@ -355,7 +361,7 @@ def test_files_take_no_space_from_spans(viewer: Door, run: Any) -> None:
     """)
     viewer.answers = {"POST": 503}
     printed = run(program, PNG.hex(), TELEMETRY_SPOOL_MAX_BYTES="1000000")
-    size, _, dropped = printed.partition(" ")
+    size, _, dropped = printed.splitlines()[-1].partition(" ")
     assert int(size) <= 250_000
     assert dropped.strip() == "{'too many bytes of files': 14}"
     until(lambda: len(viewer.observations()) == 20)

@@ -564,9 +564,13 @@ def test_costs_are_what_was_sent(viewer: Viewer, langfuse: Langfuse) -> None:
     """Costs come back by kind with their sum; where none was sent there is none, which is not the same as 0."""
     sent = [
         ({}, {}, None),
-        ({"langfuse.observation.cost_details": '{"input": 0.1, "output": 0.2}'}, {"input": 0.1, "output": 0.2}, 0.3),
+        (
+            {"langfuse.observation.cost_details": '{"input": 0.1, "output": 0.2}'},
+            {"input": 0.1, "output": 0.2, "total": pytest.approx(0.3)},
+            0.3,
+        ),
         ({"langfuse.observation.cost_details": '{"input": 1, "total": 4}'}, {"input": 1, "total": 4}, 4),
-        ({"langfuse.observation.cost_details": '{"input": 0}'}, {"input": 0}, 0),
+        ({"langfuse.observation.cost_details": '{"input": 0}'}, {"input": 0, "total": 0}, 0),
         ({"langfuse.observation.cost_details": '{"input": "much", "x": -1, "y": 1e300}'}, {}, None),
         ({"langfuse.observation.cost_details": "7"}, {}, None),
     ]
@@ -577,6 +581,43 @@ def test_costs_are_what_was_sent(viewer: Viewer, langfuse: Langfuse) -> None:
     expected = [*((details, total) for _, details, total in sent), ({"total": 0.5}, 0.5)]
     for each, (details, total) in zip(found, expected, strict=True):
         assert (each.cost_details, each.total_cost) == (details, pytest.approx(total) if total else total)
+
+
+@pytest.mark.parametrize(
+    ("model", "usage", "costs"),
+    [
+        ("gpt-4o", {"input": 1_000_000, "output": 100_000}, {"input": 2.5, "output": 1, "total": 3.5}),
+        ("openai/GPT-4o-2024-11-20", {"input": 1_000_000}, {"input": 2.5, "total": 2.5}),
+        ("gpt-4o-2024-05-13", {"input": 1_000_000}, {"input": 5, "total": 5}),
+        ("gpt-35-turbo", {"input": 5, "output": 10, "total": 15}, {"input": 2.5e-6, "output": 15e-6, "total": 17.5e-6}),
+        ("o4-mini", {"output_reasoning_tokens": 500_000}, {"output_reasoning_tokens": 2.2, "total": 2.2}),
+        ("text-embedding-3-small", {"total": 1_000_000}, {"total": 0.02}),
+        (
+            "us.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            {"input": 100_000, "input_cached_tokens": 1_000_000, "input_cache_creation": 1_000_000},
+            {"input": 0.3, "input_cached_tokens": 0.3, "input_cache_creation": 3.75, "total": 4.35},
+        ),
+        ("claude-3-5-sonnet@20240620", {"output": 1_000_000}, {"output": 15, "total": 15}),
+        ("gpt-4o", {"much": 1_000_000}, {}),
+        ("gpt-4o", {}, {}),
+        ("gpt-4o-2030-01-01", {"input": 1_000_000}, {}),
+        ("my-gpt-4o", {"input": 1_000_000}, {}),
+        ("demo", {"input": 1_000_000}, {}),
+    ],
+)
+def test_a_known_model_has_its_list_price(
+    viewer: Viewer, langfuse: Langfuse, model: str, usage: dict[str, int], costs: dict[str, float]
+) -> None:
+    """Where no cost was sent it is that of the tokens by the model's name and version; an unknown model has none."""
+    said = {"langfuse.observation.model.name": model, "langfuse.observation.usage_details": json.dumps(usage)}
+    sent = {"langfuse.observation.cost_details": '{"total": 7}'}
+    spans = [
+        {"attributes": [attribute(key, stringValue=text) for key, text in each.items()]} for each in (said, said | sent)
+    ]
+    assert viewer.client.post(TRACES, json=spans_of(*spans)).status_code == 200
+    kept, found = langfuse.api.observations.get_many(trace_id=TRACE, fields="usage").data
+    assert (found.cost_details, found.total_cost) == (pytest.approx(costs), pytest.approx(costs.get("total")))
+    assert (kept.cost_details, kept.total_cost) == ({"total": 7}, 7)
 
 
 @pytest.mark.parametrize(
