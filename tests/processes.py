@@ -126,11 +126,13 @@ def until(
     look: Callable[[], Found], seconds: float = 60, complaint: Callable[[], str] = lambda: "waited in vain"
 ) -> Found:
     """The first true answer of `look`; fails with the complaint when the time is over."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.02
     while not (found := look()):
         if time.monotonic() > deadline:
             raise AssertionError(complaint())
-        time.sleep(0.02)
+        time.sleep(pause)
+        # Looking takes CPU from what is waited for.
+        pause = min(1.2 * pause, 0.25)
     return found
 
 
