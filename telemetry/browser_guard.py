@@ -1,11 +1,11 @@
 """Protect a server without authentication from web pages in a browser on the same machine."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
@@ -70,3 +70,21 @@ class BrowserGuard:
         if origin is not None:
             return origin not in (self._origins or ()) and origin.partition("://")[2] != host
         return headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
+class ResponseHeaders:
+    """Adds headers to every response, such as those that say what a page may load and who may show it."""
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str]) -> None:
+        self._app = app
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the request with the headers in the response."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)

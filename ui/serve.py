@@ -6,14 +6,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import streamlit as st
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit.starlette import App
 
 import telemetry
-from telemetry.browser_guard import BrowserGuard
+from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import SettingsError
 from ui.settings import load_settings
 from ui.turn_registry import turn_registry
@@ -28,22 +27,16 @@ POLICY = (
 METRICS = "/_stcore/metrics"
 
 
-class ContentPolicy:
-    """Add a content security policy to every response, and serve nobody Streamlit's metrics."""
+class WithoutMetrics:
+    """Serves nobody Streamlit's metrics."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request with the policy among the response's headers."""
-
-        async def with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["Content-Security-Policy"] = POLICY
-            await send(message)
-
+        """Serve the request unless it asks for them."""
         app = refuse(404, "There are no metrics.") if scope.get("path", "").endswith(METRICS) else self._app
-        await app(scope, receive, with_policy)
+        await app(scope, receive, send)
 
 
 def refuse(status: int, sentence: str) -> PlainTextResponse:
@@ -53,13 +46,14 @@ def refuse(status: int, sentence: str) -> PlainTextResponse:
 
 def middleware() -> list[Middleware]:
     """Return what every request passes; where nobody is asked who they are, pages of other sites are kept out."""
+    always = [Middleware(ResponseHeaders, headers={"Content-Security-Policy": POLICY}), Middleware(WithoutMetrics)]
     try:
         settings = load_settings()
     except SettingsError:
-        return [Middleware(ContentPolicy)]  # the page says what is wrong
+        return always  # the page says what is wrong
     if settings.user_id_header or (st.secrets.load_if_toml_exists() and "auth" in st.secrets):
-        return [Middleware(ContentPolicy)]
-    return [Middleware(ContentPolicy), Middleware(BrowserGuard, refuse=refuse, hosts=settings.allowed_hosts)]
+        return always
+    return [*always, Middleware(BrowserGuard, refuse=refuse, hosts=settings.allowed_hosts)]
 
 
 @asynccontextmanager

@@ -10,11 +10,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from telemetry.browser_guard import BrowserGuard
+from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import unusable
 from telemetry.viewer import api, datasets, experiments, library_pages, media, pages, prompts
 from telemetry.viewer.render import page
@@ -24,6 +22,7 @@ from telemetry.viewer.store import Store
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
 
+# They keep a page from loading, or being loaded by, what is not the viewer's.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -31,23 +30,6 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-
-
-class SecurityHeaders:
-    """Add the headers that keep a page from loading, or being loaded by, what is not the viewer's."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request with the headers in the response."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
 
 
 def create_app(settings: ViewerSettings) -> FastAPI:
@@ -66,7 +48,7 @@ def create_app(settings: ViewerSettings) -> FastAPI:
         hosts=settings.allowed_hosts if settings.loopback or settings.allowed_hosts else None,
         prefix="VIEWER_",
     )
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(ResponseHeaders, headers=HEADERS)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(OperationalError, _try_later)
