@@ -1,8 +1,6 @@
 """An experiment of the unchanged SDK over a graph, in a program that is traced by us."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,11 +10,11 @@ from typing import Any
 from langfuse import Langfuse
 from opentelemetry.trace import format_span_id
 
-from tests.processes import ROOT, UNSET
+from tests.processes import bare, run
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 
 PROGRAM = dedent("""
-    import telemetry
+    import sys, telemetry
     from langchain_core.language_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
     from langfuse import Evaluation, get_client
@@ -35,7 +33,7 @@ PROGRAM = dedent("""
     def is_right(*, output, expected_output, **_):
         return Evaluation(name="is_right", value=float(output == expected_output))
 
-    dataset = get_client().get_dataset("capitals")
+    dataset = get_client().get_dataset(sys.argv[1])
     def share(*, item_results, **_):
         return Evaluation(name="share", value=sum(each.evaluations[0].value for each in item_results) / 3)
 
@@ -57,24 +55,12 @@ def test_each_item_is_one_trace_with_its_graph_and_its_score(
     for country, capital in {"Germany": "Berlin", "Italy": "Rome", "France": "Paris"}.items():
         langfuse.create_dataset_item(dataset_name="capitals", input=country, expected_output=capital)
     public, secret = viewer.keys
-    env = {
-        **UNSET,
-        "LANGFUSE_PUBLIC_KEY": public,
-        "LANGFUSE_SECRET_KEY": secret,
-        "LANGFUSE_HOST": viewer.url,
-        "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    keys = {"LANGFUSE_PUBLIC_KEY": public, "LANGFUSE_SECRET_KEY": secret, "LANGFUSE_HOST": viewer.url}
+    env = {**bare(), **keys, "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
+    status, printed = run("tests.run_code", PROGRAM, "capitals", env=env, seconds=120)
+    assert status == 0, printed
 
-    traces = done.stdout.split()
+    traces = printed.splitlines()[-1].split()
     assert len(traces) == len(set(traces)) == 3
     for trace_id, (asked, right) in zip(traces, {"France": 1.0, "Italy": 1.0, "Germany": 0.0}.items(), strict=True):
         spans = langfuse.api.observations.get_many(trace_id=trace_id, fields="core,basic,io").data
