@@ -74,7 +74,7 @@ class Prompt(BaseModel):
 
 
 class VersionQuery(BaseModel):
-    """The version of a prompt to read; `resolve` has no effect, since these prompts cannot refer to others."""
+    """The version of a prompt to read; `resolve` has no effect: a prompt that refers to others is as it was stored."""
 
     model_config = ConfigDict(extra="forbid")
 
