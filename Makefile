@@ -19,8 +19,8 @@ setup: .venv/.locked ## create .venv from the lock (other targets do so when nee
 demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: stop then; COLLECTOR=1: use the collector)
 	@$(BIN)/python -m app.demo
 
-test: setup ## run the tests, one process per core
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: setup ## run the tests, two processes per core (TESTS=tests/ui)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
 
 coverage: setup ## run the tests, and list the branches of telemetry and app that none of them takes
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov

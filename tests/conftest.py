@@ -71,6 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
         sys.addaudithook(_stay_here)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers for each core with `-n auto`: much of the tests' time is spent waiting for processes and browsers."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A real browser. One at a time: Playwright's loop is this thread's as long as it runs."""

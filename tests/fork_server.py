@@ -1,7 +1,8 @@
 """Start Python modules as processes of their own, from one that has imported them: that costs a tenth of the CPU.
 
 A start of the service takes four seconds of CPU, and nearly all of it is imports. `run_module` forks the server, which
-has done them, and runs the module there as `python -m` would, to the end of the interpreter.
+has done them, and runs the module there as `python -m` would, to the end of the interpreter; `run_code` does the same
+for `python -c`.
 """
 
 import atexit
@@ -20,6 +21,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
+from types import ModuleType
 from typing import NoReturn
 
 PRELOADED = (
@@ -99,6 +101,14 @@ def run_module(module: str, argv: Sequence[str], env: Mapping[str, str], cwd: Pa
     return ForkedProcess(order, [sys.executable, "-m", module, *argv], _server())
 
 
+def run_code(
+    code: str, argv: Sequence[str], env: Mapping[str, str], cwd: Path, log: Path, errors: Path
+) -> ForkedProcess:
+    """Start a program as `python -c` does, with nothing on its stdin and what it prints in the two files."""
+    order = {"code": code, "argv": list(argv), "env": dict(env), "cwd": str(cwd), "log": str(log)}
+    return ForkedProcess({**order, "errors": str(errors)}, [sys.executable, "-c", code, *argv], _server())
+
+
 def can_run(env: Mapping[str, str]) -> bool:
     """Whether a process with these variables may be forked from one that has imported its modules without them."""
     given = {name for name, value in env.items() if value}.difference(_READ_LATER)
@@ -162,16 +172,21 @@ def _attend(connection: socket.socket) -> None:
     os._exit(0)
 
 
-def _become(module: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, log: str) -> NoReturn:
+def _become(
+    argv: Sequence[str], env: Mapping[str, str], cwd: str, log: str, errors: str = "", module: str = "", code: str = ""
+) -> NoReturn:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    printed = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(printed, 1)
-    os.dup2(printed, 2)
-    sys.argv = [module, *argv]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    for stream, path in ((1, log), (2, errors or log)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    sys.argv = [module or "-c", *argv]
+    if module:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    else:
+        main = sys.modules["__main__"] = ModuleType("__main__")
+        exec(compile(code, "<string>", "exec"), main.__dict__)
     sys.exit()
 
 

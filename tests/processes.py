@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 # A developer's own .env stays outside: a variable that is there already, if empty, is not read from it.
 UNSET = dict.fromkeys(dotenv_values(ROOT / ".env.example"), "")
 # Modules whose imports the fork server has done.
-FORKED = ("app", "telemetry.viewer", "tests.chaos.run_service", "tests.limited_service")
+FORKED = ("app", "telemetry.viewer", "tests.chaos.run_service", "tests.flawed_agents", "tests.limited_service")
 Found = TypeVar("Found")
 
 
@@ -77,6 +77,20 @@ def run(module: str, *argv: str, env: Mapping[str, str], cwd: Path = ROOT, secon
         process = fork_server.run_module(module, argv, env, cwd, log)
         try:
             return process.wait(seconds), log.read_text()
+        finally:
+            process.kill()
+
+
+def run_code(
+    code: str, *argv: str, env: Mapping[str, str], cwd: Path = ROOT, seconds: float = 120
+) -> "subprocess.CompletedProcess[str]":
+    """Run a program as `python -c` does, with these variables on top of a bare environment, to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        log, errors = Path(folder, "stdout"), Path(folder, "stderr")
+        process = fork_server.run_code(code, argv, bare() | dict(env), cwd, log, errors)
+        try:
+            status = process.wait(seconds)
+            return subprocess.CompletedProcess(process.args, status, log.read_text(), errors.read_text())
         finally:
             process.kill()
 

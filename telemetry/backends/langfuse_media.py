@@ -1,7 +1,6 @@
 """Langfuse's API for media: announce a file, upload it to the address that is returned, and report that it is there."""
 
 import time
-from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,13 +31,8 @@ class LangfuseMedia:
     """Sends files to Langfuse, without its SDK, whose queue forgets what it could not send."""
 
     def __init__(self, settings: Settings) -> None:
-        assert settings.secret_key  # noqa: S101 - settings that send files have keys
-        keys = f"{settings.public_key}:{settings.secret_key.get_secret_value()}"
         self._url = f"{settings.langfuse_url}{MEDIA_PATH}"
-        self._headers = {
-            "Authorization": f"Basic {b64encode(keys.encode()).decode()}",
-            "Content-Type": "application/json",
-        }
+        self._headers = {"Authorization": settings.basic_authorization, "Content-Type": "application/json"}
         self._timeout = settings.timeout
         self._api = HttpClient(settings)
         # Files are often stored elsewhere, by a server with a public certificate and without our own.

@@ -425,8 +425,14 @@ class Settings(BaseSettings):
     def _authorization(self) -> dict[str, str]:
         if self.otlp_endpoint or self.otlp_traces_endpoint or not self.secret_key:
             return {}
+        return {"authorization": self.basic_authorization}
+
+    @property
+    def basic_authorization(self) -> str:
+        """The value of the `Authorization` header for Langfuse's API; the keys must be set."""
+        assert self.secret_key  # noqa: S101 - callers have keys
         pair = f"{self.public_key}:{self.secret_key.get_secret_value()}"
-        return {"authorization": f"Basic {b64encode(pair.encode()).decode()}"}
+        return f"Basic {b64encode(pair.encode()).decode()}"
 
 
 def load_settings() -> Settings:

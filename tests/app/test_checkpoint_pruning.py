@@ -4,8 +4,6 @@ import asyncio
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
@@ -30,11 +28,13 @@ from app.database.connect import open_database
 from app.database.sqlite import open_sqlite
 from app.models.models import Models, load_models
 from app.schema import EndEvent
+from tests import fork_server
 from tests.app.storage import Storage
 from tests.flawed_agents import TABLE
-from tests.processes import ROOT, until
+from tests.fork_server import ForkedProcess
+from tests.processes import bare, until
 
-TURNS = 100
+TURNS = 50
 FILLER = " ".join(["and so on"] * 100)
 T_1: RunnableConfig = {"configurable": {"thread_id": "t-1"}}
 
@@ -282,9 +282,9 @@ PRUNE = dedent("""
 """)
 
 
-def begin_pruning(storage: Storage, die_at: int = 0) -> "subprocess.Popen[bytes]":
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **storage.variables}
-    return subprocess.Popen([sys.executable, "-c", PRUNE, str(die_at)], env=environment, cwd=storage.folder)
+def begin_pruning(storage: Storage, die_at: int = 0) -> ForkedProcess:
+    log = storage.folder / "log"
+    return fork_server.run_code(PRUNE, [str(die_at)], bare() | storage.variables, storage.folder, log, log)
 
 
 def test_a_kill_while_sqlite_is_pruned(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from telemetry.backends.langfuse import connect
 from telemetry.settings import Settings
 from tests.conftest import REAL
 from tests.langfuse_server import langfuse_server
-from tests.processes import Process, bare, free_port, run, start, until
+from tests.processes import Process, free_port, run_code, start, until
 from tests.telemetry.delivery.test_media import CHAT, END, media_id, picture, reference
 from tests.telemetry.viewer.test_experiments import PROGRAM as EXPERIMENT
 
@@ -116,11 +116,11 @@ def serving(env: Mapping[str, str], folder: Path, **more: str) -> Iterator[tuple
 
 
 def ran(stage: Stage, folder: Path, program: str, *arguments: str, **env: str) -> str:
-    """The last line that a traced program prints."""
-    variables = {**bare(), **stage.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool"), **env}
-    status, printed = run("tests.run_code", program, *arguments, env=variables, seconds=120)
-    assert status == 0, printed
-    return printed.splitlines()[-1] if printed else ""
+    """What a traced program prints."""
+    spool = {"TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+    done = run_code(program, *arguments, env={**stage.env, **spool, **env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def has(*names: str) -> Callable[[list[Any]], bool]:

@@ -1,7 +1,6 @@
 """How a process may end, and which of its spans are lost: those that were not written yet, and no others."""
 
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from textwrap import dedent, indent
 import pytest
 
 from telemetry.testing import Receiver
-from tests.processes import ROOT, UNSET
+from tests.processes import run_code
 
 WRITTEN, LAST = 30, 5
 
@@ -71,8 +70,9 @@ def receiver() -> Iterator[Receiver]:
 
 def _run(code: str, receiver: Receiver, folder: Path, **environ: str) -> int:
     own = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "TELEMETRY_SPOOL_DIR": str(folder)}
-    env = {**UNSET, **own, **environ}
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, timeout=300, check=False).returncode
+    done = run_code(code, env={**own, **environ}, seconds=300)
+    sys.stdout.write(done.stderr)  # pytest shows it with a failure
+    return done.returncode
 
 
 def _arrived(ending: str, receiver: Receiver, folder: Path, **environ: str) -> list[str]:

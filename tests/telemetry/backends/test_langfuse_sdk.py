@@ -1,7 +1,5 @@
 """The program's own Langfuse SDK works as if tracing were not set up, and its spans stand in one tree with ours."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -9,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from telemetry.testing import Receiver, span_tree
-from tests.processes import ROOT, UNSET
+from tests.processes import run_code
 
 OBSERVED = """
     @observe()
@@ -52,10 +50,7 @@ def run(code: str, folder: Path, langfuse: Receiver, **environ: str) -> str:
         "LANGFUSE_SECRET_KEY": "sk-lf-test",
         "LANGFUSE_HOST": langfuse.endpoint,
     }
-    env = {**UNSET, **keys, "TELEMETRY_SPOOL_DIR": str(folder), **environ}
-    done = subprocess.run(
-        [sys.executable, "-c", dedent(code)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
-    )
+    done = run_code(dedent(code), env={**keys, "TELEMETRY_SPOOL_DIR": str(folder), **environ})
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -29,8 +29,8 @@ from telemetry.testing import recording
 from telemetry.testing.receiver import Receiver
 from telemetry.viewer.app import create_app
 from telemetry.viewer.settings import ViewerSettings
-from tests import fork_server, processes
-from tests.processes import ROOT, bare, serve, until
+from tests import fork_server
+from tests.processes import ROOT, bare, run_code, serve, until
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # A chat about a picture: two turns, and in the second one its history.
@@ -151,10 +151,9 @@ def viewer(tmp_path: Path) -> Iterator[Door]:
 def run(viewer: Door, tmp_path: Path) -> Any:
     def run(program: str, *arguments: str, status: int = 0, **env: str) -> str:
         spool = {"TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
-        variables = {**bare(), **viewer.env, **spool, **env}
-        ended, printed = processes.run("tests.run_code", program, *arguments, env=variables, seconds=120)
-        assert ended == status, printed
-        return printed
+        done = run_code(program, *arguments, env={**viewer.env, **spool, **env})
+        assert done.returncode == status, done.stderr
+        return done.stdout
 
     return run
 
@@ -164,7 +163,7 @@ def next_process(viewer: Door, folder: Path) -> Iterator[None]:
     """A process that takes over the spool of one that is gone, for as long as the block runs."""
     env = {**bare(), **viewer.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
     log = folder / "log"
-    process = fork_server.run_module("tests.run_code", [NEXT], env, ROOT, log)
+    process = fork_server.run_code(NEXT, [], env, ROOT, log, log)
     try:
         until(lambda: log.exists() and "ready" in log.read_text())
         yield

@@ -1,7 +1,5 @@
 """An instrumented app ends in order: its turns, its own lifespan, its spans."""
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ import telemetry
 from telemetry import Turn
 from telemetry.settings import SettingsError
 from telemetry.testing import Receiver, Recorded
-from tests.processes import ROOT, UNSET, serve
+from tests.processes import run_code, serve
 
 
 def make_app(ended: list[str]) -> FastAPI:
@@ -107,9 +105,8 @@ with TestClient(make()) as outer:
 def test_an_app_may_be_started_again(lives: str, tmp_path: Path) -> None:
     """The end of a lifespan ends nothing that the next one, or another app of the process, still needs."""
     with Receiver() as receiver:
-        env = {**UNSET, "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "TELEMETRY_SPOOL_DIR": str(tmp_path)}
-        code = [sys.executable, "-c", LIVES + lives]
-        done = subprocess.run(code, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "TELEMETRY_SPOOL_DIR": str(tmp_path)}
+        done = run_code(LIVES + lives, env=env)
 
         assert done.returncode == 0, done.stderr
         found = {str(span.attributes.get("url.path", span.name)).strip("/") for span in receiver.spans}
@@ -153,9 +150,7 @@ with Receiver(answer) as receiver:
 
 def test_the_end_of_a_lifespan_blocks_no_event_loop(tmp_path: Path) -> None:
     """What else runs on the loop goes on while the last spans are sent; here it is what lets the backend answer."""
-    env = {**UNSET, "TELEMETRY_SPOOL_DIR": str(tmp_path)}
-    code = [sys.executable, "-c", ON_THE_LOOP]
-    done = subprocess.run(code, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = run_code(ON_THE_LOOP, env={"TELEMETRY_SPOOL_DIR": str(tmp_path)})
 
     assert done.stdout == "True\n", done.stderr
 

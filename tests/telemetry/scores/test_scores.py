@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -26,7 +24,7 @@ from telemetry.scores.score import Score
 from telemetry.settings import Settings, load_settings
 from telemetry.testing import Recorded, recording
 from tests.langfuse_server import Langfuse, langfuse_server
-from tests.processes import ROOT, until
+from tests.processes import run_code, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SECRET = "sk-proj-abcdefghijklmnop1234567890ABCDEFGHIJ"
@@ -304,10 +302,9 @@ def test_scores_after_a_fork(server: Langfuse, tmp_path: Path) -> None:
         "    os._exit(0)\n"
         "os.wait()\n"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=90, check=True)
+    ran = run_code(program, env=os.environ)
 
-    assert b"sent" in ran.stdout, ran.stderr
+    assert "sent" in ran.stdout, ran.stderr
     assert {score["name"] for score in server.scores(TRACE)} == {"parent", "child"}
 
 
@@ -332,7 +329,7 @@ def test_a_fork_amid_scores(tmp_path: Path) -> None:
         "thread.join()\n"
     )
     path = tmp_path / "scores.sqlite"
-    subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, timeout=90, check=True)
+    run_code(program, str(path), env={}).check_returncode()
 
     assert {row.score_id for row in ScoreStore(path).take(100)} == {
         "parent",

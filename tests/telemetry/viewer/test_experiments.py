@@ -10,7 +10,7 @@ from typing import Any
 from langfuse import Langfuse
 from opentelemetry.trace import format_span_id
 
-from tests.processes import bare, run
+from tests.processes import run_code
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 
 PROGRAM = dedent("""
@@ -55,12 +55,16 @@ def test_each_item_is_one_trace_with_its_graph_and_its_score(
     for country, capital in {"Germany": "Berlin", "Italy": "Rome", "France": "Paris"}.items():
         langfuse.create_dataset_item(dataset_name="capitals", input=country, expected_output=capital)
     public, secret = viewer.keys
-    keys = {"LANGFUSE_PUBLIC_KEY": public, "LANGFUSE_SECRET_KEY": secret, "LANGFUSE_HOST": viewer.url}
-    env = {**bare(), **keys, "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool")}
-    status, printed = run("tests.run_code", PROGRAM, "capitals", env=env, seconds=120)
-    assert status == 0, printed
+    env = {
+        "LANGFUSE_PUBLIC_KEY": public,
+        "LANGFUSE_SECRET_KEY": secret,
+        "LANGFUSE_HOST": viewer.url,
+        "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
+    }
+    done = run_code(PROGRAM, "capitals", env=env)
+    assert done.returncode == 0, done.stderr
 
-    traces = printed.splitlines()[-1].split()
+    traces = done.stdout.split()
     assert len(traces) == len(set(traces)) == 3
     for trace_id, (asked, right) in zip(traces, {"France": 1.0, "Italy": 1.0, "Germany": 0.0}.items(), strict=True):
         spans = langfuse.api.observations.get_many(trace_id=trace_id, fields="core,basic,io").data
