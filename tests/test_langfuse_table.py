@@ -35,6 +35,8 @@ QUESTIONS = {
     "coding": "Run `print(6*7)`",
 }
 STORY, FAIL = "Tell me a long story", "/fail-after 3 story"
+# A background run that nobody follows any more tells it to the end.
+SHORT_STORY = "Tell me a story of 30 words"
 CAUSES = {"cancelled": "cancelled on request", "disconnected": "cancelled: the client disconnected"}
 PRICES = "demo=1.5/2.5"
 ENDINGS = {
@@ -96,6 +98,8 @@ def test_nothing_is_missing_and_nothing_is_twice(stage: Stage, agent: str, how: 
             RUNS[how](client, QUESTIONS[agent], thread)
         stage.traces(thread, 1)
     message = {"ok": QUESTIONS[agent], "resumed": "yes", "failed": FAIL}.get(ending, STORY)
+    if (how, ending) == ("queued", "disconnected"):
+        message = SHORT_STORY
     if how == "chat":
         with suppress(AgentError), chat_turn(message, thread_id=thread, user_id="ada", agent=agent) as root:
             root.set_attribute("output.value", RUNS["streamed"](client, message, thread))

@@ -1,12 +1,15 @@
-"""Require the keys for access; on loopback everyone may read the pages."""
+"""Require the keys for access, where on loopback everyone may read the pages, and refuse parameters of no effect."""
 
 from hmac import compare_digest
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from telemetry.viewer.settings import ViewerSettings
+
+REPEATABLE = {"environment"}
 
 Credentials = Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 
@@ -30,5 +33,16 @@ def require_keys_unless_loopback(request: Request, credentials: Credentials) -> 
         require_keys(request, credentials)
 
 
+def check_parameters(request: Request) -> None:
+    """Refuse a parameter that is given twice but has only one value, and any parameter of a path that has none."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if repeated := next((name for name in names if names.count(name) > 1 and name not in REPEATABLE), None):
+        raise HTTPException(400, f"Give {repeated:.50} once.")
+    route = request.scope["route"]
+    if names and isinstance(route, APIRoute) and not route.dependant.query_params:
+        raise HTTPException(400, f"{names[0]:.50}: there is no such parameter here.")
+
+
 Keys = Depends(require_keys)
+Parameters = Depends(check_parameters)
 KeysUnlessLoopback = Depends(require_keys_unless_loopback)

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any, Protocol, TypeVar, overload
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
 from telemetry.export import otlp
-from telemetry.viewer.access import Keys
+from telemetry.viewer.access import Keys, Parameters
 from telemetry.viewer.query import BadQueryError, ObservationQuery, ScoreQuery, observation_cursor, score_cursor
 from telemetry.viewer.record import GROUPS, observation_record
 from telemetry.viewer.score import GROUPS as SCORE_GROUPS
@@ -19,10 +19,9 @@ from telemetry.viewer.store import Condition, Store
 
 SCORES_LIMIT = 1024 * 1024
 INGESTION_LIMIT = 4 * 1024 * 1024
-REPEATABLE = {"environment"}
 
 health = APIRouter(prefix="/api/public")
-router = APIRouter(prefix="/api/public", dependencies=[Keys])
+router = APIRouter(prefix="/api/public", dependencies=[Keys, Parameters])
 
 
 class Events(BaseModel):
@@ -32,13 +31,6 @@ class Events(BaseModel):
 
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-def refuse_repeated(request: Request) -> None:
-    """Refuse a parameter that is given twice but has only one value."""
-    names = [name for name, _ in request.query_params.multi_items() if name not in REPEATABLE]
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise HTTPException(400, f"Give {repeated:.50} once.")
 
 
 @health.get("/health")
@@ -89,7 +81,7 @@ def delete_score(request: Request, score_id: str) -> dict[str, str]:
     return {"message": "Score deleted"}
 
 
-@router.get("/v2/observations", dependencies=[Depends(refuse_repeated)])
+@router.get("/v2/observations")
 def read_observations(request: Request, query: Annotated[ObservationQuery, Query()]) -> Response:
     """Return a page of the matching observations, newest first."""
     groups = parse_fields(query.fields, set(GROUPS))
@@ -99,7 +91,7 @@ def read_observations(request: Request, query: Annotated[ObservationQuery, Query
     return page_of(records, query.limit, observation_cursor(shown[-1][0]) if len(found) > query.limit else None)
 
 
-@router.get("/v3/scores", dependencies=[Depends(refuse_repeated)])
+@router.get("/v3/scores")
 def read_scores(request: Request, query: Annotated[ScoreQuery, Query()]) -> Response:
     """Return a page of the matching scores, newest first."""
     groups = parse_fields(query.fields, SCORE_GROUPS)

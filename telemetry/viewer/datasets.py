@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request
+from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
 from telemetry.export.media import REFERENCE
-from telemetry.viewer.access import Keys
-from telemetry.viewer.api import read_json, refuse_repeated
+from telemetry.viewer.access import Keys, Parameters
+from telemetry.viewer.api import read_json
 from telemetry.viewer.media import media_record
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.store import Store
@@ -23,7 +23,7 @@ LIMIT = 4 * 1024 * 1024
 # The fields of an item that may refer to media.
 REFERRING = ("input", "expectedOutput", "metadata")
 
-router = APIRouter(prefix="/api/public", dependencies=[Keys])
+router = APIRouter(prefix="/api/public", dependencies=[Keys, Parameters])
 
 
 class _Model(BaseModel):
@@ -107,7 +107,7 @@ async def create_dataset(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(_create, request.app.state.store, new)
 
 
-@router.get("/v2/datasets", dependencies=[Depends(refuse_repeated)])
+@router.get("/v2/datasets")
 def list_datasets(request: Request, query: Annotated[PageQuery, Query()]) -> dict[str, Any]:
     """Return a page of the datasets, by name."""
     with request.app.state.store.reading() as db:
@@ -130,7 +130,7 @@ async def create_item(request: Request) -> dict[str, Any]:
     return _item_record(request, item)
 
 
-@router.get("/dataset-items", dependencies=[Depends(refuse_repeated)])
+@router.get("/dataset-items")
 def list_items(request: Request, query: Annotated[ItemsQuery, Query()]) -> dict[str, Any]:
     """Return a page of the items that are not archived, as they are now or were at the time of `version`."""
     until = _microseconds(query.version or datetime.now(UTC))

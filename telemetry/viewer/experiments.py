@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
-from telemetry.viewer.access import Keys
-from telemetry.viewer.api import conditions_of, page_of, parse_fields, refuse_repeated
+from telemetry.viewer.access import Keys, Parameters
+from telemetry.viewer.api import conditions_of, page_of, parse_fields
 from telemetry.viewer.observation import Observation, experiment_of, parsed
 from telemetry.viewer.query import (
     ExperimentItemQuery,
@@ -37,7 +37,7 @@ ORDER BY spans.start DESC, trace_id DESC, span_id DESC
 SCORES = "SELECT body FROM scores WHERE experiment_id IN (SELECT value FROM json_each(?)) ORDER BY time DESC"
 PREFIX = "langfuse.experiment."
 
-router = APIRouter(prefix="/api/public", dependencies=[Keys])
+router = APIRouter(prefix="/api/public", dependencies=[Keys, Parameters])
 
 
 class Experiment(NamedTuple):
@@ -58,7 +58,7 @@ class Experiment(NamedTuple):
         return SPAN.validate_json(self.root).attributes if self.root else {}
 
 
-@router.get("/experiments", dependencies=[Depends(refuse_repeated)])
+@router.get("/experiments")
 def list_experiments(request: Request, query: Annotated[ExperimentQuery, Query()]) -> Response:
     """Return a page of the experiments with activity in a period, the latest first."""
     groups = parse_fields(query.fields, GROUPS)
@@ -71,7 +71,7 @@ def list_experiments(request: Request, query: Annotated[ExperimentQuery, Query()
     return page_of(records, query.limit, experiment_cursor(shown[-1].latest, shown[-1].id) if more else None)
 
 
-@router.get("/experiment-items", dependencies=[Depends(refuse_repeated)])
+@router.get("/experiment-items")
 def list_experiment_items(request: Request, query: Annotated[ExperimentItemQuery, Query()]) -> Response:
     """Return a page of the items that were run in a period, the latest first."""
     groups = parse_fields(query.fields, ITEM_GROUPS)

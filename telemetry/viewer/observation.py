@@ -50,10 +50,20 @@ USAGE = {
         "llm.token_count.prompt_details.cache_read",
         "gen_ai.usage.cache_read.input_tokens",
     ),
+    "input_cache_creation": (
+        "llm.token_count.prompt_details.cache_write",
+        "gen_ai.usage.cache_creation.input_tokens",
+    ),
     "output_reasoning_tokens": (
         "llm.token_count.completion_details.reasoning",
         "gen_ai.usage.reasoning.output_tokens",
     ),
+    "output_audio_tokens": ("llm.token_count.completion_details.audio",),
+}
+# The kinds of tokens that the counts of input and output contain, and that are counted by themselves.
+DETAILS = {
+    "input": ("input_cached_tokens", "input_cache_creation"),
+    "output": ("output_reasoning_tokens", "output_audio_tokens"),
 }
 OPENAI_USAGE = {"prompt_tokens": "input", "completion_tokens": "output", "total_tokens": "total"}
 MOST_TOKENS = 10**12
@@ -129,14 +139,14 @@ class Observation:
 
     @cached_property
     def usage(self) -> dict[str, int]:
-        """Tokens by kind; cached and reasoning tokens are not counted again as input and output."""
+        """Tokens by kind; cached, reasoning and audio tokens are not counted again as input and output."""
         said = parsed(self._first("langfuse.observation.usage_details"))
         if isinstance(said, dict):
             return _sent_usage(said)
         counts = {name: _count(self._first(*names)) for name, names in USAGE.items()}
         usage = {name: count for name, count in counts.items() if count is not None}
-        _take(usage, "input", usage.get("input_cached_tokens", 0))
-        _take(usage, "output", usage.get("output_reasoning_tokens", 0))
+        for name in usage.keys() & DETAILS.keys():
+            usage[name] = max(usage[name] - sum(usage.get(detail, 0) for detail in DETAILS[name]), 0)
         return usage
 
     @property
@@ -385,11 +395,6 @@ def _cost(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return cost if 0 <= cost <= MOST_COST else None
-
-
-def _take(usage: dict[str, int], name: str, part: int) -> None:
-    if name in usage:
-        usage[name] = max(usage[name] - part, 0)
 
 
 @dataclass(frozen=True)

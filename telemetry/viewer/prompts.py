@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_json
 
-from telemetry.viewer.access import Keys
-from telemetry.viewer.api import read_json, refuse_repeated
+from telemetry.viewer.access import Keys, Parameters
+from telemetry.viewer.api import read_json
 from telemetry.viewer.store import Store
 
 LATEST = "latest"
@@ -22,7 +22,7 @@ LIMIT = 1024 * 1024
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 Label = Annotated[str, Field(min_length=1, max_length=36, pattern=r"^[a-z0-9_.-]+$")]
 
-router = APIRouter(prefix="/api/public/v2/prompts", dependencies=[Keys])
+router = APIRouter(prefix="/api/public/v2/prompts", dependencies=[Keys, Parameters])
 
 
 class NewPrompt(BaseModel):
@@ -74,7 +74,7 @@ class Prompt(BaseModel):
 
 
 class VersionQuery(BaseModel):
-    """The version of a prompt to read; `resolve` has no effect, since these prompts cannot refer to others."""
+    """The version of a prompt to read; `resolve` has no effect: a prompt that refers to others is as it was stored."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,7 +105,7 @@ async def create_prompt(request: Request) -> dict[str, Any]:
     return await run_in_threadpool(_create, request.app.state.store, new)
 
 
-@router.get("", dependencies=[Depends(refuse_repeated)])
+@router.get("")
 def list_prompts(request: Request, query: Annotated[PromptsQuery, Query()]) -> dict[str, Any]:
     """Return a page of the prompts by name, each with its versions."""
     grouped: dict[str, list[Prompt]] = {}
@@ -129,7 +129,7 @@ async def label_prompt(request: Request, name: str, version: int) -> dict[str, A
     return await run_in_threadpool(_label, request.app.state.store, name, version, new.new_labels)
 
 
-@router.get("/{name:path}", dependencies=[Depends(refuse_repeated)])
+@router.get("/{name:path}")
 def read_prompt(request: Request, name: str, query: Annotated[VersionQuery, Query()]) -> dict[str, Any]:
     """Return the requested version, by default the one with the label `production`."""
     with request.app.state.store.reading() as db:
@@ -137,7 +137,7 @@ def read_prompt(request: Request, name: str, query: Annotated[VersionQuery, Quer
     return _chosen(versions, name, query).record(versions[-1].version)
 
 
-@router.delete("/{name:path}", status_code=204, dependencies=[Depends(refuse_repeated)])
+@router.delete("/{name:path}", status_code=204)
 def delete_prompts(request: Request, name: str, query: Annotated[VersionQuery, Query()]) -> Response:
     """Delete the requested versions, by default all of them."""
     with request.app.state.store.writing() as db:

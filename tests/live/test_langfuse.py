@@ -1,17 +1,17 @@
 """A turn of every agent as Langfuse has it: a real one with `pytest -m live` and LANGFUSE_* set, else the viewer."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import httpx
 import pytest
+from langfuse.api import CreateTextPromptRequest
 from langfuse.api.core import ApiError
 
 from app.agents import AGENTS
@@ -20,8 +20,9 @@ from telemetry.backends.langfuse import connect
 from telemetry.settings import Settings
 from tests.conftest import REAL
 from tests.langfuse_server import langfuse_server
-from tests.processes import ROOT, UNSET, Process, free_port, start, until
+from tests.processes import Process, free_port, run_code, start, until
 from tests.telemetry.delivery.test_media import CHAT, END, media_id, picture, reference
+from tests.telemetry.viewer.test_experiments import PROGRAM as EXPERIMENT
 
 if TYPE_CHECKING:
     from langfuse.api import LangfuseAPI
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.live
 
 Found = TypeVar("Found")
 
-FIELDS = "core,basic,time,io,metadata,model,usage,metrics,trace_context"
+FIELDS = "core,basic,time,io,metadata,model,usage,prompt,metrics,trace_context"
 # Langfuse takes what it is sent into queues of its own.
 PATIENCE_S = 120
 SAY = {
@@ -40,6 +41,20 @@ SAY = {
     "bg-task": "work for 1 second",
 }
 QUESTION = "What is 12*34?"
+PROMPTED = dedent("""
+    import sys, telemetry
+    from langchain_core.language_models import GenericFakeChatModel
+    from langchain_core.messages import AIMessage
+
+    telemetry.configure("prompts")
+    prompt = telemetry.prompt(sys.argv[1], fallback="Greet {{who}}")
+    model = GenericFakeChatModel(messages=iter([AIMessage("Hello")]))
+    with telemetry.span("greet"):
+        model.invoke(prompt.compile(who="Ada"), {"metadata": prompt.metadata})
+        trace = telemetry.current_trace()
+    telemetry.shutdown()
+    print(trace.trace_id)
+""")
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     real = REAL if "live" in request.config.option.markexpr and "LANGFUSE_SECRET_KEY" in REAL else None
     with nullcontext() if real else langfuse_server(folder) as server:
         keys = real or (server.env if server else {})
-        env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "DEMO_PACE_S": "0"}
+        env = {"LANGFUSE_ENVIRONMENT": "live", **keys, "DEMO_PACE_S": "0", "MODEL_PRICES": "demo=1.5/2.5"}
         with serving(env, folder) as (_, url), connect(Settings.model_validate(keys)) as client:
             yield Stage(url, client, env)
 
@@ -98,6 +113,14 @@ def serving(env: Mapping[str, str], folder: Path, **more: str) -> Iterator[tuple
     own = {"PORT": str(port), "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
     with start([sys.executable, "-m", "app"], {**env, **own, **more}, f"{url}/health") as process:
         yield process, url
+
+
+def ran(stage: Stage, folder: Path, program: str, *arguments: str, **env: str) -> str:
+    """What a traced program prints."""
+    spool = {"TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+    done = run_code(program, *arguments, env={**stage.env, **spool, **env})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def has(*names: str) -> Callable[[list[Any]], bool]:
@@ -128,6 +151,54 @@ def test_a_turn_of_each_agent(stage: Stage, agent: str) -> None:
     assert all(each.usage_details for each in models)
     assert all(each.model == "demo" for each in models)
     assert {each.environment for each in found} == {stage.environment}
+
+
+def test_a_session_is_its_turns(stage: Stage) -> None:
+    """Votes, files and what a page does are beside it; each model call costs what it was said to."""
+    client, thread_id = stage.client("chatbot"), f"live-{uuid4().hex[:8]}"
+    client.event("page_load", thread_id)
+    turns: set[str] = set()
+    for message in ("Hello", QUESTION, "Bye"):
+        answer = client.invoke(message, thread_id=thread_id)
+        turns.add(answer.trace_id or "")
+        client.feedback(answer.run_id or "", "stars", 1.0)
+        client.event("stop", thread_id)
+    sent = client.upload(thread_id, b"hello", name="notes.txt")
+    observations = [each for trace_id in turns for each in stage.observations(trace_id, is_whole)]
+    stage.observations(sent.trace_id or "", has("upload file"))
+
+    found = stage.langfuse.observations.get_many(session_id=thread_id, limit=100).data
+    assert {each.trace_id for each in found} == turns
+    for each in (each for each in observations if each.type == "GENERATION"):
+        used = each.usage_details
+        assert each.total_cost == pytest.approx(1.5e-6 * used["input"] + 2.5e-6 * used["output"])
+
+
+def test_a_prompt_is_linked(stage: Stage, tmp_path: Path) -> None:
+    """A model call has the name and the version of the prompt that it was given."""
+    name = f"live-{uuid4().hex[:8]}"
+    stage.langfuse.prompts.create(
+        request=CreateTextPromptRequest(name=name, prompt="Hi {{who}}", labels=["production"])
+    )
+    found = stage.observations(ran(stage, tmp_path, PROMPTED, name), has("GenericFakeChatModel"))
+
+    [model] = [each for each in found if each.type == "GENERATION"]
+    assert (model.prompt_name, model.prompt_version, "Hi Ada" in str(model.input)) == (name, 1, True)
+
+
+def test_each_item_of_an_experiment_is_one_trace(stage: Stage, tmp_path: Path) -> None:
+    """The unchanged SDK runs a graph over a dataset: the graph is below the item's span, once."""
+    name = f"live-{uuid4().hex[:8]}"
+    stage.langfuse.datasets.create(name=name)
+    for country, capital in {"Germany": "Berlin", "Italy": "Rome", "France": "Paris"}.items():
+        stage.langfuse.dataset_items.create(dataset_name=name, input=country, expected_output=capital)
+    traces = ran(stage, tmp_path, EXPERIMENT, name).split()
+
+    assert len(set(traces)) == 3
+    for trace_id in traces:
+        found = stage.observations(trace_id, has("experiment-item-run", "capitals", "GenericFakeChatModel"))
+        assert [each.name for each in found if each.is_root_observation] == ["experiment-item-run"]
+        assert [each.type for each in found].count("GENERATION") == 1
 
 
 def test_a_tool_shows_what_it_did(stage: Stage) -> None:
@@ -243,10 +314,7 @@ def test_a_file_is_seen_with_its_thread(stage: Stage) -> None:
 def test_a_picture_is_shown(stage: Stage, tmp_path: Path, recorder: str) -> None:
     """A picture in a message is uploaded, and each observation that shows it refers to it."""
     path, content = picture(tmp_path, 300_000)
-    folder = {"TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"), "TELEMETRY_LANGCHAIN": recorder}
-    bare = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    program = [sys.executable, "-c", CHAT + END, str(path)]
-    subprocess.run(program, cwd=ROOT, env={**bare, **UNSET, **stage.env, **folder}, check=True, timeout=120)
+    ran(stage, tmp_path, CHAT + END, str(path), TELEMETRY_LANGCHAIN=recorder)
 
     there: list[Any] = []
 

@@ -38,6 +38,8 @@ class Late(Langfuse):
 
     post_s = 0.15
     delete_every_s = 0.5
+    # What it begins while its loop is being closed leaves a thread behind, which the end of the process waits for.
+    over = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Accept at once, and act later."""
@@ -50,7 +52,7 @@ class Late(Langfuse):
         loop = asyncio.get_running_loop()
         # The next run of the queue's job takes all that waits then.
         due = self.post_s if body else self.delete_every_s - loop.time() % self.delete_every_s
-        loop.call_later(due, lambda: self._tasks.append(asyncio.ensure_future(self._act(scope, body))))
+        loop.call_later(due, lambda: self.over or self._tasks.append(asyncio.ensure_future(self._act(scope, body))))
         return await JSONResponse({"message": "Accepted"}, 202 if body else 200)(scope, receive, send)
 
     async def _act(self, scope: Scope, body: bytes) -> None:
@@ -70,7 +72,10 @@ def late_server(folder: Path) -> Iterator[Late]:
     settings = ViewerSettings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
     server = Late(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
     with serve(server) as server.url:
-        yield server
+        try:
+            yield server
+        finally:
+            server.over = True
 
 
 WAITS = {"SETTLED_S": 4.0, "DELETE_AGAIN_S": 1.5, "FIRST_LOOK_S": 0.05, "MAX_LOOK_S": 0.2, "IDLE_S": 0.05}
@@ -189,7 +194,8 @@ telemetry.configure("votes")
 print("ready", flush=True)
 for line in sys.stdin:
     wish = json.loads(line)
-    telemetry.score("mood", wish["value"], comment=wish["comment"], trace_id=wish["trace"], user_id=wish["user"])
+    whose = {"metadata": {"person": wish["user"]}, "user_id": wish["user"], "trace_id": wish["trace"]}
+    telemetry.score("mood", wish["value"], comment=wish["comment"], **whose)
     print("stored", flush=True)
 """
 
@@ -225,10 +231,11 @@ def converge(server: Late, folder: Path, votes: int, kills: int, seed: int) -> N
                 if chance.random() < 0.05:
                     server.status = chance.choice([None, 503])
     server.status = None
-    expected = sorted((value, comment or "") for value, comment in wishes.values() if value is not None)
+    expected = sorted((user, value, comment or "") for user, (value, comment) in wishes.items() if value is not None)
 
-    def found() -> list[tuple[float, str]]:
-        return sorted((score["value"], score["comment"] or "") for score in server.scores(TRACE))
+    def found() -> list[tuple[str, float, str]]:
+        scores = server.scores(TRACE)
+        return sorted((score["metadata"]["person"], score["value"], score["comment"] or "") for score in scores)
 
     with recording(load_settings()):
         until(lambda: telemetry.stats()["scores"]["langfuse"]["waiting"] == 0, 120)

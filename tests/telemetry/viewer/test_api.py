@@ -311,6 +311,12 @@ def test_a_body_without_end_is_refused(viewer: Viewer) -> None:
         "/api/public/v3/scores?fromTimestamp=soon",
         "/api/public/v3/scores?limit=101",
         "/api/public/v3/scores?userId=x",
+        "/api/public/v2/datasets/d?version=2020-01-01T00:00:00Z",
+        "/api/public/v2/datasets?name=d",
+        "/api/public/dataset-items/x?version=1",
+        "/api/public/v2/prompts?fromUpdatedAt=2020-01-01T00:00:00Z",
+        "/api/public/projects?page=1",
+        "/api/public/media/x?page=1",
         "/project/local/traces?before=99999999999999999999",
         "/project/local/traces?sort=nothing",
         "/project/local/traces?sort=tokens&before=5-" + "a" * 32,
@@ -641,6 +647,41 @@ def test_usage_has_langfuses_names_and_a_total(viewer: Viewer, sent: Any, expect
     viewer.client.post(TRACES, json=one(attributes=[usage]))
     [found] = viewer.client.get(SPANS, params={"fields": "usage"}).json()["data"]
     assert found["usageDetails"] == expected
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (
+            "prompt",
+            "completion",
+            "prompt_details.cache_read",
+            "prompt_details.cache_write",
+            "completion_details.reasoning",
+        ),
+        (
+            "input_tokens",
+            "output_tokens",
+            "cache_read.input_tokens",
+            "cache_creation.input_tokens",
+            "reasoning.output_tokens",
+        ),
+    ],
+)
+def test_each_kind_of_tokens_is_counted_and_paid_once(
+    viewer: Viewer, langfuse: Langfuse, keys: tuple[str, ...]
+) -> None:
+    """What was read from or written to a cache is no input, and what a model thought with no output."""
+    prefix = "llm.token_count." if keys[0] == "prompt" else "gen_ai.usage."
+    counts = [
+        attribute(prefix + key, intValue=str(count)) for key, count in zip(keys, (100, 50, 20, 30, 10), strict=True)
+    ]
+    model = attribute("gen_ai.request.model", stringValue="claude-opus-4-8")
+    assert viewer.client.post(TRACES, json=one(attributes=[model, *counts])).status_code == 200
+    [found] = langfuse.api.observations.get_many(trace_id=TRACE, fields="usage").data
+    details = {"input_cached_tokens": 20, "input_cache_creation": 30, "output_reasoning_tokens": 10}
+    assert found.usage_details == {"input": 50, "output": 40, **details}
+    assert found.total_cost == pytest.approx((50 * 5 + 20 * 0.5 + 30 * 6.25 + 50 * 25) / 1e6)
 
 
 def test_model_parameters_are_plain_values(viewer: Viewer) -> None:

@@ -14,7 +14,7 @@ from tests.processes import run_code
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 
 PROGRAM = dedent("""
-    import telemetry
+    import sys, telemetry
     from langchain_core.language_models import GenericFakeChatModel
     from langchain_core.messages import AIMessage
     from langfuse import Evaluation, get_client
@@ -33,7 +33,7 @@ PROGRAM = dedent("""
     def is_right(*, output, expected_output, **_):
         return Evaluation(name="is_right", value=float(output == expected_output))
 
-    dataset = get_client().get_dataset("capitals")
+    dataset = get_client().get_dataset(sys.argv[1])
     def share(*, item_results, **_):
         return Evaluation(name="share", value=sum(each.evaluations[0].value for each in item_results) / 3)
 
@@ -61,7 +61,7 @@ def test_each_item_is_one_trace_with_its_graph_and_its_score(
         "LANGFUSE_HOST": viewer.url,
         "TELEMETRY_SPOOL_DIR": str(tmp_path / "spool"),
     }
-    done = run_code(PROGRAM, env=env)
+    done = run_code(PROGRAM, "capitals", env=env)
     assert done.returncode == 0, done.stderr
 
     traces = done.stdout.split()
