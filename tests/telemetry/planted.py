@@ -290,6 +290,7 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "percent": lambda text: quote(f" {text}", safe=""),
     "twice": lambda text: quote(quote(f"={text}", safe=""), safe=""),
     "entity": lambda text: f"&quot;{text}&quot;",
+    "wrapped": lambda text: f"it is {text[:30]}\n{text[30:]} and more",
 }
 
 

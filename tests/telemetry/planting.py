@@ -27,6 +27,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, T
 from pydantic import BaseModel
 
 import telemetry
+from tests.telemetry.export.test_redact_forms import NAMED, PEM
 from tests.telemetry.planted import (
     CONTEXT,
     ENCODINGS,
@@ -44,6 +45,9 @@ SPOOLED = "everything is in the spool"
 FINE = "a fine day"
 # What only the conversation holds.
 SAID = "a rainy night"
+
+# Longer than what one may filter by, which is cut in the middle of it.
+CUT = "a b " * 45 + TOKEN
 
 log = logging.getLogger("program")
 
@@ -111,7 +115,8 @@ BESIDE: dict[str, Callable[[], object]] = {
     "an exception": _capture,
     "a link": lambda: telemetry.get_span().add_link(CONTEXT, {"why": TOKEN}),
     "a failure": _fail,
-    "a long text": lambda: telemetry.get_span().set_attribute("long", f"{TOKEN} " + "a b " * 13_000),
+    # Wherever it is cut, that is within one of them.
+    "a long text": lambda: telemetry.get_span().set_attribute("long", f"{TOKEN} " * 900 + "a b " * 13_000),
     "a score": lambda: telemetry.score(f"named {TOKEN}", TOKEN, comment=TOKEN, metadata={"seen": {TOKEN}, "it": Login}),
 }
 
@@ -196,10 +201,15 @@ def main(seed: str) -> None:
     # In the name that is made of it, nothing tells what it is any more.
     webhook = f"https://hooks.slack.com/services/T0/B0/{LETTERS}"
     replay(finished("POST", kind=SpanKind.CLIENT, attributes={"http.request.method": "POST", "url.full": webhook}))
+    # As people paste them.
+    lines = ["-----BEGIN RSA PRIVATE KEY-----", LETTERS, LETTERS, "-----END RSA PRIVATE KEY-----"]
+    for text in (*NAMED, *(form(lines) for form in PEM.values())):
+        replay(finished(attributes={"note": text}))
     # What no tracer of ours records is withheld as what they record.
     replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}))
-    for beside in BESIDE.values():
-        run_agent(beside)
+    with telemetry.scope(tags=[CUT], metadata={"cut": CUT}):
+        for beside in BESIDE.values():
+            run_agent(beside)
     write_logs()
     write_scores("1" * 32)
     with telemetry.span("the last one", note=FINE):

@@ -47,7 +47,7 @@ def make_error_readable(span: Span) -> Span:
         line = f"{kind}: {line}"
     error = {"exception.type": given.get("exception.type"), "exception.message": line}
     if stack := given.get(_STACK):
-        error[_STACK] = _end_of_stack(str(stack))
+        error[_STACK] = _readable_stack(str(stack))
     return span.but(attributes={**span.attributes, **error}, events=others, message=line)
 
 
@@ -79,12 +79,14 @@ def exception_events(span: Span) -> list[Event]:
 
 
 def _without_paths(event: Event) -> Event:
-    clean = {key: _end_of_stack(value) if isinstance(value, str) else value for key, value in event.attributes.items()}
+    clean = {
+        key: _readable_stack(value) if isinstance(value, str) else value for key, value in event.attributes.items()
+    }
     return replace(event, attributes=clean)
 
 
 def _first_line(text: str) -> str:
-    lines = text[: 4 * MAX_LINE].split(_TRACEBACK)[0].strip().splitlines()
+    lines = text.split(_TRACEBACK)[0].strip().splitlines()
     return remove_paths(lines[0].strip()) if lines else ""
 
 
@@ -97,10 +99,9 @@ def _class_name(event: Event) -> str:
     return str(event.attributes.get("exception.type") or "").rpartition(".")[2]
 
 
-def _end_of_stack(text: str) -> str:
-    """Return the end of a stack, where the error was raised, without the markers below its lines."""
-    end = _MARKS.sub("", text[-4 * MAX_STACK :])
-    return remove_paths(_FILE.sub(lambda found: f'File "{_module(found[1])}"', end))
+def _readable_stack(text: str) -> str:
+    """Return a stack without the markers below its lines and without paths of this machine."""
+    return remove_paths(_FILE.sub(lambda found: f'File "{_module(found[1])}"', _MARKS.sub("", text)))
 
 
 def _module(path: str) -> str:
