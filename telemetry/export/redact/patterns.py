@@ -9,6 +9,8 @@ import re
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -135,6 +137,9 @@ _NAMED = rf"{_QUOTE}(?:name|key|header|field){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}[\
 
 # What a rule looks at in one text, one after the other; each takes some ten microseconds.
 MAX_CANDIDATES = 1_000
+# What all rules look at in all texts of one call, such as a batch of spans.
+MAX_TOGETHER = 50_000
+_left: ContextVar[list[int] | None] = ContextVar("candidates_left", default=None)
 
 
 # In bytes: groups of matches in shorter texts are found at once.
@@ -201,23 +206,28 @@ class Finder:
         Of a text that consists of little else than what may be secrets, the rest is withheld.
         """
         edits: list[tuple[int, int, str]] = []
+        together = _left.get() or [MAX_TOGETHER]
+        end = 0
         for number, found in enumerate(self.find(text)):
-            match = Match(text, found, self._groups)
-            if number == MAX_CANDIDATES:
-                left = len(text) - match.start
-                edits.append((match.start, len(text), f"[withheld: {left} characters behind {number} like secrets]"))
+            start = found.start()
+            if number == MAX_CANDIDATES or not together[0]:
+                edits.append((start, len(text), f"[withheld: {len(text) - start} characters behind too many secrets]"))
                 break
+            together[0] -= 1
+            whole = _whole(text, found, end, self.rule.form) if self.rule.form else found
+            if whole is None:
+                continue
+            match = Match(text, whole, self._groups)
+            end = match.end
             if (new := self.rule.replace(match)) is not None:
-                edits.append((match.start, match.end, new))
+                edits.append((match.start, end, new))
         return edits
 
     def find(self, text: str) -> Iterator[Any]:
-        """Return what may be secrets of this kind, one after the other."""
+        """Return what may be secrets of this kind, or how these begin, one after the other."""
         encoded = text.encode()
         found = self._find_in(encoded)
-        if not text.isascii():
-            found = _by_characters(encoded, found)
-        return self._with_form(text, found, self.rule.form) if self.rule.form else found
+        return found if text.isascii() else _by_characters(encoded, found)
 
     def _find_in(self, encoded: bytes) -> Iterator[Any]:
         if self.rule.form:
@@ -234,17 +244,6 @@ class Finder:
         if cut < end and (found := self._compiled.match(encoded, start, cut)) and found.end() == cut:
             return _Cut(found, cut, end)
         return self._compiled.match(encoded, start, end)
-
-    def _with_form(self, text: str, found: Iterator[Any], form: re.Pattern[str]) -> Iterator[Any]:
-        end = 0
-        for beginning in found:
-            start, behind = beginning.span()
-            # What ends one prefix may stand before the next one.
-            for at in (start, *(at for at in range(start + 1, behind) if not text[at].isalnum())):
-                if at >= end and (whole := form.match(text, at)):
-                    end = whole.end()
-                    yield whole
-                    break
 
 
 class _InText:
@@ -284,6 +283,24 @@ class _Cut:
     def span(self, group: int = 0) -> tuple[int, int]:
         start, end = self._found.span(group)
         return start, self._end if end == self._cut else end
+
+
+def _whole(text: str, beginning: Any, end: int, form: re.Pattern[str]) -> re.Match[str] | None:
+    """Return the match of a form that begins so, behind the end of the last one."""
+    start, behind = beginning.span()
+    # What ends one prefix may stand before the next one.
+    places = (start, *(at for at in range(start + 1, behind) if not text[at].isalnum()))
+    return next((whole for at in places if at >= end and (whole := form.match(text, at))), None)
+
+
+@contextmanager
+def counted_together() -> Iterator[None]:
+    """Limit how much of what may be secrets is looked at in all texts of the block: what is beyond is withheld."""
+    token = _left.set(_left.get() or [MAX_TOGETHER])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def find_all(expression: Any, text: str) -> Iterator[Any]:

@@ -22,6 +22,7 @@ from telemetry.export.redact.patterns import (
     Finder,
     Rule,
     compiled,
+    counted_together,
     find_all,
     is_card,
     is_card_name,
@@ -137,7 +138,8 @@ class Redactor:
         at it, such as a generator or a file, is named by its type.
         """
         try:
-            return self.redact_value(to_plain(value))
+            with counted_together():
+                return self.redact_value(to_plain(value))
         except Exception:  # noqa: BLE001 - whatever a value does when it is looked at
             return f"[withheld: a {type(value).__name__} that cannot be read]"
 
