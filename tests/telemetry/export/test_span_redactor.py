@@ -144,7 +144,7 @@ def test_only_the_redactor_says_that_a_span_is_redacted() -> None:
 @pytest.mark.parametrize("offset", range(0, 40, 4))
 @pytest.mark.parametrize("limit", [MAX_LINE, 4 * MAX_LINE, MAX_STACK, 4 * MAX_STACK, 48_000, 200])
 def test_no_half_of_a_secret_is_left(limit: int, offset: int) -> None:
-    """What is cut to some length is cut after redaction, wherever the cut is: a value, its preview, an error, a stack."""
+    """What is cut to some length is cut after redaction, in a value, a preview, an error or a stack."""
     long = "eyJ" + "hbGciOiJIUzI1NiJ9." + "a1B" * (limit // 3)
     texts = {
         "head": f"{long[: limit - offset - 1]} {TOKEN} and so on",
