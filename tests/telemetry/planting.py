@@ -167,6 +167,8 @@ def write_logs() -> None:
     log.warning("%s, password=%r", FINE, OPEN_SESAME, stack_info=True)
     for value in ({TOKEN}, [TOKEN], ValueError(TOKEN), Login("ada", TOKEN), Form(note=TOKEN, password=OPEN_SESAME)):
         log.warning("with a value", extra={"given": value})
+    # A stack names the files of a program.
+    exec(compile("log.warning('with a stack', stack_info=True)", f"{TOKEN}.py", "exec"), {"log": log})  # noqa: S102
     log.warning("with more", extra={"path": PurePath(TOKEN), "password": OPEN_SESAME, TOKEN: 1})
     try:
         _fail()
@@ -202,8 +204,8 @@ def main(seed: str) -> None:
     webhook = f"https://hooks.slack.com/services/T0/B0/{LETTERS}"
     replay(finished("POST", kind=SpanKind.CLIENT, attributes={"http.request.method": "POST", "url.full": webhook}))
     # As people paste them.
-    lines = ["-----BEGIN RSA PRIVATE KEY-----", LETTERS, LETTERS, "-----END RSA PRIVATE KEY-----"]
-    for text in (*NAMED, *(form(lines) for form in PEM.values())):
+    key = ["-----BEGIN RSA PRIVATE KEY-----", LETTERS, LETTERS, "-----END RSA PRIVATE KEY-----"]
+    for text in (*NAMED, *(form(lines) for form in PEM.values() for lines in (key, key[:-1]))):
         replay(finished(attributes={"note": text}))
     # What no tracer of ours records is withheld as what they record.
     replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}))
