@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -168,7 +169,8 @@ def write_logs() -> None:
     for value in ({TOKEN}, [TOKEN], ValueError(TOKEN), Login("ada", TOKEN), Form(note=TOKEN, password=OPEN_SESAME)):
         log.warning("with a value", extra={"given": value})
     # A stack names the files of a program.
-    exec(compile("log.warning('with a stack', stack_info=True)", f"{TOKEN}.py", "exec"), {"log": log})  # noqa: S102
+    write = partial(log.warning, "with a stack", stack_info=True)
+    exec(compile("call()", f"{TOKEN}.py", "exec"), {"call": lambda: write()})
     log.warning("with more", extra={"path": PurePath(TOKEN), "password": OPEN_SESAME, TOKEN: 1})
     try:
         _fail()
