@@ -61,8 +61,11 @@ _PREFIXED: tuple[tuple[str, str], ...] = (
     (r"pscale_(?:pw|tkn|oauth)_", r"[\w=.-]{20,}"),
     (r"fm(?:1[ar]|2)_|fo1_", r"[0-9A-Za-z+/=_-]{20,}"),
     (r"shippo_(?:live|test)_|pul-", r"[0-9a-f]{32,}"),
-    (r"EZ[AT]K", r"[0-9A-Za-z]{50,}"),
-    (r"HRKU-|NR(?:AK|II|JS|RA)-|PMAK-|CLOJARS_|rubygems_|tfp_|sgp_|dnkey-|ico-|sbp_|nfp_", r"[\w=-]{16,}"),
+    # Longer ones are parts of a file in base64.
+    (r"EZ[AT]K", r"[0-9A-Za-z]{54}(?![0-9A-Za-z+/])"),
+    # What goes on is the name of a file.
+    (r"ico-", r"[0-9A-Za-z]{32}(?!\.?\w)"),
+    (r"HRKU-|NR(?:AK|II|JS|RA)-|PMAK-|CLOJARS_|rubygems_|tfp_|sgp_|dnkey-|sbp_|nfp_", r"[\w=-]{16,}"),
     (r"dp\.(?:pt|st|ct|sa|scim|audit)\.", r"[\w.-]{30,}"),
     (r"dt0[a-z][0-9]{2}\.", r"[0-9A-Za-z]{24}\.[0-9A-Za-z]{40,}"),
     (
@@ -373,7 +376,7 @@ def own(patterns: Sequence[str]) -> tuple[Rule, ...]:
 _SENSITIVE_NAME = re.compile(rf"(?i)(?:{_KEY}|(?:^|[_.-])(?:{_SHORT_KEY}))$")
 _HARMLESS_NAME = re.compile(
     r"(?i)(?:^|[_.-])(?:(?:first|last|next|prev|max|min|num|stop|eos|bos|pad|unk|per|page|public|input|output|public[_-]?key)[_-]?token"
-    r"|jsonwebtoken)$"
+    r"|jsonwebtoken)$|to_?(?:keep|store)_?secrets$"
 )
 # What is done with a secret, as in a list of a service's operations.
 _OPERATION = re.compile(r"(?:Add|Create|Delete|Describe|Get|List|Put|Refresh|Revoke|Rotate|Update|Validate)[A-Z]")
@@ -401,6 +404,8 @@ _UNION = re.compile(r" ?\| ?[A-Za-z]")
 _ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:[\w-]*:\d*:$")
 # What a value begins with in a program, or is.
 _KEYWORDS = frozenset({"await", "new", "value", "void", "!0", "!1"})
+# What a shell runs for a value.
+_COMMAND = re.compile(r"[a-z][\w./-]* .*[/-]")
 # What is joined to a text in a program.
 _JOINED = re.compile(r" ?\+ ?[A-Za-z_$][\w$.]* ?[+);,\]]")
 _NAME_OF = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+;?")
@@ -451,6 +456,12 @@ def _unless_placeholder(kind: str) -> Callable[[Match], str | None]:
     return judge
 
 
+def _azure_secret(match: Match) -> str | None:
+    # Longer ones are somebody else's, such as Freenet's.
+    is_azures = len(match["secret"].rstrip(".")) <= 40 and not _is_filled(match.text)
+    return f"{match['before']}[redacted secret]" if is_azures else None
+
+
 def _random(kind: str) -> Callable[[Match], str | None]:
     def judge(match: Match) -> str | None:
         # A key has a part without hyphens that is too long for a word.
@@ -480,6 +491,8 @@ def _assigned(match: Match) -> str | None:
     between = match.text[len(match["before"]) + len(name) : -len(given)]
     quote, value = _unquote(given)
     if quote and (_closes(match, quote, given) or value.lower() in ("basic ", "bearer ")):
+        return None
+    if quote == "`" and between == "=" and _COMMAND.match(value):
         return None
     if not is_sensitive(name) or len(value) < 2 or (not quote and _is_code(match, name, between, value)):
         return None
@@ -762,7 +775,7 @@ SECRETS: tuple[Rule, ...] = (
         r"|discord(?:app)?\.com/api/webhooks/)[\w/@-]+",
         trigger=r"hooks\.slack\.com|\.webhook\.office\.com|discord(?:app)?\.com",
     ),
-    Rule("secret", rf"{_BEFORE}[\w~.]{{3}}[0-9]Q~[\w~.-]{{31,}}", _unless_placeholder("secret"), trigger=r"[0-9]Q~"),
+    Rule("secret", rf"{_BEFORE}(?P<secret>[\w~.]{{3}}[0-9]Q~[\w~.-]{{31,}})", _azure_secret, trigger=r"[0-9]Q~"),
     Rule(
         "token",
         r"[0-9A-Za-z]{14}\.(?i:atlasv1)\.[\w=-]{20,}",
