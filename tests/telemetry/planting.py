@@ -23,8 +23,18 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 from pydantic import BaseModel
 
 import telemetry
@@ -210,7 +220,21 @@ def main(seed: str) -> None:
     for text in (*NAMED, *(form(lines) for form in PEM.values() for lines in (key, key[:-1]))):
         replay(finished(attributes={"note": text}))
     # What no tracer of ours records is withheld as what they record.
-    replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}))
+    messages = [Event(f"gen_ai.{role}.message", {"content": SAID}) for role in ("user", "assistant")]
+    events = (*messages, Event("read", {"input.value": SAID}))
+    replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}, events=events))
+    # What leaves under every setting but one.
+    words = f"{FINE} for all of us"
+    replay(
+        finished(
+            words,
+            Status(StatusCode.ERROR, words),
+            attributes={"langfuse.trace.name": words},
+            events=(Event(words, {"what": words}),),
+            links=(Link(CONTEXT, {"why": words}),),
+            instrumentation_scope=InstrumentationScope("library", "1", None, {"about": words}),
+        )
+    )
     with telemetry.scope(tags=[CUT], metadata={"cut": CUT}):
         for beside in BESIDE.values():
             run_agent(beside)
