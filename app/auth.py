@@ -99,7 +99,8 @@ def _verify(token: str, settings: ServiceSettings) -> str:
         raise _InvalidTokenError(f"The token has no {error.claim}.") from error
     except jwt.PyJWTError as error:
         raise _InvalidTokenError("The bearer token is not valid." if token else "There is no bearer token.") from error
-    if not re.fullmatch(USER_ID, claims["sub"]):
+    # JSON may have half a character, which can be stored nowhere.
+    if not re.fullmatch(USER_ID, claims["sub"]) or re.search("[\ud800-\udfff]", claims["sub"]):
         raise _InvalidTokenError("The token's sub is not a user id.")
     return claims["sub"]
 

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,6 +60,7 @@ def handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(DataError, _on_data_error)
     app.add_exception_handler(EngineUnusableError, _on_unusable_engine)
+    app.add_exception_handler(ClientDisconnect, _on_client_gone)
     # Innermost, so that the other middleware sees a response: an exception would end the connection.
     app.add_middleware(ErrorBoundary)
 
@@ -176,3 +178,8 @@ async def _on_data_error(_: Request, __: Exception) -> JSONResponse:
 
 async def _on_unusable_engine(_: Request, error: Exception) -> JSONResponse:
     return error_response(503, str(error))
+
+
+async def _on_client_gone(_: Request, __: Exception) -> JSONResponse:
+    # Nobody reads it.
+    return error_response(400, "The body ended before its end.")

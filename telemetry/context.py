@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import wraps
+from string import ascii_letters, digits
 from typing import Any, ParamSpec, TypeVar
 
 from opentelemetry import context as otel
@@ -26,6 +27,7 @@ _TAGS = "langfuse.trace.tags"
 # Attributes that every span of a turn has must be small.
 _MAX_TAGS, _MAX_METADATA = 20, 32
 _LONGEST_KEY, _LONGEST_VALUE = 64, 200
+_WORD = f"{ascii_letters}{digits}_-"
 # The span of an untrusted caller: its trace is not continued, the new one is only linked to it.
 UNTRUSTED_PARENT = otel.create_key("telemetry-untrusted-parent")
 # Whether the span around has the question and the answer of the turn that is asked for inside.
@@ -161,7 +163,7 @@ def _tags_of(attributes: Mapping[str, AttributeValue]) -> Sequence[Any]:
 
 
 def _bounded_tags(tags: Sequence[str | None]) -> tuple[str, ...]:
-    named = [tag[:_LONGEST_VALUE] for tag in tags if isinstance(tag, str) and tag]
+    named = [_bounded(tag) for tag in tags if isinstance(tag, str) and tag]
     return tuple(dict.fromkeys(named))[:_MAX_TAGS]
 
 
@@ -169,9 +171,14 @@ def _filterable(metadata: Mapping[str, Any]) -> dict[str, AttributeValue]:
     plain = {key: value for key, value in metadata.items() if type(value) in (str, int, float, bool)}
     bounded = list(plain.items())[:_MAX_METADATA]
     return {
-        f"langfuse.trace.metadata.{key[:_LONGEST_KEY]}": value[:_LONGEST_VALUE] if isinstance(value, str) else value
+        f"langfuse.trace.metadata.{key[:_LONGEST_KEY]}": _bounded(value) if isinstance(value, str) else value
         for key, value in bounded
     }
+
+
+def _bounded(text: str) -> str:
+    """Return text that is not too long to filter by, and no half of a word: half a secret is not recognised."""
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1].rstrip(_WORD) + "…"
 
 
 def scope_attributes(context: Context | None = None) -> dict[str, AttributeValue]:

@@ -16,7 +16,7 @@ def accept(body: bytes, content_type: str, encoding: str | None, limit: int) -> 
     processor = pipeline.get(SpoolProcessor)
     if processor is None:
         return 0
-    redacted = [processor.redact_stage(span) for span in spans]
+    redacted = processor.redact_stage.redact_all(spans)
     processor.writer.write_records(
         [_record(span) for span in redacted], [each for span in redacted for each in span.attachments]
     )

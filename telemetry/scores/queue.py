@@ -16,6 +16,7 @@ from telemetry.delivery.backoff import BackendState
 from telemetry.delivery.forks import watch_forks
 from telemetry.delivery.scores import Backend, ScoreBatches, ScoreStore
 from telemetry.delivery.sender import Sender
+from telemetry.export.redact.content import checked_name
 from telemetry.export.redact.stage import pseudonym
 from telemetry.export.stages import build_redactor
 from telemetry.scores.score import Score
@@ -166,7 +167,7 @@ class ScoreQueue:
         changes: dict[str, Any] = {"name": redact(score.name)}
         if self._settings.content == "metadata-only":
             changes |= {"value": "[withheld]" if isinstance(score.value, str) else score.value}
-            changes |= {"comment": None, "metadata": {}}
+            changes |= {"name": checked_name(changes["name"]), "comment": None, "metadata": {}}
         else:
             changes |= {name: redact(getattr(score, name)) for name in ("value", "comment", "metadata")}
         return score.model_copy(update=changes)

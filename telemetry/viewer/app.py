@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import unusable
@@ -52,6 +53,7 @@ def create_app(settings: ViewerSettings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(OperationalError, _try_later)
+    app.add_exception_handler(ClientDisconnect, _ignore)
     return app
 
 
@@ -82,6 +84,10 @@ def _refuse_parameters(request: Request, error: Exception) -> Response:
 
 def _try_later(request: Request, error: Exception) -> Response:
     return _answer(request, 503, f"The viewer cannot use its file now: {error}.")
+
+
+def _ignore(request: Request, _: Exception) -> Response:
+    return _answer(request, 400, "The body ended before its end.")  # nobody reads it
 
 
 def _answer(request: Request, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,12 @@ class Store:
     """Spans and scores on disk; safe to use from any thread. It blocks: do not call it on the event loop."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # It holds what people said. SQLite creates its further files with the same mode.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        if path.is_file():
+            with suppress(PermissionError):  # somebody else's
+                path.chmod(0o600)
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()

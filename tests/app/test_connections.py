@@ -77,6 +77,21 @@ def test_who_sends_nothing_is_left(run: Callable[..., tuple[Process, str]], sent
     assert "Traceback" not in process.log
 
 
+def test_who_leaves_in_its_body_is_no_error(run: Callable[..., tuple[Process, str]]) -> None:
+    """A body that ends before its end, or goes on as no chunk, is the client's affair: no traceback, on any route."""
+    process, url = run(600, 600, 600)
+    for path in ("/invoke", "/files?thread_id=t", "/otlp/v1/traces", "/feedback"):
+        head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        for rest in ("Content-Length: 50\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\nno chunk\r\n"):
+            with _connect(url, f"{head}{rest}".encode()) as connection:
+                connection.shutdown(socket.SHUT_WR)
+                until(lambda: _is_closed(connection))
+        assert httpx.get(f"{url}/health", trust_env=False, timeout=60).status_code == 200
+
+    assert "Traceback" not in process.log
+    assert "a request failed" not in process.log
+
+
 @pytest.mark.parametrize(
     ("begin", "limits"),
     [

@@ -37,6 +37,7 @@ def _login(url: str, bearer: str) -> httpx.Response:
         (jwt.encode({"sub": "ada"}, SECRET, "HS256"), "The token has no exp."),
         (jwt.encode({"exp": 4e9}, SECRET, "HS256"), "The token has no sub."),
         (user_token("../root", SECRET), "The token's sub is not a user id."),
+        (user_token("\ud800", SECRET), "The token's sub is not a user id."),
         (user_token("ada", SECRET * 2), "The bearer token is not valid."),
     ],
 )

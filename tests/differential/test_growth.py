@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from telemetry.export.redact import Redactor
+from telemetry.export.otlp import from_sdk
+from telemetry.export.redact import Redactor, SpanRedactor, patterns
 from telemetry.export.redact.patterns import CONTACTS, MAX_CANDIDATES, SECRETS, Finder
+from tests.telemetry.planted import finished
 
 LETTERS = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzAbCdEfGhIjKlMn"
 # One text for each expression, in their order.
@@ -72,6 +74,7 @@ PIECES = (*SAMPLES, *ENCODED)
 # What a sample that breaks off goes on with.
 FILLED_WITH = ("a", " ", "\n", "\\", '"', "A1-b=")
 ROUNDS = 10
+REDACTOR = Redactor()
 
 
 def _repeated(piece: str, size: int) -> str:
@@ -144,6 +147,25 @@ def test_no_expression_finds_more_than_it_may() -> None:
     """What is left behind so many candidates is withheld."""
     for sample, rule in zip(SAMPLES, RULES, strict=True):
         assert len(Finder(rule).edits(_repeated(sample, 200_000))) <= MAX_CANDIDATES + 1
+
+
+def test_what_only_begins_like_a_secret_counts() -> None:
+    """So is what is behind so many beginnings that do not go on as a key does."""
+    assert REDACTOR.redact_text("ghp_abcd1234 " * MAX_CANDIDATES).startswith("ghp_abcd1234 ghp_")
+    assert "withheld" in REDACTOR.redact_text("ghp_abcd1234 " * (MAX_CANDIDATES + 1))
+
+
+def test_a_batch_is_not_looked_at_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of many small texts costs no more than one of a few: the rest is withheld, and the next is whole."""
+    monkeypatch.setattr(patterns, "MAX_TOGETHER", 100)
+    redact = SpanRedactor(REDACTOR)
+    spans = [from_sdk(finished(attributes={"note": "password=x1y2z3w4 " * 30})) for _ in range(5)]
+
+    for _ in range(2):
+        notes = "".join(span.attributes["note"] for span in redact.redact_all(spans))
+        assert notes.count("[redacted password]") == 100
+        assert "x1y2z3w4" not in notes
+        assert notes.count("withheld") == 2
 
 
 @pytest.mark.chaos

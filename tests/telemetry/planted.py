@@ -290,6 +290,8 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "percent": lambda text: quote(f" {text}", safe=""),
     "twice": lambda text: quote(quote(f"={text}", safe=""), safe=""),
     "entity": lambda text: f"&quot;{text}&quot;",
+    # Too early for its first line to be recognised by itself.
+    "wrapped": lambda text: f"it is {text[:20]}\n{text[20:]} and more",
 }
 
 

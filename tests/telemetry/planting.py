@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -22,11 +23,22 @@ from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, TraceFlags, set_span_in_context
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 from pydantic import BaseModel
 
 import telemetry
+from tests.telemetry.export.test_redact_forms import NAMED, PEM
 from tests.telemetry.planted import (
     CONTEXT,
     ENCODINGS,
@@ -44,6 +56,9 @@ SPOOLED = "everything is in the spool"
 FINE = "a fine day"
 # What only the conversation holds.
 SAID = "a rainy night"
+
+# Longer than what one may filter by, which is cut in the middle of it.
+CUT = "a b " * 45 + TOKEN
 
 log = logging.getLogger("program")
 
@@ -111,7 +126,8 @@ BESIDE: dict[str, Callable[[], object]] = {
     "an exception": _capture,
     "a link": lambda: telemetry.get_span().add_link(CONTEXT, {"why": TOKEN}),
     "a failure": _fail,
-    "a long text": lambda: telemetry.get_span().set_attribute("long", f"{TOKEN} " + "a b " * 13_000),
+    # Wherever it is cut, that is within one of them.
+    "a long text": lambda: telemetry.get_span().set_attribute("long", f"{TOKEN} " * 900 + "a b " * 13_000),
     "a score": lambda: telemetry.score(f"named {TOKEN}", TOKEN, comment=TOKEN, metadata={"seen": {TOKEN}, "it": Login}),
 }
 
@@ -162,6 +178,9 @@ def write_logs() -> None:
     log.warning("%s, password=%r", FINE, OPEN_SESAME, stack_info=True)
     for value in ({TOKEN}, [TOKEN], ValueError(TOKEN), Login("ada", TOKEN), Form(note=TOKEN, password=OPEN_SESAME)):
         log.warning("with a value", extra={"given": value})
+    # A stack names the files of a program.
+    write = partial(log.warning, "with a stack", stack_info=True)
+    exec(compile("call()", f"{TOKEN}.py", "exec"), {"call": lambda: write()})
     log.warning("with more", extra={"path": PurePath(TOKEN), "password": OPEN_SESAME, TOKEN: 1})
     try:
         _fail()
@@ -196,10 +215,29 @@ def main(seed: str) -> None:
     # In the name that is made of it, nothing tells what it is any more.
     webhook = f"https://hooks.slack.com/services/T0/B0/{LETTERS}"
     replay(finished("POST", kind=SpanKind.CLIENT, attributes={"http.request.method": "POST", "url.full": webhook}))
+    # As people paste them.
+    key = ["-----BEGIN RSA PRIVATE KEY-----", LETTERS, LETTERS, "-----END RSA PRIVATE KEY-----"]
+    for text in (*NAMED, *(form(lines) for form in PEM.values() for lines in (key, key[:-1]))):
+        replay(finished(attributes={"note": text}))
     # What no tracer of ours records is withheld as what they record.
-    replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}))
-    for beside in BESIDE.values():
-        run_agent(beside)
+    messages = [Event(f"gen_ai.{role}.message", {"content": SAID}) for role in ("user", "assistant")]
+    events = (*messages, Event("read", {"input.value": SAID}))
+    replay(finished("said", attributes={"input.value": SAID, "output.value": SAID}, events=events))
+    # What leaves under every setting but one.
+    words = f"{FINE} for all of us"
+    replay(
+        finished(
+            words,
+            Status(StatusCode.ERROR, words),
+            attributes={"langfuse.trace.name": words},
+            events=(Event(words, {"what": words}),),
+            links=(Link(CONTEXT, {"why": words}),),
+            instrumentation_scope=InstrumentationScope("library", "1", None, {"about": words}),
+        )
+    )
+    with telemetry.scope(tags=[CUT], metadata={"cut": CUT}):
+        for beside in BESIDE.values():
+            run_agent(beside)
     write_logs()
     write_scores("1" * 32)
     with telemetry.span("the last one", note=FINE):

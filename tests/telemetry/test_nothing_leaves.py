@@ -12,10 +12,12 @@ import pytest
 from telemetry.testing import Receiver
 from telemetry.testing.receiver import Request
 from tests.processes import ROOT, bare
+from tests.telemetry.export.test_redact_forms import PASSWORD
 from tests.telemetry.planted import LETTERS, MODES, OPEN_SESAME, TOKEN
 from tests.telemetry.planting import FINE, SAID, SPOOLED
 
-SECRETS = (LETTERS[:20].encode(), OPEN_SESAME.encode())
+# Half of one, too.
+SECRETS = tuple(text.encode() for text in (LETTERS[:12], LETTERS[24:36], OPEN_SESAME, PASSWORD))
 
 
 def _environment(backend: Receiver, folder: Path, langchain: str, mode: str) -> dict[str, str]:

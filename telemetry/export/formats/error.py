@@ -29,7 +29,7 @@ _LINES = ("exception.message", "langfuse.observation.status_message")
 
 
 def make_error_readable(span: Span) -> Span:
-    """Return the span with its error in one line, and the stack in a separate attribute."""
+    """Return the span with its error as its message, and the stack in a separate attribute."""
     exceptions = [event for event in span.events if event.name == "exception"]
     others = [event for event in span.events if event.name != "exception"]
     kind = _class_name(exceptions[-1]) if exceptions else ""
@@ -40,27 +40,32 @@ def make_error_readable(span: Span) -> Span:
     if span.status != "ERROR":
         return span.but(events=[_without_paths(event) for event in span.events]) if exceptions else span
     if not exceptions:
-        return span.but(events=others, message=_first_line(span.message) or _http_line(span))
+        return span.but(events=others, message=_without_stack(span.message) or _http_line(span))
     given = exceptions[-1].attributes
-    line = _first_line(text) if (text := str(given.get("exception.message") or "")) else _first_line(span.message)
-    if text and not line.startswith(kind):
-        line = f"{kind}: {line}"
-    error = {"exception.type": given.get("exception.type"), "exception.message": line}
+    text = str(given.get("exception.message") or "")
+    message = _without_stack(text or span.message)
+    if text and not message.startswith(kind):
+        message = f"{kind}: {message}"
+    error = {"exception.type": given.get("exception.type"), "exception.message": message}
     if stack := given.get(_STACK):
-        error[_STACK] = _end_of_stack(str(stack))
-    return span.but(attributes={**span.attributes, **error}, events=others, message=line)
+        error[_STACK] = _readable_stack(str(stack))
+    return span.but(attributes={**span.attributes, **error}, events=others, message=message)
 
 
 def summarize_error(span: Span) -> Span:
-    """Return the span with a shortened error.
+    """Return the span with its error in one line, and the end of the stack.
 
     It runs after redaction, because a truncated secret is not recognised.
     """
     if span.status != "ERROR":
         return span
+    line = next(iter(span.message.splitlines()), "").rstrip()[:MAX_LINE]
     texts = {key: value for key in (*_LINES, _STACK) if isinstance(value := span.attributes.get(key), str)}
-    short = {key: text[-MAX_STACK:] if key == _STACK else text[:MAX_LINE] for key, text in texts.items()}
-    return span.but(attributes={**span.attributes, **short}, message=span.message[:MAX_LINE])
+    short = {
+        key: text[-MAX_STACK:] if key == _STACK else line if text == span.message else text[:MAX_LINE]
+        for key, text in texts.items()
+    }
+    return span.but(attributes={**span.attributes, **short}, message=line)
 
 
 def remove_paths(text: str) -> str:
@@ -79,13 +84,14 @@ def exception_events(span: Span) -> list[Event]:
 
 
 def _without_paths(event: Event) -> Event:
-    clean = {key: _end_of_stack(value) if isinstance(value, str) else value for key, value in event.attributes.items()}
+    clean = {
+        key: _readable_stack(value) if isinstance(value, str) else value for key, value in event.attributes.items()
+    }
     return replace(event, attributes=clean)
 
 
-def _first_line(text: str) -> str:
-    lines = text[: 4 * MAX_LINE].split(_TRACEBACK)[0].strip().splitlines()
-    return remove_paths(lines[0].strip()) if lines else ""
+def _without_stack(text: str) -> str:
+    return remove_paths(text.split(_TRACEBACK)[0].strip())
 
 
 def _http_line(span: Span) -> str:
@@ -97,10 +103,9 @@ def _class_name(event: Event) -> str:
     return str(event.attributes.get("exception.type") or "").rpartition(".")[2]
 
 
-def _end_of_stack(text: str) -> str:
-    """Return the end of a stack, where the error was raised, without the markers below its lines."""
-    end = _MARKS.sub("", text[-4 * MAX_STACK :])
-    return remove_paths(_FILE.sub(lambda found: f'File "{_module(found[1])}"', end))
+def _readable_stack(text: str) -> str:
+    """Return a stack without the markers below its lines and without paths of this machine."""
+    return remove_paths(_FILE.sub(lambda found: f'File "{_module(found[1])}"', _MARKS.sub("", text)))
 
 
 def _module(path: str) -> str:

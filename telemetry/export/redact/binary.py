@@ -83,7 +83,9 @@ def describe_base64(text: str) -> str | None:
 
 def _content(text: str) -> bytes | None:
     if "\n" in text or "\\" in text:
-        text = text.translate(_BETWEEN_LINES).replace("\\r", "").replace("\\n", "").replace("\\", "")
+        text = text.translate(_BETWEEN_LINES)
+    if "\\" in text:
+        text = text.replace("\\r", "").replace("\\n", "").replace("\\", "")
     if len(text) < 120:
         return None
     # A hash or a run of one letter is not made of capitals and small letters alike.
@@ -95,7 +97,7 @@ def _content(text: str) -> bytes | None:
 
 def has_long_base64(text: str) -> bool:
     """Whether a text holds so much base64 that expressions should not see it."""
-    return any(_FILLED.match(text, at) for at in _candidates(text))
+    return any(_is_filled(text, at) for at in _candidates(text))
 
 
 def has_run(text: str) -> bool:
@@ -108,7 +110,7 @@ def describe_long_base64(text: str) -> str:
     parts: list[str] = []
     copied = looked_at = 0
     for at in _candidates(text):
-        if at < looked_at or not _FILLED.match(text, at):
+        if at < looked_at or not _is_filled(text, at):
             continue
         before = _BEFORE.match(text[max(at - LONG, copied) : at][::-1])
         found = _FILE.search(text, at - (before.end() if before else 0), at + LONG)
@@ -135,6 +137,10 @@ def _describe_found(text: str, start: int, end: int, copied: int) -> tuple[int, 
 def _candidates(text: str) -> list[int]:
     # Prose has a blank in each piece: to look for it is all that prose costs.
     return [at for at in range(0, len(text) - LONG + 1, LONG) if text.find(" ", at, at + LONG) < 0]
+
+
+def _is_filled(text: str, at: int) -> bool:
+    return bool(_FILLED.match(text, at)) and has_run(text[at : at + LONG])
 
 
 def _decode(text: str) -> bytes | None:

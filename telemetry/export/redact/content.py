@@ -58,6 +58,7 @@ _OUTPUTS = (
 _OUTPUT_EVENTS = ("gen_ai.choice", "gen_ai.content.completion", "gen_ai.assistant.message")
 # Set by a program to filter spans by.
 _FOUND_BY = ("langfuse.observation.metadata.", "langfuse.trace.metadata.")
+_TITLE = "langfuse.trace.name"
 # Keys to find a trace by, what was called, and the outcome; never content.
 _METADATA = {
     "session.id",
@@ -80,7 +81,7 @@ _METADATA = {
     "langfuse.observation.level",
     "langfuse.observation.type",
     "langfuse.release",
-    "langfuse.trace.name",
+    _TITLE,
     "langfuse.trace.tags",
     "langfuse.version",
     "llm.finish_reason",
@@ -100,7 +101,9 @@ _METADATA = {
 # Keys that also stay if only inputs or outputs are hidden: error messages, and descriptions of tools.
 _NO_CONTENT = _METADATA | {"langfuse.observation.status_message", "tool.description"}
 # The name of a function, a route, an agent or a model, but not a sentence.
-_NAME = re.compile(r"[0-9A-Za-z_ .:/{}<>()\[\]#+-]{1,80}")
+_WORD = r"[0-9A-Za-z_.:/{}<>()\[\]#+-]+"
+_NAME = re.compile(rf"{_WORD}(?: {_WORD}){{0,4}}")
+_MAX_NAME = 80
 
 
 def hide(span: Span, *, inputs: bool, outputs: bool) -> Span:
@@ -131,19 +134,22 @@ def metadata_only(span: Span) -> Span:
     message = str(kind).rpartition(".")[2] if kind and span.status == "ERROR" else ""
     if message:
         attributes["langfuse.observation.status_message"] = message
+    if title := attributes.get(_TITLE):
+        attributes[_TITLE] = checked_name(str(title))
     name = span.name if span.kind != "CLIENT" else str(attributes.get("http.request.method", span.name))
     return span.but(
-        name=_checked_name(name),
+        name=checked_name(name),
         attributes=attributes,
         message=message,
-        events=[replace(event, name=_checked_name(event.name), attributes={}) for event in span.events],
+        events=[replace(event, name=checked_name(event.name), attributes={}) for event in span.events],
         links=[replace(link, attributes={}) for link in span.links],
         scope_attributes={},
     )
 
 
-def _checked_name(name: str) -> str:
-    return name if _NAME.fullmatch(name) else "withheld"
+def checked_name(name: str) -> str:
+    """Return a name that somebody gave to something; one that is a sentence is withheld."""
+    return name if len(name) <= _MAX_NAME and _NAME.fullmatch(name) else "withheld"
 
 
 def _is_number(value: object) -> bool:

@@ -9,6 +9,8 @@ import re
 from base64 import b64decode
 from binascii import Error as NotBase64
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,8 +61,11 @@ _PREFIXED: tuple[tuple[str, str], ...] = (
     (r"pscale_(?:pw|tkn|oauth)_", r"[\w=.-]{20,}"),
     (r"fm(?:1[ar]|2)_|fo1_", r"[0-9A-Za-z+/=_-]{20,}"),
     (r"shippo_(?:live|test)_|pul-", r"[0-9a-f]{32,}"),
-    (r"EZ[AT]K", r"[0-9A-Za-z]{50,}"),
-    (r"HRKU-|NR(?:AK|II|JS|RA)-|PMAK-|CLOJARS_|rubygems_|tfp_|sgp_|dnkey-|ico-|sbp_|nfp_", r"[\w=-]{16,}"),
+    # Longer ones are parts of a file in base64.
+    (r"EZ[AT]K", r"[0-9A-Za-z]{54}(?![0-9A-Za-z+/])"),
+    # What goes on is the name of a file.
+    (r"ico-", r"[0-9A-Za-z]{32}(?!\.?\w)"),
+    (r"HRKU-|NR(?:AK|II|JS|RA)-|PMAK-|CLOJARS_|rubygems_|tfp_|sgp_|dnkey-|sbp_|nfp_", r"[\w=-]{16,}"),
     (r"dp\.(?:pt|st|ct|sa|scim|audit)\.", r"[\w.-]{30,}"),
     (r"dt0[a-z][0-9]{2}\.", r"[0-9A-Za-z]{24}\.[0-9A-Za-z]{40,}"),
     (
@@ -135,6 +140,9 @@ _NAMED = rf"{_QUOTE}(?:name|key|header|field){_QUOTE}{_SPACE}:{_SPACE}{_QUOTE}[\
 
 # What a rule looks at in one text, one after the other; each takes some ten microseconds.
 MAX_CANDIDATES = 1_000
+# What all rules look at in all texts of one call, such as a batch of spans.
+MAX_TOGETHER = 50_000
+_left: ContextVar[list[int] | None] = ContextVar("candidates_left", default=None)
 
 
 # In bytes: groups of matches in shorter texts are found at once.
@@ -201,23 +209,28 @@ class Finder:
         Of a text that consists of little else than what may be secrets, the rest is withheld.
         """
         edits: list[tuple[int, int, str]] = []
+        together = _left.get() or [MAX_TOGETHER]
+        end = 0
         for number, found in enumerate(self.find(text)):
-            match = Match(text, found, self._groups)
-            if number == MAX_CANDIDATES:
-                left = len(text) - match.start
-                edits.append((match.start, len(text), f"[withheld: {left} characters behind {number} like secrets]"))
+            start = found.start()
+            if number == MAX_CANDIDATES or not together[0]:
+                edits.append((start, len(text), f"[withheld: {len(text) - start} characters behind too many secrets]"))
                 break
+            together[0] -= 1
+            whole = _whole(text, found, end, self.rule.form) if self.rule.form else found
+            if whole is None:
+                continue
+            match = Match(text, whole, self._groups)
+            end = match.end
             if (new := self.rule.replace(match)) is not None:
-                edits.append((match.start, match.end, new))
+                edits.append((match.start, end, new))
         return edits
 
     def find(self, text: str) -> Iterator[Any]:
-        """Return what may be secrets of this kind, one after the other."""
+        """Return what may be secrets of this kind, or how these begin, one after the other."""
         encoded = text.encode()
         found = self._find_in(encoded)
-        if not text.isascii():
-            found = _by_characters(encoded, found)
-        return self._with_form(text, found, self.rule.form) if self.rule.form else found
+        return found if text.isascii() else _by_characters(encoded, found)
 
     def _find_in(self, encoded: bytes) -> Iterator[Any]:
         if self.rule.form:
@@ -234,17 +247,6 @@ class Finder:
         if cut < end and (found := self._compiled.match(encoded, start, cut)) and found.end() == cut:
             return _Cut(found, cut, end)
         return self._compiled.match(encoded, start, end)
-
-    def _with_form(self, text: str, found: Iterator[Any], form: re.Pattern[str]) -> Iterator[Any]:
-        end = 0
-        for beginning in found:
-            start, behind = beginning.span()
-            # What ends one prefix may stand before the next one.
-            for at in (start, *(at for at in range(start + 1, behind) if not text[at].isalnum())):
-                if at >= end and (whole := form.match(text, at)):
-                    end = whole.end()
-                    yield whole
-                    break
 
 
 class _InText:
@@ -284,6 +286,24 @@ class _Cut:
     def span(self, group: int = 0) -> tuple[int, int]:
         start, end = self._found.span(group)
         return start, self._end if end == self._cut else end
+
+
+def _whole(text: str, beginning: Any, end: int, form: re.Pattern[str]) -> re.Match[str] | None:
+    """Return the match of a form that begins so, behind the end of the last one."""
+    start, behind = beginning.span()
+    # What ends one prefix may stand before the next one.
+    places = (start, *(at for at in range(start + 1, behind) if not text[at].isalnum()))
+    return next((whole for at in places if at >= end and (whole := form.match(text, at))), None)
+
+
+@contextmanager
+def counted_together() -> Iterator[None]:
+    """Limit how much of what may be secrets is looked at in all texts of the block: what is beyond is withheld."""
+    token = _left.set(_left.get() or [MAX_TOGETHER])
+    try:
+        yield
+    finally:
+        _left.reset(token)
 
 
 def find_all(expression: Any, text: str) -> Iterator[Any]:
@@ -356,7 +376,7 @@ def own(patterns: Sequence[str]) -> tuple[Rule, ...]:
 _SENSITIVE_NAME = re.compile(rf"(?i)(?:{_KEY}|(?:^|[_.-])(?:{_SHORT_KEY}))$")
 _HARMLESS_NAME = re.compile(
     r"(?i)(?:^|[_.-])(?:(?:first|last|next|prev|max|min|num|stop|eos|bos|pad|unk|per|page|public|input|output|public[_-]?key)[_-]?token"
-    r"|jsonwebtoken)$"
+    r"|jsonwebtoken)$|to_?(?:keep|store)_?secrets$"
 )
 # What is done with a secret, as in a list of a service's operations.
 _OPERATION = re.compile(r"(?:Add|Create|Delete|Describe|Get|List|Put|Refresh|Revoke|Rotate|Update|Validate)[A-Z]")
@@ -384,6 +404,8 @@ _UNION = re.compile(r" ?\| ?[A-Za-z]")
 _ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:[\w-]*:\d*:$")
 # What a value begins with in a program, or is.
 _KEYWORDS = frozenset({"await", "new", "value", "void", "!0", "!1"})
+# What a shell runs for a value.
+_COMMAND = re.compile(r"[a-z][\w./-]* .*[/-]")
 # What is joined to a text in a program.
 _JOINED = re.compile(r" ?\+ ?[A-Za-z_$][\w$.]* ?[+);,\]]")
 _NAME_OF = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)+;?")
@@ -434,6 +456,12 @@ def _unless_placeholder(kind: str) -> Callable[[Match], str | None]:
     return judge
 
 
+def _azure_secret(match: Match) -> str | None:
+    # Longer ones are somebody else's, such as Freenet's.
+    is_azures = len(match["secret"].rstrip(".")) <= 40 and not _is_filled(match.text)
+    return f"{match['before']}[redacted secret]" if is_azures else None
+
+
 def _random(kind: str) -> Callable[[Match], str | None]:
     def judge(match: Match) -> str | None:
         # A key has a part without hyphens that is too long for a word.
@@ -463,6 +491,8 @@ def _assigned(match: Match) -> str | None:
     between = match.text[len(match["before"]) + len(name) : -len(given)]
     quote, value = _unquote(given)
     if quote and (_closes(match, quote, given) or value.lower() in ("basic ", "bearer ")):
+        return None
+    if quote == "`" and between == "=" and _COMMAND.match(value):
         return None
     if not is_sensitive(name) or len(value) < 2 or (not quote and _is_code(match, name, between, value)):
         return None
@@ -745,7 +775,7 @@ SECRETS: tuple[Rule, ...] = (
         r"|discord(?:app)?\.com/api/webhooks/)[\w/@-]+",
         trigger=r"hooks\.slack\.com|\.webhook\.office\.com|discord(?:app)?\.com",
     ),
-    Rule("secret", rf"{_BEFORE}[\w~.]{{3}}[0-9]Q~[\w~.-]{{31,}}", _unless_placeholder("secret"), trigger=r"[0-9]Q~"),
+    Rule("secret", rf"{_BEFORE}(?P<secret>[\w~.]{{3}}[0-9]Q~[\w~.-]{{31,}})", _azure_secret, trigger=r"[0-9]Q~"),
     Rule(
         "token",
         r"[0-9A-Za-z]{14}\.(?i:atlasv1)\.[\w=-]{20,}",

@@ -22,6 +22,7 @@ from telemetry.export.redact.patterns import (
     Finder,
     Rule,
     compiled,
+    counted_together,
     find_all,
     is_card,
     is_card_name,
@@ -54,17 +55,19 @@ _ENCODED_SIGN = re.compile(rf"{_SIGN}([0-9A-Fa-f]{{2}})")
 _NUMBERED_ENTITY = re.compile(r"&#(?:[0-9]{1,4}|[xX][0-9a-fA-F]{1,4});")
 # So many different ones are replaced one after the other, more of them by a function for each.
 _MAX_REPLACED = 50
-_ENTITY = compiled(r"&(?:#|quot;|apos;|lt;|gt;|colon;|equals;|sol;)")
-_ENTITIES = {f"&{name};": html.unescape(f"&{name};") for name in ("quot", "apos", "lt", "gt", "colon", "equals", "sol")}
+_ENTITY = re.compile(r"&(?:#|quot;|apos;|lt;|gt;|colon;|equals;|sol;)")
+# The numbered one is what programs write for an apostrophe.
+_ENTITIES = {
+    f"&{name};": html.unescape(f"&{name};") for name in ("quot", "apos", "#39", "lt", "gt", "colon", "equals", "sol")
+}
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+_ODD_SIGN = compiled(r"%[%\r\n]")
 # What an encoded character has at most to be cached.
 _MAX_CACHED = 40
 # Where there are fewer encoded characters than one in so many, they are read one by one.
 _SPARSE = 200
 # How often a text may have been encoded to be read.
 _MAX_ENCODED = 4
-_TO_QUOTED_PRINTABLE = bytes.maketrans(b"=%", b"\x01=")
-_FROM_QUOTED_PRINTABLE = bytes.maketrans(b"\x01", b"=")
 # The end of a line in a word that goes on in the next one, with digits or capitals within, and is no name of a field.
 _WRAP = re.compile(
     r"(?<=[\w.-]{8})[=\\]?(?:\r?\n|\\r?\\n|\\n)[ \t>|#]{0,20}"
@@ -122,7 +125,7 @@ class Redactor:
         self._has_own = bool(patterns)
         self._redacted: LruCache[str, str] = LruCache(_CACHE_BYTES, _weigh)
         self._set = _build_set([rule.trigger or rule.pattern for rule in self._rules] + [_ENCODED, large_files.NOTE])
-        self._encoded = len(self._rules)
+        self._encoded, self._note = len(self._rules), len(self._rules) + 1
 
     def redact_text(self, text: str) -> str:
         """Return text without its secrets; where it is JSON it stays so."""
@@ -135,7 +138,8 @@ class Redactor:
         at it, such as a generator or a file, is named by its type.
         """
         try:
-            return self.redact_value(to_plain(value))
+            with counted_together():
+                return self.redact_value(to_plain(value))
         except Exception:  # noqa: BLE001 - whatever a value does when it is looked at
             return f"[withheld: a {type(value).__name__} that cannot be read]"
 
@@ -212,11 +216,13 @@ class Redactor:
         return self.redact_value(value, searched=searched, contacts=contacts, depth=depth + 1)
 
     def _redact_string(self, text: str, contacts: bool, depth: int) -> str:
-        text = binary.describe_long_base64(large_files.replace(text, binary.describe_file))
+        text = binary.describe_long_base64(text)
         try:
             found = self._find(text, contacts)
         except UnicodeEncodeError:  # half a surrogate
             return self._redact_string(text.encode("utf-8", "replace").decode(), contacts, depth)
+        if self._note in found:
+            return self._redact_string(large_files.replace(text, binary.describe_file), contacts, depth)
         if not found or (found == [self._encoded] and not self._find(_decode(text), contacts)):
             return text
         parsed = parse(text)
@@ -340,10 +346,12 @@ def _has_parts(value: Any) -> bool:
 
 def _decode(text: str) -> str:
     """Return text with its encoded characters read, fast: where one follows an odd sign it may be another one."""
-    if sum(map(text.count, ("\\u", "%", "&"))) * _SPARSE < len(text):
+    # To count one character is much faster than to count two.
+    escapes = text.count("\\u") if "\\" in text else 0
+    if (escapes + text.count("%") + text.count("&")) * _SPARSE < len(text):
         return _decode_with_positions(text)[0]
-    if "\\u" in text:
-        text = _decode_escapes(text)
+    if escapes:
+        text = _decode_escapes(text, escapes)
     if "&" in text:
         text = _decode_entities(text)
     for _ in range(_MAX_ENCODED):
@@ -370,10 +378,10 @@ def _decode_entities(text: str) -> str:
     return text
 
 
-def _decode_escapes(text: str) -> str:
-    if "\\\\u" in text:
-        text = _ESCAPED_ESCAPE.sub(r"\\u", text)
-    if text.count("\\") > text.count("\\u"):
+def _decode_escapes(text: str, count: int) -> str:
+    if text.count("\\") > count:
+        if "\\\\u" in text:
+            text = _ESCAPED_ESCAPE.sub(r"\\u", text)
         # All other backslashes stand for themselves.
         text = text.replace("\\", "\\\\").replace("\\\\u", "\\u")
     decoded = text.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace")
@@ -382,12 +390,11 @@ def _decode_escapes(text: str) -> str:
 
 def _decode_percent(text: str) -> str:
     # Quoted-printable is the same with another sign, and read in C; there, two signs and one that ends a line differ.
-    while "%%" in text:
-        text = text.replace("%%", " %")
-    if "\n" in text or "\r" in text:
-        text = text.replace("%\n", "\n").replace("%\r", "\r")
-    decoded = a2b_qp(text.encode().translate(_TO_QUOTED_PRINTABLE))
-    return decoded.translate(_FROM_QUOTED_PRINTABLE).decode("utf-8", "replace")
+    encoded = text.encode()
+    if _ODD_SIGN.search(encoded):
+        encoded = re.sub(rb"%(?=[%\r\n])", b" ", encoded)
+    decoded = a2b_qp(encoded.replace(b"=", b"\x01").replace(b"%", b"="))
+    return decoded.replace(b"\x01", b"=").decode("utf-8", "replace")
 
 
 def _decode_with_positions(text: str) -> tuple[str, list[int], list[int]]:

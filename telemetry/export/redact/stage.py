@@ -10,6 +10,7 @@ from typing import Any
 from telemetry.export.media import Attachment, Collector, Field, Media, collecting
 from telemetry.export.otlp import Attributes, RedactedSpan, Span
 from telemetry.export.redact.content import hide, metadata_only
+from telemetry.export.redact.patterns import counted_together
 from telemetry.export.redact.redactor import Redactor
 from telemetry.json_text import dump, parse
 from telemetry.lru_cache import cache_last
@@ -60,7 +61,10 @@ class SpanRedactor:
         )
         if self.redactor.may_apply([*new, *(text for span in kept for text in _texts(span))]):
             several = len(kept) > 1
-            return [self._redact(each, searched=several and not self.redactor.may_apply(_texts(each))) for each in kept]
+            with counted_together():
+                return [
+                    self._redact(each, searched=several and not self.redactor.may_apply(_texts(each))) for each in kept
+                ]
         self.redactor.cache_clean(new)
         return [self._redact(span, searched=True) for span in kept]
 

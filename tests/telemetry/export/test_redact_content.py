@@ -104,7 +104,9 @@ def test_of_metadata_only_what_is_listed_leaves(shape: str) -> None:
         ("chat turn", True),
         ("POST /{agent}/stream", True),
         ("my_module.run", True),
+        ("HTTP GET /{agent}/history of agent-api", True),
         ("What is my mother's name?", False),
+        ("the doctor says that it is nothing", False),
         ("今天天气", False),
         ("a word " * 20, False),
     ],
@@ -112,7 +114,9 @@ def test_of_metadata_only_what_is_listed_leaves(shape: str) -> None:
 def test_a_name_that_is_a_sentence_is_content(name: str, leaves: bool) -> None:
     """The name of a function or a route leaves with the metadata, a question that became a name does not."""
     stages = build_stages(Settings.model_validate({"TELEMETRY_CONTENT": "metadata-only"}))
-    span = finished(name, Status(StatusCode.OK), events=(Event(name, {}, 1),))
+    title = {"langfuse.trace.name": name}
+    span = finished(name, Status(StatusCode.OK), attributes=title, events=(Event(name, {}, 1),))
     (arrived,) = otlp.decode(prepare(span, stages), "application/x-protobuf")
 
-    assert (arrived.name == name, arrived.events[0].name == name) == (leaves, leaves)
+    names = (arrived.name, arrived.events[0].name, arrived.attributes["langfuse.trace.name"])
+    assert [each == name for each in names] == [leaves] * 3

@@ -190,6 +190,11 @@ HARMLESS = (
     "postgresql://user:password@host:5432/db",
     "data:image/jpeg;base64,1234",
     'Errorf("trafficSecret = %x, want %x", secret)',
+    "http://a.org/video_box." + "ico-" + "7a388b69018576d24b59331fd60aab0c.png",
+    "  keyVaultToStoreSecrets: cmp2-qat-1208358310",
+    "-e SUMO_ACCESS_KEY=`etcdctl get /sumologic_secret`",
+    f"...6wqX6fNUXA+{'EZ' + 'AK'}{LETTERS[:40]}{LETTERS[:19]}/3VmWq...",
+    f'Identity="USK@u2vn3L,4~q8Q~{LETTERS[:38]},AQ"',
 )
 
 
@@ -197,6 +202,16 @@ HARMLESS = (
 def test_what_is_no_secret_stays(text: str) -> None:
     """Words beside "token", code, styles, sums, prices, placeholders and numbers are left alone."""
     assert REDACTOR.redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["ico-" + LETTERS[:32], "EZ" + f"AK{LETTERS[:40]}{LETTERS[:14]}", f"abc8Q~{LETTERS[:31]}", f"abc8Q~{LETTERS[:34]}"],
+)
+def test_what_looks_like_it_does_not_protect_it(key: str) -> None:
+    """A key of a form that other things have too goes where it is one."""
+    for text in (key, f"it is {key}.", f'"{key}"', f"a={key}&b", f"{key}, {key}"):
+        assert key not in REDACTOR.redact_text(text)
 
 
 def test_of_long_numbers_few_are_cards() -> None:

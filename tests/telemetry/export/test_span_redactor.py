@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanKind
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from telemetry.export import otlp
+from telemetry.export.formats.error import MAX_LINE, MAX_STACK
 from telemetry.export.redact import Redactor
 from telemetry.export.stages import STUB, build_redact_stage, build_stages, prepare, prepare_all
 from telemetry.settings import Settings
@@ -64,7 +65,10 @@ def test_no_secret_leaves_with_other_spans(
     text = ENCODINGS[encoding](TOKEN)
     spans = [MORE_PLACES[place](text), *beside, MORE_PLACES[other](text)]
 
-    assert TOKEN.encode() not in b"".join(prepare_all(spans, STAGES[mode]))
+    body = b"".join(prepare_all(spans, STAGES[mode]))
+    # Not in halves either.
+    assert LETTERS[:12].encode() not in body
+    assert LETTERS[24:36].encode() not in body
 
 
 @pytest.mark.parametrize("mode", ["default", "openinference", "contacts", "metadata"])
@@ -138,6 +142,26 @@ def test_only_the_redactor_says_that_a_span_is_redacted() -> None:
         "telemetry/export/stages.py",
         "telemetry/viewer/otlp_json.py",
     }
+
+
+@pytest.mark.parametrize("offset", range(0, 40, 4))
+@pytest.mark.parametrize("limit", [MAX_LINE, 4 * MAX_LINE, MAX_STACK, 4 * MAX_STACK, 48_000, 200])
+def test_no_half_of_a_secret_is_left(limit: int, offset: int) -> None:
+    """What is cut to some length is cut after redaction, in a value, a preview, an error or a stack."""
+    long = "eyJ" + "hbGciOiJIUzI1NiJ9." + "a1B" * (limit // 3)
+    texts = {
+        "head": f"{long[: limit - offset - 1]} {TOKEN} and so on",
+        "tail": f"{TOKEN} {long[: limit - offset - 1]}",
+    }
+    for text in texts.values():
+        raised = {"exception.type": "ValueError", "exception.message": text, "exception.stacktrace": text}
+        status = Status(StatusCode.ERROR, text)
+        tool = {"openinference.span.kind": "TOOL", "input.value": text, "note": text}
+        span = finished(text, status, attributes=tool, events=(Event("exception", raised, 1),))
+        for mode, stages in STAGES.items():
+            body = prepare(span, stages)
+            assert LETTERS[:8].encode() not in body, mode
+            assert LETTERS[28:36].encode() not in body, mode
 
 
 @pytest.mark.parametrize(

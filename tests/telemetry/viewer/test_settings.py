@@ -1,5 +1,6 @@
 """How the viewer is started, and when it refuses to be."""
 
+import base64
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from telemetry.viewer.settings import ViewerSettings
 from tests.processes import ROOT, free_port, run, start
 from tests.telemetry.viewer.conftest import TRACES, running
 
+HEALTH = "/api/public/health"
 COMMAND = [sys.executable, "-m", "telemetry.viewer"]
 
 
@@ -123,12 +125,29 @@ def test_the_program_runs_and_does_not_trace_itself(tmp_path: Path) -> None:
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint,
             "FASTAPI_OTEL_AUTO_CONFIGURE": "true",
         }
-        with start(COMMAND, env, url + "/api/public/health") as process:
+        with start(COMMAND, env, url + HEALTH) as process:
             answer = httpx.post(url + TRACES, json={}, auth=("pk-lf-local", "sk-lf-local"), trust_env=False)
             assert answer.status_code == 200
             assert httpx.get(url + "/project/local/traces", trust_env=False).status_code == 200
             process.stop()
         assert receiver.requests == []
+
+
+def test_who_leaves_in_its_body_is_no_error(tmp_path: Path) -> None:
+    """A body that ends before its end leaves no traceback."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with start(COMMAND, {"VIEWER_PORT": str(port), "VIEWER_DB": str(tmp_path / "v.db")}, f"{url}{HEALTH}") as process:
+        for path in (TRACES, "/api/public/scores", "/api/public/ingestion"):
+            keys = base64.b64encode(b"pk-lf-local:sk-lf-local").decode()
+            head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {keys}\r\n"
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{".encode())
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1000):
+                    pass
+            assert httpx.get(f"{url}{HEALTH}", trust_env=False).status_code == 200
+        assert "Traceback" not in process.log
 
 
 @pytest.mark.parametrize(

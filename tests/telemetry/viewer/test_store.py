@@ -1,6 +1,8 @@
 """What is kept, and what makes room."""
 
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -49,6 +51,23 @@ def test_a_span_comes_back_as_it_was(store: Store) -> None:
     assert found.span == whole
     [odd] = store.observations(span(2).trace_id)
     assert odd.attributes == {"raw": "_w=="}
+
+
+def test_nobody_else_on_the_machine_reads_it(tmp_path: Path) -> None:
+    """The file and those beside it are their owner's, a new one and one of earlier releases."""
+    earlier = tmp_path / "earlier.db"
+    earlier.touch(0o644)
+    before = os.umask(0)
+    try:
+        for path in (tmp_path / "deep" / "viewer.db", earlier):
+            with closing(Store(path, CAP)) as store:
+                store.add_spans([span(1)])
+                modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.glob(f"{path.name}*")}
+                assert modes == dict.fromkeys(modes, 0o600)
+                assert len(modes) == 3
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) == 0o700
 
 
 def test_the_oldest_traces_make_room(store: Store, tmp_path: Path) -> None:
