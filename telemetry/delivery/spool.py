@@ -291,7 +291,10 @@ class Spool:
                 self._mark_unusable(lock.path, error)
             else:
                 self._unusable.pop(lock.path, None)
-        self._unusable = {path: at for path, at in self._unusable.items() if os.path.lexists(path)}
+        # The lock may be gone although its file is not.
+        gone = {path for path in self._unusable if not any(map(os.path.lexists, (path, _database(path))))}
+        for path in gone:
+            del self._unusable[path]
 
     def _mark_unusable(self, lock: Path, error: Exception) -> None:
         if lock not in self._unusable:
