@@ -13,6 +13,7 @@ import pytest
 
 from app.client import AgentClient
 from app.routes import feedback
+from telemetry.delivery import scores
 from telemetry.settings import load_settings
 from telemetry.testing import Recorded, recording
 from tests.langfuse_server import Langfuse, langfuse_server
@@ -29,6 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Langfuse
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "spool"))
         monkeypatch.setattr(feedback, "MAX_WAIT_S", 60)
+        monkeypatch.setattr(scores, "SETTLED_S", 1)
         yield langfuse
 
 

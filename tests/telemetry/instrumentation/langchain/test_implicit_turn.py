@@ -386,7 +386,7 @@ async def test_nothing_of_one_run_is_left_for_the_next(spans: Recorded) -> None:
 
 def test_tags_and_metadata_reach_every_span(spans: Recorded) -> None:
     """They can be filtered by, within bounds; what LangChain and LangGraph add is left out."""
-    metadata = {"tenant": "acme", "langfuse_tags": ["x"], "big": "v" * 1000, "odd": object(), "rank": 0}
+    metadata = {"tenant": "acme", "langfuse_tags": ["x"], "big": "word " * 1000, "whole": "v" * 1000, "odd": object(), "rank": 0}
     metadata |= {f"key-{at}": at for at in range(100)}
     tags = ["a", *(f"tag-{at}" for at in range(100))]
     served(lambda: graph(greet).ainvoke(ASKED, {"tags": tags, "metadata": metadata}))
@@ -395,7 +395,8 @@ def test_tags_and_metadata_reach_every_span(spans: Recorded) -> None:
     for span in spans.settled():
         said: dict[str, Any] = dict(span.attributes or {})
         filed = {key.removeprefix(prefix): value for key, value in said.items() if key.startswith(prefix)}
-        assert (filed["tenant"], filed["rank"], len(filed["big"])) == ("acme", 0, 200), span.name
+        assert (filed["tenant"], filed["rank"], filed["whole"]) == ("acme", 0, "…"), span.name
+        assert filed["big"] == "word " * 39 + "…"
         assert not {"odd", "langfuse_tags"} & filed.keys()
         assert not [key for key in filed if key.startswith(("ls_", "langgraph_"))]
         assert len(filed) <= 33
