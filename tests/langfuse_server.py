@@ -85,9 +85,10 @@ class Langfuse:
 
 
 @contextmanager
-def langfuse_server(folder: Path) -> Iterator[Langfuse]:
+def langfuse_server(folder: Path, **delays: float) -> Iterator[Langfuse]:
     """A running one; its public key is its own, since the SDK keeps one client a key for the whole process."""
-    settings = ViewerSettings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
+    keys_and_file = {"db": folder / "langfuse.db", "public_key": f"pk-lf-{token_hex(4)}"}
+    settings = ViewerSettings.model_validate({**keys_and_file, **delays})
     server = Langfuse(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
     with serve(server) as server.url:
         yield server

@@ -14,6 +14,7 @@ from telemetry.viewer.query import BadQueryError, ObservationQuery, ScoreQuery, 
 from telemetry.viewer.record import GROUPS, observation_record
 from telemetry.viewer.score import GROUPS as SCORE_GROUPS
 from telemetry.viewer.score import Score, sentence
+from telemetry.viewer.score_queue import ScoreQueue
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.store import Condition, Store
 
@@ -63,20 +64,20 @@ async def receive_scores(request: Request) -> Response:
     """Store one score or a list of them; in a list, valid scores are stored whatever the others are."""
     content = await read_json(request, SCORES_LIMIT)
     add = _add_scores if isinstance(content, list) else _add_score
-    return await run_in_threadpool(add, _store(request), content)
+    return await run_in_threadpool(add, _scores(request), content)
 
 
 @router.post("/ingestion")
 async def receive_events(request: Request) -> Response:
     """Store the scores among the events of an older SDK; any other event is reported as not supported."""
     events = await read_json(request, INGESTION_LIMIT, Events)
-    return await run_in_threadpool(_add_events, _store(request), events.batch)
+    return await run_in_threadpool(_add_events, _scores(request), events.batch)
 
 
 @router.delete("/scores/{score_id}")
 def delete_score(request: Request, score_id: str) -> dict[str, str]:
     """Delete a score."""
-    if not _store(request).delete_score(score_id):
+    if not _scores(request).delete(score_id):
         raise HTTPException(404, f"There is no score {score_id}.")
     return {"message": "Score deleted"}
 
@@ -145,16 +146,16 @@ def _add_spans(store: Store, body: bytes, content_type: str, encoding: str | Non
         raise HTTPException(400, str(error)) from error
 
 
-def _add_score(store: Store, content: Any) -> Response:
+def _add_score(queue: ScoreQueue, content: Any) -> Response:
     try:
         score = Score.model_validate(content)
     except ValidationError as error:
         raise HTTPException(400, sentence(error)) from error
-    store.add_scores([score])
+    queue.add([score])
     return JSONResponse({"id": score.id})
 
 
-def _add_scores(store: Store, content: list[Any]) -> Response:
+def _add_scores(queue: ScoreQueue, content: list[Any]) -> Response:
     scores: list[Score] = []
     errors: list[dict[str, str]] = []
     for each in content:
@@ -162,13 +163,13 @@ def _add_scores(store: Store, content: list[Any]) -> Response:
             scores.append(Score.model_validate(each))
         except ValidationError as error:
             errors.append({"message": sentence(error)})
-    store.add_scores(scores)
+    queue.add(scores)
     if errors:
         return JSONResponse({"accepted": len(scores), "rejected": len(errors), "errors": errors}, 207)
     return JSONResponse({"message": "Accepted"}, 202)
 
 
-def _add_events(store: Store, batch: list[Any]) -> Response:
+def _add_events(queue: ScoreQueue, batch: list[Any]) -> Response:
     scores: list[Score] = []
     successes: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
@@ -182,7 +183,7 @@ def _add_events(store: Store, batch: list[Any]) -> Response:
             errors.append({"id": event_id, "status": 400, "message": message})
         else:
             successes.append({"id": event_id, "status": 201})
-    store.add_scores(scores)
+    queue.add(scores)
     return JSONResponse({"successes": successes, "errors": errors}, 207)
 
 
@@ -194,6 +195,10 @@ def _score_of_event(event: dict[str, Any]) -> Score:
 
 def _store(request: Request) -> Store:
     return request.app.state.store
+
+
+def _scores(request: Request) -> ScoreQueue:
+    return request.app.state.scores
 
 
 class Conditional(Protocol):

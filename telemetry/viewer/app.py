@@ -17,6 +17,7 @@ from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import unusable
 from telemetry.viewer import api, datasets, experiments, library_pages, media, pages, prompts
 from telemetry.viewer.render import page
+from telemetry.viewer.score_queue import ScoreQueue
 from telemetry.viewer.settings import ViewerSettings
 from telemetry.viewer.store import Store
 
@@ -59,7 +60,11 @@ def create_app(settings: ViewerSettings) -> FastAPI:
 
 @asynccontextmanager
 async def _open_store(app: FastAPI) -> AsyncIterator[None]:
-    with closing(_store(app.state.settings)) as app.state.store:
+    settings: ViewerSettings = app.state.settings
+    with (
+        closing(_store(settings)) as app.state.store,
+        closing(ScoreQueue(app.state.store, settings.score_delay_s, settings.deletion_interval_s)) as app.state.scores,
+    ):
         yield
 
 

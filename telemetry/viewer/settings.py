@@ -33,6 +33,14 @@ class ViewerSettings(BaseSettings):
         ge=1024 * 1024,
         description="size in bytes beyond which the oldest traces are deleted",
     )
+    score_delay_s: float = Field(
+        default=0.0, ge=0, description="seconds after which a score can be read, as on a Langfuse server (some 5 there)"
+    )
+    deletion_interval_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds between two rounds of deletions of scores, as on a Langfuse server (120 there)",
+    )
 
     @property
     def loopback(self) -> bool:

@@ -1,6 +1,5 @@
 """What people take back is gone in the end, and what they say after that stays, however late the backend acts."""
 
-import asyncio
 import json
 import os
 import random
@@ -11,12 +10,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from secrets import token_hex
-from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
-from starlette.types import Message, Receive, Scope, Send
 
 import telemetry
 from telemetry.delivery import backoff, scores
@@ -24,69 +19,23 @@ from telemetry.delivery.scores import ScoreStore
 from telemetry.scores.queue import Posted
 from telemetry.settings import load_settings
 from telemetry.testing import Recorded, recording
-from telemetry.viewer.app import create_app
-from telemetry.viewer.settings import ViewerSettings
-from tests.langfuse_server import SCORES, Langfuse, read_body
-from tests.processes import ROOT, serve, until
+from tests.langfuse_server import Langfuse, langfuse_server
+from tests.processes import ROOT, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PEOPLE = 20
-
-
-class Late(Langfuse):
-    """The viewer, which does what it is asked as late as a Langfuse does: scores by a delay, deletions by a queue."""
-
-    post_s = 0.15
-    delete_every_s = 0.5
-    # What it begins while its loop is being closed leaves a thread behind, which the end of the process waits for.
-    over = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Accept at once, and act later."""
-        if scope["type"] != "http" or not scope["path"].startswith(SCORES):
-            return await self._app(scope, receive, send)
-        body = await read_body(receive) if scope["method"] == "POST" else b""
-        self.asked.append(json.loads(body) if body else scope["path"])
-        if self.status:
-            return await JSONResponse({"message": "out of order"}, self.status)(scope, receive, send)
-        loop = asyncio.get_running_loop()
-        # The next run of the queue's job takes all that waits then.
-        due = self.post_s if body else self.delete_every_s - loop.time() % self.delete_every_s
-        loop.call_later(due, lambda: self.over or self._tasks.append(asyncio.ensure_future(self._act(scope, body))))
-        return await JSONResponse({"message": "Accepted"}, 202 if body else 200)(scope, receive, send)
-
-    async def _act(self, scope: Scope, body: bytes) -> None:
-        async def again() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        async def nowhere(_: Message) -> None:
-            pass
-
-        await self._app(scope, again, nowhere)
-
-    _tasks: list[Any] = []  # noqa: RUF012 - a task that nobody holds may be collected
-
-
-@contextmanager
-def late_server(folder: Path) -> Iterator[Late]:
-    settings = ViewerSettings(db=folder / "langfuse.db", public_key=f"pk-lf-{token_hex(4)}")
-    server = Late(create_app(settings), (settings.public_key, settings.secret_key.get_secret_value()))
-    with serve(server) as server.url:
-        try:
-            yield server
-        finally:
-            server.over = True
 
 
 WAITS = {"SETTLED_S": 4.0, "DELETE_AGAIN_S": 1.5, "FIRST_LOOK_S": 0.05, "MAX_LOOK_S": 0.2, "IDLE_S": 0.05}
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Langfuse]:
     for name, seconds in WAITS.items():
         monkeypatch.setattr(scores, name, seconds)
     monkeypatch.setattr(backoff, "MAX_DELAY_S", 0.1)
-    with late_server(tmp_path) as late:
+    # What is asked of it happens late: scores after a delay, deletions by a queue.
+    with langfuse_server(tmp_path, score_delay_s=0.15, deletion_interval_s=0.5) as late:
         for name, value in late.env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("TELEMETRY_SPOOL_DIR", str(tmp_path / "spool"))
@@ -94,7 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Late]:
 
 
 @pytest.fixture
-def spans(server: Late) -> Iterator[Recorded]:
+def spans(server: Langfuse) -> Iterator[Recorded]:
     with recording(load_settings()) as recorded:
         yield recorded
 
@@ -105,11 +54,11 @@ def vote(value: float | None, user: str = "ada") -> Posted:
     return posted
 
 
-def values(server: Late) -> list[float]:
+def values(server: Langfuse) -> list[float]:
     return [score["value"] for score in server.scores(TRACE)]
 
 
-def test_a_vote_that_is_taken_back_at_once_is_gone(spans: Recorded, server: Late) -> None:
+def test_a_vote_that_is_taken_back_at_once_is_gone(spans: Recorded, server: Langfuse) -> None:
     """The vote arrives after its deletion was accepted: it is called sent when it is gone, and not before."""
     vote(1).places(60)
     taken_back = vote(None)
@@ -118,7 +67,7 @@ def test_a_vote_that_is_taken_back_at_once_is_gone(spans: Recorded, server: Late
     assert values(server) == []
 
 
-def test_the_vote_after_a_vote_taken_back_stays(spans: Recorded, server: Late) -> None:
+def test_the_vote_after_a_vote_taken_back_stays(spans: Recorded, server: Langfuse) -> None:
     """The late deletion of the first one cannot hit it: it is a new score to the backend, and is sent at once."""
     first = vote(1)
     first.places(60)
@@ -130,7 +79,7 @@ def test_the_vote_after_a_vote_taken_back_stays(spans: Recorded, server: Late) -
     until(lambda: values(server) == [0])
 
 
-def test_a_change_of_mind_keeps_the_id_of_its_generation(spans: Recorded, server: Late) -> None:
+def test_a_change_of_mind_keeps_the_id_of_its_generation(spans: Recorded, server: Langfuse) -> None:
     """Only a vote after one that was taken back is another score; taking back twice is taking back."""
     ids = [vote(value).score.score_id for value in (1, 0, None, None, 1, 0, None, 1)]
     assert ids[0] == ids[1] == ids[2] == ids[3]
@@ -140,7 +89,7 @@ def test_a_change_of_mind_keeps_the_id_of_its_generation(spans: Recorded, server
 
 
 def test_votes_that_wait_to_be_gone_hold_up_nobody(
-    spans: Recorded, server: Late, monkeypatch: pytest.MonkeyPatch
+    spans: Recorded, server: Langfuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More of them than one round takes, and the one behind them is sent all the same."""
     monkeypatch.setattr(scores, "BATCH", 5)
@@ -150,7 +99,7 @@ def test_votes_that_wait_to_be_gone_hold_up_nobody(
     assert vote(1, "last").places(60) == {"langfuse": "sent"}
 
 
-def test_a_generation_outlives_the_process(server: Late) -> None:
+def test_a_generation_outlives_the_process(server: Langfuse) -> None:
     """What was taken back before a restart is remembered after it."""
     with recording(load_settings()):
         vote(1).places(60)
@@ -201,7 +150,7 @@ for line in sys.stdin:
 
 
 @contextmanager
-def voter(server: Late, folder: Path) -> Iterator[subprocess.Popen[str]]:
+def voter(server: Langfuse, folder: Path) -> Iterator[subprocess.Popen[str]]:
     env = {**os.environ, **server.env, "TELEMETRY_SPOOL_DIR": str(folder / "spool"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", VOTER, json.dumps(WAITS)]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -211,7 +160,7 @@ def voter(server: Late, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.send_signal(signal.SIGKILL)
 
 
-def converge(server: Late, folder: Path, votes: int, kills: int, seed: int) -> None:
+def converge(server: Langfuse, folder: Path, votes: int, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     wishes: dict[str, tuple[float | None, str | None]] = {}
     for part in range(kills + 1):
@@ -243,13 +192,13 @@ def converge(server: Late, folder: Path, votes: int, kills: int, seed: int) -> N
 
 
 @pytest.mark.parametrize("seed", [1])
-def test_the_last_wish_of_each_person_stands(server: Late, tmp_path: Path, seed: int) -> None:
+def test_the_last_wish_of_each_person_stands(server: Langfuse, tmp_path: Path, seed: int) -> None:
     """Votes, comments and their withdrawal, with kills and outages between them: nothing is lost, nothing left over."""
     converge(server, tmp_path, votes=120, kills=3, seed=seed)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(3))
-def test_the_last_wish_among_a_thousand(server: Late, tmp_path: Path, seed: int) -> None:
+def test_the_last_wish_among_a_thousand(server: Langfuse, tmp_path: Path, seed: int) -> None:
     """The same with a thousand votes of twenty people, and twenty kills."""
     converge(server, tmp_path, votes=1000, kills=20, seed=seed)
