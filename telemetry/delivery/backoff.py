@@ -81,5 +81,21 @@ class BackendState:
         }
 
 
+class Pausable:
+    """What is sent in turns with others, and may have to wait alone."""
+
+    def __init__(self) -> None:
+        self._paused_until = 0.0
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of this is to be sent now."""
+        return time.monotonic() < self._paused_until
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing of this for this time."""
+        self._paused_until = time.monotonic() + seconds
+
+
 def _iso(at: float | None) -> str | None:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds") if at else None

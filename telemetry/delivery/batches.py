@@ -2,10 +2,9 @@
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 
-from telemetry.delivery.backoff import BackendState
+from telemetry.delivery.backoff import BackendState, Pausable
 from telemetry.delivery.http import Response
 from telemetry.delivery.store import SPAN, Row, SpoolStore
 from telemetry.delivery.stub import is_stub, make_stub
@@ -22,7 +21,7 @@ FAILURES_BEFORE_HALVING = 3
 MAX_REJECTIONS = 5
 
 
-class SpanBatches:
+class SpanBatches(Pausable):
     """Sends the spans of one store; calls `on_unreadable` with a store that cannot be read."""
 
     def __init__(
@@ -32,6 +31,7 @@ class SpanBatches:
         post: Callable[[bytes], Response],
         on_unreadable: Callable[[SpoolStore], None],
     ) -> None:
+        super().__init__()
         self.store = store
         self._state = state
         self._post_body = post
@@ -41,11 +41,10 @@ class SpanBatches:
         self._suspect = 0
         self._rejections = 0
         self._accepted = 0
-        self._paused_until = 0.0
 
     def send_next(self) -> float | None:
         """Send one batch; return for how many seconds to send nothing, None if no rows have to be sent now."""
-        if time.monotonic() < self._paused_until:
+        if self.is_paused:
             return None
         rows = self.store.take(SPAN, self._state.max_request_bytes, self._max_rows)
         if not rows:
@@ -56,10 +55,6 @@ class SpanBatches:
         more = len(rows) == self._max_rows
         self._mark_accepted(rows)
         return 0.0 if more or self.store.size_of(SPAN) > SEND_AT_ONCE_BYTES else None
-
-    def pause(self, seconds: float) -> None:
-        """Send nothing of this store for this time."""
-        self._paused_until = time.monotonic() + seconds
 
     def replace_unreadable(self) -> None:
         """Set the store aside."""

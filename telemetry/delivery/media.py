@@ -1,14 +1,13 @@
 """Send the files of spans to the backend that keeps them: each once, however many spans refer to it."""
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
-from telemetry.delivery.backoff import BackendState
+from telemetry.delivery.backoff import BackendState, Pausable
 from telemetry.delivery.http import Response
 from telemetry.delivery.spool import Record
 from telemetry.delivery.store import MEDIA, Row, SpoolStore
@@ -85,7 +84,7 @@ class MediaRecords:
         return Record(ended, attachment.trace_id, error=False, body=body)
 
 
-class MediaBatches:
+class MediaBatches(Pausable):
     """Sends the files of one store, one after the other; a failed one does not keep back those behind it for ever."""
 
     def __init__(
@@ -95,16 +94,16 @@ class MediaBatches:
         state: BackendState,
         on_unreadable: Callable[[SpoolStore], None],
     ) -> None:
+        super().__init__()
         self.store = store
         self._backend = backend
         self._state = state
         self._on_unreadable = on_unreadable
         self._after = 0
-        self._paused_until = 0.0
 
     def send_next(self) -> float | None:
         """Send one file; return for how many seconds to send nothing, None if none has to be sent now."""
-        if time.monotonic() < self._paused_until:
+        if self.is_paused:
             return None
         rows = self.store.take(MEDIA, 0, 1, after=self._after)
         if not rows and self._after:
@@ -123,10 +122,6 @@ class MediaBatches:
             return 0.0
         self._after = rows[0].seq
         return self._state.back_off(response)
-
-    def pause(self, seconds: float) -> None:
-        """Send nothing of this store for this time."""
-        self._paused_until = time.monotonic() + seconds
 
     def replace_unreadable(self) -> None:
         """Set the store aside."""

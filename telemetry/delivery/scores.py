@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 from weakref import WeakSet
 
 from telemetry import pipeline
-from telemetry.delivery.backoff import BackendState
+from telemetry.delivery.backoff import BackendState, Pausable
 from telemetry.delivery.forks import watch_forks
 from telemetry.delivery.http import Response
 from telemetry.delivery.lock import LockedError, fcntl, open_locked
@@ -248,10 +248,11 @@ class _Deletion:
     next_look: float = 0.0
 
 
-class ScoreBatches:
+class ScoreBatches(Pausable):
     """Sends the scores of one store in the order of their creation, one request per score."""
 
     def __init__(self, store: ScoreStore, backend: Backend, state: BackendState) -> None:
+        super().__init__()
         self.store = store
         self.is_empty = False
         self.waiting = store.waiting()
@@ -259,11 +260,10 @@ class ScoreBatches:
         self._state = state
         self._after = 0
         self._deletions: dict[int, _Deletion] = {}
-        self._paused_until = 0.0
 
     def send_next(self) -> float | None:
         """Send the oldest rows; return for how many seconds to send nothing, None if no rows have to be sent now."""
-        if time.monotonic() < self._paused_until:
+        if self.is_paused:
             return None
         with self.store.exclusive() as alone:
             # Set before the rows are read: whoever adds one later resets it.
@@ -271,10 +271,6 @@ class ScoreBatches:
             pause = self._send_rows() if alone else YIELD_S
         self.waiting = self.store.waiting()
         return pause
-
-    def pause(self, seconds: float) -> None:
-        """Send nothing of this store for this time."""
-        self._paused_until = time.monotonic() + seconds
 
     def close(self) -> None:
         """Close the connections to the backend."""
