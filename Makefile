@@ -20,10 +20,10 @@ demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and 
 	@$(BIN)/python -m app.demo
 
 test: setup ## run the tests, two processes per core (TESTS=tests/ui)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 coverage: setup ## run the tests, and list the branches of telemetry and app that none of them takes
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
 
 chaos: setup ## break backends, disks and processes, and count lost spans (about 15 minutes)
 	$(BIN)/python -m pytest -m chaos

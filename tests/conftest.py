@@ -3,6 +3,7 @@
 import os
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import ip_address
@@ -74,6 +75,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Two workers for each core with `-n auto`: much of the tests' time is spent waiting for processes and browsers."""
     return 2 * len(os.sched_getaffinity(0))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start files with a browser, then those of few tests: they take longest, and a worker would end alone."""
+    tests = Counter(item.path for item in items)
+    with_browser = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: (item.path not in with_browser, tests[item.path]))
 
 
 @pytest.fixture(scope="module")
