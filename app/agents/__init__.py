@@ -8,7 +8,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.agents.files import file_tools
+from app.agents.files import ThreadFiles
 from app.files import Files
 from app.models.models import Models
 
@@ -99,8 +99,8 @@ def load(
     files: Files | None = None,
 ) -> CompiledStateGraph:
     """Return the agent's graph, ready to run."""
-    tools = [file_tools(files)] if files and table[key].reads_files else []
-    return resolve_name(table[key].build)(models, checkpointer, *tools)
+    accessible = [ThreadFiles(files, models)] if files and table[key].reads_files else []
+    return resolve_name(table[key].build)(models, checkpointer, *accessible)
 
 
 def load_all(

@@ -1,6 +1,6 @@
 """The loop of most agents: a model calls tools until it has its answer."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,8 @@ from app.runs.tool_call_log import idempotent
 
 _PROMPTS = Path(__file__).parent / "prompts"
 
+Prepare = Callable[[Sequence[AnyMessage]], Awaitable[list[AnyMessage]]]
+
 
 class ModelNode(Protocol):
     """A node that adds the model's message to the conversation."""
@@ -34,10 +36,11 @@ def react(
     tools: Sequence[BaseTool],
     models: Models,
     checkpointer: BaseCheckpointSaver | None = None,
+    prepare: Prepare | None = None,
 ) -> CompiledStateGraph:
-    """Return an agent that calls its tools until the model has its answer."""
+    """Return an agent that calls its tools until the model has its answer; `prepare` changes what the model is sent."""
     graph = StateGraph(MessagesState)
-    graph.add_node("model", model_node(name, tools, models))
+    graph.add_node("model", model_node(name, tools, models, prepare))
     graph.add_node("tools", tool_node(tools))
     graph.add_edge(START, "model")
     graph.add_conditional_edges("model", tools_condition, ["model", "tools", END])
@@ -45,7 +48,7 @@ def react(
     return graph.compile(checkpointer, name=name)
 
 
-def model_node(name: str, tools: Sequence[BaseTool], models: Models) -> ModelNode:
+def model_node(name: str, tools: Sequence[BaseTool], models: Models, prepare: Prepare | None = None) -> ModelNode:
     """Return a node that calls the run's model with these tools and the agent's prompt.
 
     The prompt is Langfuse's of this name, or the file in `prompts/`; without either there is none.
@@ -55,7 +58,9 @@ def model_node(name: str, tools: Sequence[BaseTool], models: Models) -> ModelNod
 
     async def model(state: MessagesState, config: RunnableConfig) -> dict[str, list[AnyMessage]]:
         llm = models.chosen_with_tools(config, tools)
-        history = [with_valid_calls(message) for message in state["messages"]]
+        history: list[AnyMessage] = [with_valid_calls(message) for message in state["messages"]]
+        if prepare:
+            history = await prepare(history)
         prompt = telemetry.prompt(name, fallback=ours)
         linked = merge_configs(config, {"metadata": prompt.metadata})
         message = await llm.ainvoke([SystemMessage(prompt.text), *history], linked)

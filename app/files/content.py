@@ -1,11 +1,12 @@
 """Check the name of an uploaded file, and its type by its content."""
 
-import codecs
 import unicodedata
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import anyio.to_thread
+
+from app.files.text import encoding_of
 
 MAX_NAME_BYTES = 255
 # The beginning of a file that its type is recognized by.
@@ -16,7 +17,6 @@ UNKNOWN = "application/octet-stream"
 _JOINERS = "\u200c\u200d"
 # Categories of invisible characters: controls, direction marks, surrogates, line separators.
 _INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_CONTROLS_IN_TEXT = frozenset(b"\t\n\r\f\b\x1b")
 
 
 class Refusal(ValueError):  # noqa: N818 - named for what happened
@@ -54,13 +54,4 @@ def type_of(head: bytes) -> str:
     """Return the media type of a file that begins like this, whatever its sender calls it."""
     import filetype  # its tables take memory that only uploads need
 
-    return filetype.guess_mime(head[:HEAD_BYTES]) or (TEXT if is_text(head[:HEAD_BYTES]) else UNKNOWN)
-
-
-def is_text(head: bytes) -> bool:
-    """Return whether this is the beginning of a UTF-8 text, whose last character may be incomplete."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError:
-        return False
-    return not any(byte < 32 and byte not in _CONTROLS_IN_TEXT for byte in head)
+    return filetype.guess_mime(head[:HEAD_BYTES]) or (TEXT if encoding_of(head[:HEAD_BYTES]) else UNKNOWN)

@@ -1,11 +1,21 @@
 """Images, opened and checked before anybody draws them."""
 
 from io import BytesIO
+from pkgutil import resolve_name
 
 # Decoded, so many take 64 MB.
 MAX_PIXELS = 16_000_000
 # Nobody looks at more at once.
 MAX_SIDE = 2_000
+
+
+# The formats that providers take, by the names of Pillow's modules and classes.
+MODEL_IMAGES = {
+    "image/png": "PngImagePlugin:PngImageFile",
+    "image/jpeg": "JpegImagePlugin:JpegImageFile",
+    "image/gif": "GifImagePlugin:GifImageFile",
+    "image/webp": "WebPImagePlugin:WebPImageFile",
+}
 
 
 class ImageError(ValueError):
@@ -21,6 +31,21 @@ def checked_png(content: bytes, max_bytes: int) -> bytes:
     if len(drawn) > max_bytes:
         raise ImageError(f"is larger than {max_bytes:,} bytes: save it smaller")
     return drawn
+
+
+def check_image(content: bytes, media_type: str) -> None:
+    """Raise `ImageError` for an image of `MODEL_IMAGES` that is damaged or has more than `MAX_PIXELS` pixels."""
+    # Not with Image.open, which only warns of too many pixels.
+    read = resolve_name(f"PIL.{MODEL_IMAGES[media_type]}")
+    try:
+        with read(BytesIO(content)) as image:
+            is_small = image.width * image.height <= MAX_PIXELS
+            if is_small:
+                image.load()
+    except Exception as error:  # Pillow raises various errors for bytes that are not an image
+        raise ImageError("it is not a complete image") from error
+    if not is_small:
+        raise ImageError(f"it has more than {MAX_PIXELS:,} pixels")
 
 
 def _drawn(content: bytes) -> bytes:

@@ -59,6 +59,12 @@ class Models:
         first = chosen.bind_tools(tools)
         return first.with_fallbacks(others) if others else first
 
+    def accept(self, kind: str, config: RunnableConfig) -> bool:
+        """Return whether a run's model and its fallbacks take `image`, `pdf` or `audio`, as far as LangChain knows."""
+        return all(
+            (model.profile or {}).get(f"{kind}_inputs") for model in (self.chosen(config), *self.fallbacks.values())
+        )
+
 
 def load_models(
     default: str | None = None, others: Sequence[str] = (), demo_pace_s: float = 0.0, fallbacks: Sequence[str] = ()
