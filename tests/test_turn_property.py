@@ -87,20 +87,22 @@ def test_every_span_ends_once_in_its_own_trace(
     address, spans = url
     traces = asyncio.run(drive(address, seed))
 
-    ended = spans.settled(20)
-    # On a busy machine a request may find the database locked; the client sends it again.
+    ended = spans.settled(60)
+    # On a busy machine a request may find the database locked; the client sends it again, or fails with its trace.
     refused = {_trace(span) for span in ended if (span.attributes or {}).get("http.response.status_code") == 503}
     finished = [span for span in ended if not _is_cancel(span) and _trace(span) not in refused]
     assert spans.ended_twice == []
     assert None not in traces
     assert len(set(traces)) == TURNS
-    assert {_trace(span) for span in finished} == set(traces)
+    assert {_trace(span) for span in finished} == set(traces) - refused
     assert not [span.name for span in finished if _is_orphan(span, finished)]
     assert not [record for record in caplog.records if "detach" in record.getMessage()]
     of_trace: dict[str, list[ReadableSpan]] = defaultdict(list)
     for span in finished:
         of_trace[_trace(span)].append(span)
     for number, trace in enumerate(traces):
+        if trace in refused:
+            continue
         stamps: list[dict[str, Any]] = [dict(span.attributes or {}) for span in of_trace[str(trace)]]
         assert {each.get("session.id") for each in stamps} == {f"t-{number}"}
         assert {each.get("user.id") for each in stamps} == {f"user-{number}"}
