@@ -22,7 +22,12 @@ def build_provider(settings: Settings, service: str, processors: Sequence[SpanPr
     """Return a provider with our resource, limits and sampler, and these processors; nothing global changes."""
     provider = TracerProvider(
         resource=_resource(settings, service),
-        sampler=HttpCallSampler(_sampler(settings), backends=_backends(settings), model_http=settings.model_http),
+        sampler=HttpCallSampler(
+            _sampler(settings),
+            backends=_backends(settings),
+            model_http=settings.model_http,
+            records_all=bool(settings.metrics_exporters),
+        ),
         span_limits=_limits(),
     )
     for processor in processors:
