@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExport
 from telemetry import pipeline, prompts
 from telemetry.backends import langfuse
 from telemetry.backends.langfuse_sdk import send_sdk_spans_once
-from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S, SpoolProcessor
+from telemetry.delivery.writer import SpoolProcessor
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.instrumentation import libraries
 from telemetry.logs import Correlated, correlate
@@ -137,7 +137,6 @@ def shutdown() -> None:
     """
     if active := pipeline.active():
         active.provider.shutdown()
-    metrics.flush(SHUTDOWN_TIMEOUT_S)
     queue.stop()
 
 

@@ -4,7 +4,6 @@ OpenTelemetry's own exporter for Prometheus leaves out the exemplars, which link
 those that Prometheus makes of the same metrics when it receives them over OTLP.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -30,8 +29,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-_UNITS = {"s": "seconds", "ms": "milliseconds", "By": "bytes"}
-_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]+")
+from telemetry.metrics.prometheus_names import prometheus_label, prometheus_name
 
 
 class MetricsPage(Collector):
@@ -56,14 +54,6 @@ def serve(reader: InMemoryMetricReader, host: str, port: int) -> None:
     start_http_server(port, addr=host, registry=registry)
 
 
-def prometheus_name(name: str, unit: str, *, is_counter: bool = False) -> str:
-    """Return the name that Prometheus gives to a metric, without the suffixes of single series."""
-    plain = _NOT_IN_NAMES.sub("_", name)
-    suffix = _UNITS.get(unit, "")
-    named = f"{plain}_{suffix}" if suffix and not plain.endswith(f"_{suffix}") else plain
-    return f"{named}_total" if is_counter else named
-
-
 def _target(attributes: Mapping[str, Any]) -> Family:
     labels = _labels(attributes)
     family = InfoMetricFamily("target", "The process that the metrics are of.", labels=labels)
@@ -75,14 +65,16 @@ def _family(metric: Metric) -> Family | None:
     name, text, data = prometheus_name(metric.name, metric.unit or ""), metric.description or "", metric.data
     if isinstance(data, Histogram):
         keys = _keys(data.data_points)
-        family = HistogramMetricFamily(name, text, labels=[_label(key) for key in keys])
+        family = HistogramMetricFamily(name, text, labels=[prometheus_label(key) for key in keys])
         for point in data.data_points:
             family.add_metric(_values(point.attributes, keys), _buckets(point), point.sum)
         return family
     if isinstance(data, (Sum, Gauge)):
         keys = _keys(data.data_points)
         is_counter = isinstance(data, Sum) and data.is_monotonic
-        family = (CounterMetricFamily if is_counter else GaugeMetricFamily)(name, text, labels=[*map(_label, keys)])
+        family = (CounterMetricFamily if is_counter else GaugeMetricFamily)(
+            name, text, labels=[*map(prometheus_label, keys)]
+        )
         for point in data.data_points:
             family.add_metric(_values(point.attributes, keys), point.value)
         return family
@@ -114,8 +106,4 @@ def _buckets(point: HistogramDataPoint) -> list[tuple[str, float, Exemplar | Non
 
 
 def _labels(attributes: Mapping[str, Any]) -> dict[str, str]:
-    return {_label(key): str(value) for key, value in attributes.items()}
-
-
-def _label(key: str) -> str:
-    return _NOT_IN_NAMES.sub("_", key)
+    return {prometheus_label(key): str(value) for key, value in attributes.items()}

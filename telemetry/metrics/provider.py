@@ -1,10 +1,10 @@
 """Set up the metrics of this process: its meter provider, and where it sends to."""
 
-import atexit
 import logging
 import os
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
@@ -30,7 +30,7 @@ from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S
 from telemetry.export.stages import build_redactor
 from telemetry.metrics.figures import observe
 from telemetry.metrics.instruments import Instruments
-from telemetry.metrics.process import Metrics, flush
+from telemetry.metrics.process import Metrics
 from telemetry.metrics.spans import SpanMetrics
 from telemetry.otel.sdk_internals import has_meter_provider
 from telemetry.provider import attributes_of
@@ -63,8 +63,8 @@ def start(settings: Settings, tracer_provider: TracerProvider) -> None:
     meter = part.provider.get_meter("telemetry")
     instruments = pipeline.put(Instruments(meter, build_redactor(settings).redact_text))
     observe(meter)
-    tracer_provider.add_span_processor(SpanMetrics(instruments))
-    atexit.register(flush, SHUTDOWN_TIMEOUT_S)
+    # The last of its processors: when it is shut down, the spans have been sent and are counted.
+    tracer_provider.add_span_processor(SpanMetrics(instruments, partial(part.flush, SHUTDOWN_TIMEOUT_S)))
 
 
 def _build(settings: Settings, tracer_provider: TracerProvider, exports: Counter[str]) -> MeterProvider:
@@ -129,13 +129,13 @@ def _serve(settings: Settings) -> list[MetricReader]:
 
     reader = InMemoryMetricReader()
     try:
-        prometheus.serve(reader, settings.prometheus_host, settings.prometheus_port)
+        prometheus.serve(reader, settings.metrics_page_host, settings.metrics_page_port)
     except OSError as error:
         # Another process of the same service has it: the program runs on without a page of its own.
         logger.warning(
             "the metrics of process %d are not served: port %d cannot be used (%s)",
             os.getpid(),
-            settings.prometheus_port,
+            settings.metrics_page_port,
             error.strerror,
         )
         return []

@@ -50,10 +50,14 @@ Attributes = Mapping[str, Any]
 
 
 class SpanMetrics(SpanProcessor):
-    """Records the metrics of each span when it ends, with an exemplar that names its trace if that is sampled."""
+    """Records the metrics of each span when it ends, with an exemplar that names its trace if that is sampled.
 
-    def __init__(self, instruments: Instruments) -> None:
+    `finish` sends the last metrics when the provider of the spans is shut down, or the program ends.
+    """
+
+    def __init__(self, instruments: Instruments, finish: Callable[[], object] = lambda: None) -> None:
         self._instruments = instruments
+        self._finish = finish
         self._recorders: dict[str, Callable[[ReadableSpan, Attributes, Context], None]] = {
             **dict.fromkeys(("LLM", "EMBEDDING", "RETRIEVER"), self._record_operation),
             "TOOL": self._record_tool,
@@ -76,6 +80,10 @@ class SpanMetrics(SpanProcessor):
                 record(span, known, context)
             if is_turn:
                 self._record_turn(span, known, context)
+
+    def shutdown(self) -> None:
+        """Send the metrics that are left."""
+        self._finish()
 
     def _record_operation(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         # The span of the provider's own client below has the same call and its tokens.

@@ -247,12 +247,12 @@ class Settings(BaseSettings):
         le=86_400_000,
         description="milliseconds between two exports of metrics",
     )
-    prometheus_host: str = Field(
+    metrics_page_host: str = Field(
         default="127.0.0.1",
         alias="OTEL_EXPORTER_PROMETHEUS_HOST",
         description="address at which prometheus can read the metrics, without a password, at /metrics",
     )
-    prometheus_port: int = Field(
+    metrics_page_port: int = Field(
         default=9464, alias="OTEL_EXPORTER_PROMETHEUS_PORT", ge=1, le=65535, description="its port"
     )
 
