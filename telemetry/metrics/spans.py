@@ -1,5 +1,6 @@
 """Record metrics of finished spans, whatever created them, so that all recorders and frameworks give the same."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -36,6 +37,7 @@ _STATUS = "turn.status"
 _QUEUED = "queued"
 _FIRST_TOKEN = "langfuse.observation.completion_start_time"  # noqa: S105 - no password
 _FIRST_TOKEN_EVENT = "First Token Stream Event"  # noqa: S105 - no password
+_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Timeout|Interrupt|Exit)\b")
 _TOKENS = {
     "input": ("llm.token_count.prompt", "gen_ai.usage.input_tokens"),
     "output": ("llm.token_count.completion", "gen_ai.usage.output_tokens"),
@@ -137,7 +139,9 @@ class SpanMetrics(SpanProcessor):
             found = (event.attributes or {}).get("exception.type")
             if found:
                 break
-        return {"error.type": self._instruments.bounded("error", found or OTHER)}
+        # The stack is on the span that failed first: those above have the class at the start of their status.
+        named = _ERROR.match(span.status.description or "") if found is None else None
+        return {"error.type": self._instruments.bounded("error", named[0] if named else found or OTHER)}
 
 
 def _is_turn(span: ReadableSpan, known: Attributes) -> bool:

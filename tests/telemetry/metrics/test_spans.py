@@ -8,7 +8,8 @@ from opentelemetry.trace import StatusCode
 import telemetry
 from app.client import AgentClient, AgentError
 from telemetry.settings import Settings
-from tests.flawed_agents import AGENTS as FLAWED
+from tests.flawed_agents import TABLE
+from tests.processes import until
 from tests.service import service
 from tests.telemetry.metrics.measuring import Measured, measuring
 
@@ -24,7 +25,7 @@ def turn(folder: Path, measured: Measured) -> None:
     """A streamed turn with one tool call and two model calls."""
     with service(folder) as url:
         list(AgentClient(url, "chatbot").stream(QUESTION))
-    measured.spans.settled()
+    until(lambda: not measured.spans.open)
 
 
 @pytest.mark.parametrize("recorder", RECORDERS)
@@ -92,7 +93,7 @@ def test_without_metrics_sampling_out_stays_free(tmp_path: Path) -> None:
 def test_a_turn_that_fails(tmp_path: Path, agent: str, status: str) -> None:
     """It is counted by its status, and its duration by the class of its error."""
     with measuring() as measured:
-        with service(tmp_path, FLAWED, TURN_TIMEOUT_S=0.3) as url, pytest.raises(AgentError):
+        with service(tmp_path, TABLE, TURN_TIMEOUT_S=0.3) as url, pytest.raises(AgentError):
             AgentClient(url, agent).invoke(QUESTION)
         assert measured.counts("agent.turns") == {(agent, status): 1}
         ((error, name),) = measured.counts("gen_ai.invoke_agent.duration")
@@ -104,6 +105,7 @@ def test_a_turn_that_waits(tmp_path: Path) -> None:
     """A question to a person is a status of its own, and no error."""
     with measuring() as measured, service(tmp_path) as url:
         list(AgentClient(url, "interrupt").stream("Book a table"))
+        until(lambda: measured.counts("agent.turns"))
         assert measured.counts("agent.turns") == {("interrupt", "waiting"): 1}
         assert measured.counts("gen_ai.invoke_agent.duration") == {("interrupt",): 1}
 
