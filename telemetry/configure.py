@@ -9,10 +9,10 @@ from opentelemetry.instrumentation.propagators import set_global_response_propag
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-from telemetry import pipeline, prompts
+from telemetry import log_export, pipeline, prompts
 from telemetry.backends import langfuse
 from telemetry.backends.langfuse_sdk import send_sdk_spans_once
-from telemetry.delivery.writer import SpoolProcessor
+from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S, SpoolProcessor
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.instrumentation import libraries
 from telemetry.logs import Correlated, correlate
@@ -89,6 +89,8 @@ def activate(
 
         start(settings, active.provider)
     pipeline.put(correlate())
+    if settings.sends_logs:
+        pipeline.put(log_export.start(settings, active.provider))
     libraries.instrument(active.provider, settings)
 
 
@@ -100,6 +102,8 @@ def deactivate() -> None:
     libraries.uninstrument()
     if logs := pipeline.remove(Correlated):
         logs.undo()
+    if handler := pipeline.remove(log_export.LogExport):
+        logging.getLogger().removeHandler(handler)
     for part in (RequestFilter, SpoolProcessor, TrustedPropagator, prompts.Prompts, metrics.Metrics, Instruments):
         pipeline.remove(part)
 
@@ -107,7 +111,7 @@ def deactivate() -> None:
 def flush(seconds: float = 30.0) -> bool:
     """Send the spans that have ended so far, and return whether the backend has accepted all of them.
 
-    Metrics, if they are on, are sent as well.
+    Metrics and log records, if they are on, are sent as well.
 
     Args:
         seconds: how long to wait for each answer of the backend; it does not wait for a backend that is down.
@@ -123,6 +127,7 @@ def flush(seconds: float = 30.0) -> bool:
     active = pipeline.active()
     accepted = active is None or active.provider.force_flush(round(seconds * 1000))
     metrics.flush(seconds)
+    log_export.flush(seconds)
     return accepted
 
 
@@ -137,6 +142,7 @@ def shutdown() -> None:
     """
     if active := pipeline.active():
         active.provider.shutdown()
+    log_export.flush(SHUTDOWN_TIMEOUT_S)
     queue.stop()
 
 

@@ -22,7 +22,7 @@ _LANGFUSE_OTLP = LANGFUSE_TRACES.removesuffix("/v1/traces")
 # Langfuse 4 answers without this header too, but some deployments then take minutes to show a span.
 LANGFUSE_VERSION_HEADER = {"x-langfuse-ingestion-version": "4"}
 
-_UNCHANGED = ("otlp_traces_endpoint", "otlp_metrics_endpoint")
+_UNCHANGED = ("otlp_traces_endpoint", "otlp_metrics_endpoint", "otlp_logs_endpoint")
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
 _HEADER = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ !#-+\--:<-\[\]-~]*")
 _NO_ENVIRONMENT = "would become 'default' in Langfuse: use a-z, 0-9, - and _, at most 40, not beginning with 'langfuse'"
@@ -256,6 +256,18 @@ class Settings(BaseSettings):
         default=9464, alias="OTEL_EXPORTER_PROMETHEUS_PORT", ge=1, le=65535, description="its port"
     )
 
+    logs_exporter: Literal["otlp", "console", "none"] | None = Field(
+        default=None,
+        alias="OTEL_LOGS_EXPORTER",
+        description="otlp sends the log records of the process, redacted; default: otlp if "
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is set, otherwise none",
+    )
+    otlp_logs_endpoint: str | None = Field(
+        default=None,
+        alias="OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+        description="full address that log records are sent to; default: OTEL_EXPORTER_OTLP_ENDPOINT with /v1/logs",
+    )
+
     langchain: Literal["openinference", "recorder"] = Field(
         default="openinference",
         alias="TELEMETRY_LANGCHAIN",
@@ -342,7 +354,9 @@ class Settings(BaseSettings):
             compiled(pattern)
         return value
 
-    @field_validator("otlp_traces_endpoint", "otlp_endpoint", "otlp_metrics_endpoint", "langfuse_host")
+    @field_validator(
+        "otlp_traces_endpoint", "otlp_endpoint", "otlp_metrics_endpoint", "otlp_logs_endpoint", "langfuse_host"
+    )
     @classmethod
     def _address(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
@@ -412,11 +426,15 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _metrics_address(self) -> Self:
-        if self.active and "otlp" in self.metrics_exporters and not self.metrics_endpoint:
+    def _further_signals(self) -> Self:
+        wanted = {
+            "METRICS": "otlp" in self.metrics_exporters and not self.metrics_endpoint,
+            "LOGS": self.sends_logs and not self.logs_endpoint,
+        }
+        for signal in (signal for signal, lacks_endpoint in wanted.items() if self.active and lacks_endpoint):
             raise ValueError(
-                "OTEL_METRICS_EXPORTER=otlp needs an endpoint that takes metrics, which Langfuse does not: set "
-                "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
+                f"OTEL_{signal}_EXPORTER=otlp needs an endpoint that takes {signal.lower()}, which Langfuse does not: "
+                f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
             )
         return self
 
@@ -439,9 +457,21 @@ class Settings(BaseSettings):
     @property
     def metrics_endpoint(self) -> str | None:
         """The full address that metrics are sent to; None if only Langfuse is configured, which takes none."""
-        if self.otlp_metrics_endpoint or not self.otlp_endpoint or self.otlp_endpoint.endswith(_LANGFUSE_OTLP):
-            return self.otlp_metrics_endpoint
-        return f"{self.otlp_endpoint}/v1/metrics"
+        return self.otlp_metrics_endpoint or self._endpoint_of("metrics")
+
+    @property
+    def sends_logs(self) -> bool:
+        """Whether log records are sent."""
+        return self.logs_exporter == "otlp" or (self.logs_exporter is None and bool(self.otlp_logs_endpoint))
+
+    @property
+    def logs_endpoint(self) -> str | None:
+        """The full address that log records are sent to; None if only Langfuse is configured, which takes none."""
+        return self.otlp_logs_endpoint or self._endpoint_of("logs")
+
+    def _endpoint_of(self, signal: str) -> str | None:
+        takes_it = self.otlp_endpoint and not self.otlp_endpoint.endswith(_LANGFUSE_OTLP)
+        return f"{self.otlp_endpoint}/v1/{signal}" if takes_it else None
 
     @property
     def sends_media(self) -> bool:

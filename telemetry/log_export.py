@@ -1,0 +1,104 @@
+"""Send the log records of the process over OTLP, redacted, with the ids of their traces."""
+
+import atexit
+import copy
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+
+from telemetry import pipeline
+from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S
+from telemetry.export.redact import LogFilter
+from telemetry.export.redact.logs import OWN
+from telemetry.export.stages import build_redactor
+from telemetry.internal_errors import handle_internal_errors
+from telemetry.provider import attributes_of
+from telemetry.settings import Settings, unusable
+
+if TYPE_CHECKING:
+    from telemetry.otel.logs_sdk import LogPipeline
+
+WITHHELD = "[withheld]"
+_SENT_AS_THEY_ARE = (str, bool, int, float)
+
+
+class LogExport(logging.Handler):
+    """A handler that sends each record it gets; other handlers get the record as it was."""
+
+    def __init__(self, settings: Settings, to: "LogPipeline") -> None:
+        super().__init__()
+        self._pipeline = to
+        self._redact = LogFilter(build_redactor(settings))
+        self._only_metadata = settings.content == "metadata-only"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Redact a copy of the record, and enqueue it."""
+        # What the exporter itself logs would be exported, and logged, for ever.
+        if not is_instrumentation_enabled():
+            return
+        with handle_internal_errors("send a log record"):
+            clean = copy.copy(record)
+            self._redact.filter(clean)
+            self._pipeline.emit(
+                record.name,
+                WITHHELD if self._only_metadata else clean.getMessage(),
+                at_ns=round(record.created * 1e9),
+                level=(record.levelno, record.levelname),
+                attributes={**_about(record), **({} if self._only_metadata else _content(clean))},
+            )
+
+    def send(self, seconds: float) -> None:
+        """Send what is left; return after this time at the latest."""
+        # The exporter retries as long as its own timeout allows.
+        thread = threading.Thread(target=self._pipeline.flush, args=(seconds,), name="telemetry-logs", daemon=True)
+        thread.start()
+        thread.join(seconds)
+
+
+def start(settings: Settings, provider: TracerProvider) -> LogExport:
+    """Send the records that reach the root logger, with the resource of the spans; return the handler.
+
+    Raises `SettingsError` for settings that cannot be used.
+    """
+    try:
+        # Imported here, so that a process that sends no logs does not import their SDK.
+        from telemetry.otel.logs_sdk import LogPipeline
+    except ImportError as error:
+        raise unusable("OTEL_LOGS_EXPORTER", error, "install a newer opentelemetry-sdk, or remove it") from None
+    try:
+        sender = LogPipeline(settings.logs_endpoint, Resource(attributes_of(provider)))
+    except (OSError, ValueError) as error:
+        raise unusable("OTEL_EXPORTER_OTLP_LOGS_*", error, "correct these variables, or remove them") from None
+    handler = LogExport(settings, sender)
+    logging.getLogger().addHandler(handler)
+    atexit.register(partial(handler.send, SHUTDOWN_TIMEOUT_S))
+    return handler
+
+
+def flush(seconds: float) -> None:
+    """Send the log records so far, if they are sent at all."""
+    if handler := pipeline.get(LogExport):
+        handler.send(seconds)
+
+
+def _about(record: logging.LogRecord) -> dict[str, Any]:
+    kind = record.exc_info[0] if record.exc_info else None
+    return {
+        "code.function.name": record.funcName,
+        "code.line.number": record.lineno,
+        **({"exception.type": kind.__qualname__} if kind else {}),
+    }
+
+
+def _content(record: logging.LogRecord) -> dict[str, Any]:
+    extra = {
+        name: value
+        for name, value in record.__dict__.items()
+        if name not in OWN and isinstance(value, _SENT_AS_THEY_ARE)
+    }
+    return {**extra, **({"exception.stacktrace": record.exc_text} if record.exc_text else {})}
