@@ -17,13 +17,13 @@ from telemetry.metrics.instruments import Instruments
 from telemetry.metrics.spans import SpanMetrics
 from telemetry.settings import Settings
 
-PARTS = 20
+PARTS = 200
 
 
 def main() -> None:
     """Print the CPU time that the metrics of a turn take, and that of collecting them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100, help="how many turns each part has")
+    parser.add_argument("--rounds", type=int, default=20, help="how many turns each part has")
     rounds = parser.parse_args().rounds
     spans = asyncio.run(turn(4))
     reader = InMemoryMetricReader()

@@ -28,6 +28,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
 
 from telemetry.metrics.prometheus_names import prometheus_label, prometheus_name
 
@@ -56,9 +57,7 @@ def serve(reader: InMemoryMetricReader, host: str, port: int) -> None:
 
 def _target(attributes: Mapping[str, Any]) -> Family:
     labels = _labels(attributes)
-    family = InfoMetricFamily("target", "The process that the metrics are of.", labels=labels)
-    family.add_metric(list(labels), labels)
-    return family
+    return InfoMetricFamily("target", "The process that the metrics are of.", value=labels)
 
 
 def _family(metric: Metric) -> Family | None:
@@ -90,7 +89,7 @@ def _values(attributes: Mapping[str, Any] | None, keys: Iterable[str]) -> list[s
     return [str(known.get(key, "")) for key in keys]
 
 
-def _buckets(point: HistogramDataPoint) -> list[tuple[str, float, Exemplar | None]]:
+def _buckets(point: HistogramDataPoint) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
     bounds = [*map(float, point.explicit_bounds), float("inf")]
     exemplars: dict[float, Exemplar] = {}
     for found in point.exemplars:
@@ -98,10 +97,10 @@ def _buckets(point: HistogramDataPoint) -> list[tuple[str, float, Exemplar | Non
             ids = {"trace_id": format_trace_id(found.trace_id), "span_id": format_span_id(found.span_id)}
             bound = next(bound for bound in bounds if found.value <= bound)
             exemplars[bound] = Exemplar(ids, found.value, found.time_unix_nano / 1e9)
-    counts = accumulate(point.bucket_counts)
+    counts = zip(bounds, accumulate(point.bucket_counts), strict=True)
     return [
-        ("+Inf" if bound == bounds[-1] else str(bound), count, exemplars.get(bound))
-        for bound, count in zip(bounds, counts, strict=True)
+        (floatToGoString(bound), count, exemplars[bound]) if bound in exemplars else (floatToGoString(bound), count)
+        for bound, count in counts
     ]
 
 

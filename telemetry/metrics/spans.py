@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from opentelemetry.context import Context
@@ -69,13 +70,11 @@ class SpanMetrics(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Record the span's metrics, if it is that of a model, a tool, an agent or a turn."""
         with handle_internal_errors("record a metric"):
-            known = span.attributes
-            if not known or span.context is None:
-                return
+            known = _plain(span.attributes)
             kind = known.get(KIND) or _KINDS.get(str(known.get(_OPERATION)))
             record = self._recorders.get(str(kind))
             is_turn = _is_turn(span, known)
-            if record is None and not is_turn:
+            if span.context is None or (record is None and not is_turn):
                 return
             context = set_span_in_context(NonRecordingSpan(span.context), Context())
             if record:
@@ -144,6 +143,11 @@ class SpanMetrics(SpanProcessor):
         return {"error.type": self._instruments.bounded("error", named[0] if named else found or OTHER)}
 
 
+def _plain(attributes: Attributes | None) -> Attributes:
+    # Each access to the SDK's own mapping takes as long as a copy of it.
+    return attributes.copy() if isinstance(attributes, MappingProxyType) else attributes or {}
+
+
 def _is_turn(span: ReadableSpan, known: Attributes) -> bool:
     """Return whether a span is that of a turn: it says how the turn ended, or is an outermost run of LangChain."""
     if _STATUS in known:
@@ -172,10 +176,15 @@ def _first_chunk_s(span: ReadableSpan, known: Attributes) -> float | None:
     began = known.get(_FIRST_TOKEN)
     if isinstance(began, str):
         at = datetime.fromisoformat(began).timestamp() * 1e9
+    elif _scope(span) in RECORDERS:
+        return None
     else:
         at = next((event.timestamp for event in span.events if event.name == _FIRST_TOKEN_EVENT), None)
     return None if at is None else max(at - (span.start_time or 0), 0) / 1e9
 
 
 def _first(known: Attributes, names: tuple[str, ...]) -> Any:
-    return next((known[name] for name in names if name in known), None)
+    for name in names:
+        if (value := known.get(name)) is not None:
+            return value
+    return None
