@@ -63,6 +63,42 @@ def test_sent_to_their_endpoint(receiver: Receiver, signals: Signals, tmp_path: 
     assert sorted(span.name for span in receiver.spans) == ["look up", "turn"]
 
 
+def test_requests_and_calls_are_bounded(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """Requests are timed by their route, unknown paths together; calls without the addresses that they went to."""
+    code = """
+        import os
+        import telemetry
+        telemetry.configure("service")
+        import httpx
+        from fastapi import FastAPI
+        from fastapi.testclient import TestClient
+        app = FastAPI()
+        app.get("/items/{item}")(lambda item: item)
+        telemetry.instrument(app)
+        with TestClient(app) as client:
+            for at in range(9):
+                client.get(f"/items/{at}")
+                client.get(f"/nothing/{at}")
+            for host in ("127.0.0.1", "localhost"):
+                httpx.get(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"].replace("127.0.0.1", host), trust_env=False)
+        telemetry.shutdown()
+    """
+    run(code, tmp_path, receiver, **to(signals))
+    served = signals.metrics()["http.server.request.duration"]
+    routes = sorted(
+        "".join(each.value.string_value for each in point.attributes if each.key == "http.route")
+        for point in served.histogram.data_points
+    )
+    assert (served.unit, routes) == ("s", ["", "/items/{item}"])
+    (called,) = signals.metrics()["http.client.request.duration"].histogram.data_points
+    assert called.count == 2
+    assert {each.key for each in called.attributes} <= {
+        "http.request.method",
+        "http.response.status_code",
+        "error.type",
+    }
+
+
 def test_an_exemplar_is_sent(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
     """The trace id of an exemplar is that of the span that was sent."""
     run(f"{TURN}\ntelemetry.shutdown()", tmp_path, receiver, **to(signals))

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.metrics.export import HistogramDataPoint
 from opentelemetry.trace import StatusCode
 
 import telemetry
 from app.client import AgentClient, AgentError
+from telemetry.metrics.figures import FIGURES
+from telemetry.metrics.instruments import RECORDED
 from telemetry.settings import Settings
+from tests.conftest import DUMMY
 from tests.flawed_agents import TABLE
 from tests.processes import until
 from tests.service import service
@@ -166,3 +170,33 @@ def test_no_secret_leaves() -> None:
         said = str([metric.to_json() for metric in measured.metrics().values()])
     assert "[redacted" in said
     assert not any(text in said for text in (secret, "thread-7", "ada"))
+
+
+def test_scores() -> None:
+    """Numbers and booleans are values of a histogram by name; categories and deletions are none."""
+    with measuring(Settings.model_validate(DUMMY)) as measured:
+        with telemetry.span("work"):
+            for value in (True, 0, 0.5, "good", None):
+                telemetry.score("thumbs", value)
+        (point,) = measured.points("agent.score").values()
+        assert (point.count, point.sum) == (3, 1.5)
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+def test_what_is_recorded_is_what_the_table_says(tmp_path: Path, recorder: str) -> None:
+    """Each metric of turns that succeed and fail has the unit, the boundaries and only the attributes of its row."""
+    with measuring(of(recorder)) as measured:
+        turn(tmp_path, measured)
+        with service(tmp_path, TABLE) as url, pytest.raises(AgentError):
+            AgentClient(url, "broken_node").invoke(QUESTION)
+        until(lambda: not measured.spans.open)
+        table = {each.name: each for each in (*RECORDED, *(instrument for instrument, _ in FIGURES))}
+        found = measured.metrics()
+        assert {"agent.turns", "gen_ai.client.token.usage", "gen_ai.execute_tool.duration"} <= found.keys()
+        for name, metric in found.items():
+            row = table[name]
+            assert (metric.unit, metric.description) == (row.unit, row.description)
+            for point in metric.data.data_points:
+                assert set(point.attributes or {}) <= set(row.attributes)
+                if isinstance(point, HistogramDataPoint):
+                    assert tuple(point.explicit_bounds) == row.boundaries
