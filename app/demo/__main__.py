@@ -54,7 +54,7 @@ def run(settings: DemoSettings) -> int:
     if tracing.enabled and tracing.exporter == "otlp" and tracing.endpoint is None:
         viewer = _viewer(settings)
     collector = _collector(settings) if settings.collector else None
-    reader = prometheus.process(settings, tracing) if settings.prometheus else None
+    reader = prometheus.process(settings, tracing) if settings.prometheus and tracing.enabled else None
     processes = [process for process in (viewer, collector, service, chat, reader) if process]
     check_ports(processes)
     if viewer:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -49,7 +50,12 @@ _COST = ("llm.cost.total", "operation.cost")
 _AGENT = ("langfuse.trace.metadata.agent", "langfuse.trace.name")
 _OWN_AGENT = ("gen_ai.agent.name", "agent.name", *_AGENT)
 
+_TOOL = ("tool.name", "gen_ai.tool.name")
+# How many combinations of a provider, a model and an operation are built once only.
+_CACHED = 256
+
 Attributes = Mapping[str, Any]
+Labels = dict[str, str]
 
 
 class SpanMetrics(SpanProcessor):
@@ -61,6 +67,7 @@ class SpanMetrics(SpanProcessor):
     def __init__(self, instruments: Instruments, finish: Callable[[], object] = lambda: None) -> None:
         self._instruments = instruments
         self._finish = finish
+        self._of_call = lru_cache(_CACHED)(self._build_call)
         self._recorders: dict[str, Callable[[ReadableSpan, Attributes, Context], None]] = {
             **dict.fromkeys(("LLM", "EMBEDDING", "RETRIEVER"), self._record_operation),
             "TOOL": self._record_tool,
@@ -91,47 +98,57 @@ class SpanMetrics(SpanProcessor):
         if known.get(SAME_CALL_BELOW):
             return
         of = self._instruments
-        provider = str(_first(known, _PROVIDER) or OTHER)
-        common = {
-            _OPERATION: of.bounded("operation", known.get(_OPERATION) or _OPERATIONS[str(known.get(KIND))]),
-            "gen_ai.provider.name": of.bounded("provider", _PROVIDERS.get(provider, provider)),
-        }
-        if model := _first(known, _MODEL):
-            common["gen_ai.request.model"] = of.bounded("model", model)
-        of.operation_duration.record(_duration_s(span), {**common, **self._error(span)}, context)
-        for kind, names in _TOKENS.items():
+        operation = str(known.get(_OPERATION) or _OPERATIONS[str(known.get(KIND))])
+        call, by_token = self._of_call(
+            operation, str(_first(known, _PROVIDER) or OTHER), str(_first(known, _MODEL) or "")
+        )
+        of.operation_duration.record(_duration_s(span), self._with_error(call, span), context)
+        for names, attributes in by_token:
             count = _first(known, names)
             if isinstance(count, int) and count >= 0:
-                of.token_usage.record(count, {**common, "gen_ai.token.type": kind}, context)
+                of.token_usage.record(count, attributes, context)
         if (first := _first_chunk_s(span, known)) is not None:
-            of.first_chunk.record(first, common, context)
+            of.first_chunk.record(first, call, context)
         cost = _first(known, _COST)
         if isinstance(cost, (int, float)) and cost > 0:
-            of.cost.add(cost, {key: value for key, value in common.items() if key != _OPERATION}, context)
+            of.cost.add(cost, {key: value for key, value in call.items() if key != _OPERATION}, context)
 
     def _record_tool(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
-        name = _first(known, ("tool.name", "gen_ai.tool.name")) or span.name
+        name = str(_first(known, _TOOL) or span.name)
         attributes = {"gen_ai.tool.name": self._instruments.bounded("tool", name), **self._agent(known, _AGENT)}
-        self._instruments.tool_duration.record(_duration_s(span), {**attributes, **self._error(span)}, context)
+        self._instruments.tool_duration.record(_duration_s(span), self._with_error(attributes, span), context)
 
     def _record_agent(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         # A graph of LangChain's is timed as the turn that it runs in.
         if _scope(span) not in RECORDERS and _STATUS not in known:
-            attributes = {**self._agent(known, _OWN_AGENT), **self._error(span)}
+            attributes = self._with_error(self._agent(known, _OWN_AGENT), span)
             self._instruments.agent_duration.record(_duration_s(span), attributes, context)
 
     def _record_turn(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         of, agent = self._instruments, self._agent(known, _AGENT)
-        of.agent_duration.record(_duration_s(span), {**agent, **self._error(span)}, context)
+        of.agent_duration.record(_duration_s(span), self._with_error(agent, span), context)
         of.turns.add(1, {**agent, _STATUS: of.bounded("status", known.get(_STATUS) or _status(span, known))}, context)
 
-    def _agent(self, known: Attributes, names: tuple[str, ...]) -> dict[str, str]:
+    def _build_call(
+        self, operation: str, provider: str, model: str
+    ) -> tuple[Labels, list[tuple[tuple[str, ...], Labels]]]:
+        """Return the attributes of a call, and for each type of its tokens where they are and their attributes."""
+        of = self._instruments
+        call = {
+            _OPERATION: of.bounded("operation", operation),
+            "gen_ai.provider.name": of.bounded("provider", _PROVIDERS.get(provider, provider)),
+            **({"gen_ai.request.model": of.bounded("model", model)} if model else {}),
+        }
+        return call, [(names, {**call, "gen_ai.token.type": kind}) for kind, names in _TOKENS.items()]
+
+    def _agent(self, known: Attributes, names: tuple[str, ...]) -> Labels:
         agent = _first(known, names)
         return {"gen_ai.agent.name": self._instruments.bounded("agent", agent)} if agent else {}
 
-    def _error(self, span: ReadableSpan) -> dict[str, str]:
-        if span.status.status_code is not StatusCode.ERROR:
-            return {}
+    def _with_error(self, attributes: Labels, span: ReadableSpan) -> Labels:
+        return {**attributes, **self._error(span)} if span.status.status_code is StatusCode.ERROR else attributes
+
+    def _error(self, span: ReadableSpan) -> Labels:
         known = span.attributes or {}
         found = known.get("error.type") or known.get("exception.type")
         for event in reversed(span.events) if found is None else ():
