@@ -6,16 +6,22 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
+from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan
 
-from bench.stages import turn
+import telemetry
+from app.agents import load
+from app.models.models import load_models
 from telemetry.export.stages import build_redactor
 from telemetry.metrics.figures import observe
 from telemetry.metrics.instruments import Instruments
 from telemetry.metrics.spans import SpanMetrics
 from telemetry.settings import Settings
+from telemetry.testing import recording
 
 PARTS = 200
 
@@ -25,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="how many turns each part has")
     rounds = parser.parse_args().rounds
-    spans = asyncio.run(turn(4))
+    spans = asyncio.run(streamed_turn())
     reader = InMemoryMetricReader()
     meter = MeterProvider([reader]).get_meter("bench")
     observe(meter)
@@ -44,6 +50,18 @@ def main() -> None:
     print(f"{len(spans)} spans of a streamed turn with a tool, two model calls: {len(points)} series")
     print(f"recorded when its spans end   {sorted(parts)[PARTS // 4]:.3f} ms a turn (median {median(parts):.3f})")
     print(f"collected, once a minute      {collected:.1f} ms")
+
+
+async def streamed_turn() -> Sequence[ReadableSpan]:
+    """Return the spans of a streamed turn with two model calls and a tool."""
+    graph = load("chatbot", load_models("demo"), InMemorySaver())
+    with recording() as recorded:
+        with telemetry.turn("chatbot", session_id="t-1", user_id="ada"):
+            state = {"messages": [HumanMessage("What is 12*34?")]}
+            config: RunnableConfig = {"configurable": {"thread_id": "t-1"}}
+            async for _ in graph.astream(state, config, stream_mode="messages"):
+                pass
+        return recorded.settled()
 
 
 def cpu_ms(metrics: SpanMetrics, spans: Sequence[ReadableSpan], rounds: int) -> float:

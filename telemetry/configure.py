@@ -102,8 +102,8 @@ def deactivate() -> None:
     libraries.uninstrument()
     if logs := pipeline.remove(Correlated):
         logs.undo()
-    if handler := pipeline.remove(log_export.LogExport):
-        logging.getLogger().removeHandler(handler)
+    if records := pipeline.remove(log_export.LogExport):
+        records.undo()
     for part in (RequestFilter, SpoolProcessor, TrustedPropagator, prompts.Prompts, metrics.Metrics, Instruments):
         pipeline.remove(part)
 

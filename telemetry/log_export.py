@@ -4,7 +4,8 @@ import atexit
 import copy
 import logging
 import threading
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
@@ -27,16 +28,38 @@ WITHHELD = "[withheld]"
 _SENT_AS_THEY_ARE = (str, bool, int, float)
 
 
-class LogExport(logging.Handler):
-    """A handler that sends each record it gets; other handlers get the record as it was."""
+class LogExport:
+    """Sends each record that a logger handles; the program's own handlers get it as it was.
+
+    It is no handler of the root logger: with one there, `logging.basicConfig` would set up nothing, and warnings of a
+    program without handlers would not be printed.
+    """
 
     def __init__(self, settings: Settings, to: "LogPipeline") -> None:
-        super().__init__()
         self._pipeline = to
         self._redact = LogFilter(build_redactor(settings))
         self._only_metadata = settings.content == "metadata-only"
+        self._handle = logging.Logger.callHandlers
+        self._with_export = self._exporting(self._handle)
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def start(self) -> None:
+        """Send the records of every logger."""
+        logging.Logger.callHandlers = self._with_export
+
+    def undo(self) -> None:
+        """Stop, unless other code has replaced this method of loggers."""
+        if logging.Logger.callHandlers is self._with_export:
+            logging.Logger.callHandlers = self._handle
+
+    def _exporting(self, handle: Callable[[logging.Logger, logging.LogRecord], None]) -> Callable[..., None]:
+        @wraps(handle)
+        def with_export(logger: logging.Logger, record: logging.LogRecord) -> None:
+            self.export(record)
+            handle(logger, record)
+
+        return with_export
+
+    def export(self, record: logging.LogRecord) -> None:
         """Redact a copy of the record, and enqueue it."""
         # What the exporter itself logs would be exported, and logged, for ever.
         if not is_instrumentation_enabled():
@@ -61,29 +84,29 @@ class LogExport(logging.Handler):
 
 
 def start(settings: Settings, provider: TracerProvider) -> LogExport:
-    """Send the records that reach the root logger, with the resource of the spans; return the handler.
+    """Send the log records of this process, with the resource of the spans; return what sends them.
 
     Raises `SettingsError` for settings that cannot be used.
     """
     try:
         # Imported here, so that a process that sends no logs does not import their SDK.
         from telemetry.otel.logs_sdk import LogPipeline
+
+        sender = LogPipeline(settings.logs_endpoint, Resource(attributes_of(provider)))
     except ImportError as error:
         raise unusable("OTEL_LOGS_EXPORTER", error, "install a newer opentelemetry-sdk, or remove it") from None
-    try:
-        sender = LogPipeline(settings.logs_endpoint, Resource(attributes_of(provider)))
     except (OSError, ValueError) as error:
         raise unusable("OTEL_EXPORTER_OTLP_LOGS_*", error, "correct these variables, or remove them") from None
-    handler = LogExport(settings, sender)
-    logging.getLogger().addHandler(handler)
-    atexit.register(partial(handler.send, SHUTDOWN_TIMEOUT_S))
-    return handler
+    export = LogExport(settings, sender)
+    export.start()
+    atexit.register(partial(export.send, SHUTDOWN_TIMEOUT_S))
+    return export
 
 
 def flush(seconds: float) -> None:
     """Send the log records so far, if they are sent at all."""
-    if handler := pipeline.get(LogExport):
-        handler.send(seconds)
+    if export := pipeline.get(LogExport):
+        export.send(seconds)
 
 
 def _about(record: logging.LogRecord) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any
 
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
-from opentelemetry.sdk._logs import LoggerProvider
+
+# Releases without `ReadWriteLogRecord` export records of another kind only.
+from opentelemetry.sdk._logs import LoggerProvider, ReadWriteLogRecord  # noqa: F401 - see above
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.resources import Resource
 

@@ -79,6 +79,26 @@ def test_records_are_sent_redacted(receiver: Receiver, signals: Signals, tmp_pat
     assert set(scopes) >= {"shop"}
 
 
+def test_logging_works_as_without(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """A program that sets logging up later, or never, prints what it would print; a filter's refusal counts."""
+    code = """
+        import logging, sys
+        import telemetry
+        telemetry.configure("logged")
+        logging.getLogger("a").warning("to stderr")
+        logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s")
+        quiet = logging.getLogger("quiet")
+        quiet.addFilter(lambda record: False)
+        quiet.error("refused")
+        logging.warning("to stdout")
+        telemetry.shutdown()
+    """
+    assert run(code, tmp_path, receiver, **to(signals)) == "WARNING to stdout\n"
+    sent = [record.body.string_value for record in signals.logs()]
+    assert {"to stderr", "to stdout"} <= set(sent)
+    assert "refused" not in sent
+
+
 def test_metadata_only(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
     """Where no content may leave, a record is its level, its place, its trace and the class of its error."""
     run(PROGRAM, tmp_path, receiver, TELEMETRY_CONTENT="metadata-only", **to(signals))
