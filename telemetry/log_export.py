@@ -19,7 +19,7 @@ from telemetry.export.redact.logs import OWN
 from telemetry.export.stages import build_redactor
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.provider import attributes_of
-from telemetry.settings import Settings, unusable
+from telemetry.settings import Settings, SettingsError, unusable
 
 if TYPE_CHECKING:
     from telemetry.otel.logs_sdk import LogPipeline
@@ -93,8 +93,8 @@ def start(settings: Settings, provider: TracerProvider) -> LogExport:
         from telemetry.otel.logs_sdk import LogPipeline
 
         sender = LogPipeline(settings.logs_endpoint, Resource(attributes_of(provider)))
-    except ImportError as error:
-        raise unusable("OTEL_LOGS_EXPORTER", error, "install a newer opentelemetry-sdk, or remove it") from None
+    except ImportError:
+        raise SettingsError("OTEL_LOGS_EXPORTER needs a newer opentelemetry-sdk: install one, or remove it.") from None
     except (OSError, ValueError) as error:
         raise unusable("OTEL_EXPORTER_OTLP_LOGS_*", error, "correct these variables, or remove them") from None
     export = LogExport(settings, sender)
