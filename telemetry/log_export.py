@@ -9,7 +9,6 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
 from telemetry import pipeline
@@ -18,7 +17,7 @@ from telemetry.export.redact import LogFilter
 from telemetry.export.redact.logs import OWN
 from telemetry.export.stages import build_redactor
 from telemetry.internal_errors import handle_internal_errors
-from telemetry.provider import attributes_of
+from telemetry.provider import redacted_resource
 from telemetry.settings import Settings, SettingsError, unusable
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def start(settings: Settings, provider: TracerProvider) -> LogExport:
         # Imported here, so that a process that sends no logs does not import their SDK.
         from telemetry.otel.logs_sdk import LogPipeline
 
-        sender = LogPipeline(settings.logs_endpoint, Resource(attributes_of(provider)))
+        sender = LogPipeline(settings.logs_endpoint, redacted_resource(provider, build_redactor(settings)))
     except ImportError:
         raise SettingsError("OTEL_LOGS_EXPORTER needs a newer opentelemetry-sdk: install one, or remove it.") from None
     except (OSError, ValueError) as error:

@@ -33,7 +33,7 @@ from telemetry.metrics.instruments import Instruments
 from telemetry.metrics.process import Metrics
 from telemetry.metrics.spans import SpanMetrics
 from telemetry.otel.sdk_internals import has_meter_provider
-from telemetry.provider import attributes_of
+from telemetry.provider import attributes_of, redacted_resource
 from telemetry.settings import Settings, SettingsError, unusable
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ def start(settings: Settings, tracer_provider: TracerProvider) -> None:
 def _build(settings: Settings, tracer_provider: TracerProvider, exports: Counter[str]) -> MeterProvider:
     return MeterProvider(
         [reader for kind in settings.metrics_exporters for reader in _readers(kind, settings, exports)],
-        resource=Resource(attributes_of(tracer_provider)).merge(Resource({_INSTANCE: _instance(tracer_provider)})),
+        resource=redacted_resource(tracer_provider, build_redactor(settings)).merge(
+            Resource({_INSTANCE: _instance(tracer_provider)})
+        ),
         # It would wait for a backend that is down.
         shutdown_on_exit=False,
         views=[_BOUNDED_CLIENT],

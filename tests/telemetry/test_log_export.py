@@ -59,7 +59,8 @@ def to(signals: Signals) -> dict[str, str]:
 @pytest.mark.parametrize("end", ["", "telemetry.shutdown()", "assert telemetry.flush(30)"])
 def test_records_are_sent_redacted(receiver: Receiver, signals: Signals, tmp_path: Path, end: str) -> None:
     """A record has its level, its logger's name, its trace and its extra, without secrets; what is printed stays."""
-    printed = run(f"{PROGRAM}\n{end}", tmp_path, receiver, **to(signals))
+    resource = {"OTEL_RESOURCE_ATTRIBUTES": f"team={SECRET}"}
+    printed = run(f"{PROGRAM}\n{end}", tmp_path, receiver, **to(signals), **resource)
     assert printed.count(SECRET) >= 2
     first, second = [record for record in signals.logs() if record.body.string_value.startswith(("the key", "failed"))]
     (span,) = receiver.wait()

@@ -107,6 +107,15 @@ def test_an_exemplar_is_sent(receiver: Receiver, signals: Signals, tmp_path: Pat
     assert [each.trace_id.hex() for each in point.exemplars] == [turn.trace_id]
 
 
+def test_the_resource_is_redacted(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """A secret among the attributes of the process is redacted, as it is in spans."""
+    secret = "sk-" + "a1B2" * 10
+    resource = {"OTEL_RESOURCE_ATTRIBUTES": f"team={secret}"}
+    run(f"{TURN}\ntelemetry.shutdown()", tmp_path, receiver, **to(signals), **resource)
+    assert "[redacted" in signals.resources()[0]["team"]
+    assert not any(secret.encode() in request.SerializeToString() for request in signals.requests)
+
+
 def test_sent_without_a_shutdown(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
     """A script that just ends sends them, as it sends its spans."""
     assert run(TURN, tmp_path, receiver, **to(signals)) == ""
