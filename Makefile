@@ -16,7 +16,7 @@ help: ## list the targets
 
 setup: .venv/.locked ## create .venv from the lock (other targets do so when needed)
 
-demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: stop then; COLLECTOR=1: use the collector)
+demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: stop then; COLLECTOR=1, PROMETHEUS=1: use these)
 	@$(BIN)/python -m app.demo
 
 test: setup ## run the tests, two processes per core (TESTS=tests/ui)
@@ -46,6 +46,7 @@ profile: setup ## show where the time of a turn goes (VARIANT=default CELL="mode
 
 docs: setup ## write the pages that are generated from the source
 	@PYTHONPATH=. $(BIN)/python docs/settings.py
+	@PYTHONPATH=. $(BIN)/python docs/dashboards/build.py
 
 check: setup ## check format, lint, types, dependencies and spelling
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ TEXTS = {
     "What redaction costs by the kind of text": "bench.redaction",
     "The spool": "bench.spool",
     "Tasks and heartbeats": "bench.task",
+    "Metrics, where they are on": "bench.metrics",
 }
 SHORT_TEXTS = {title: module for title, module in TEXTS.items() if module == "bench.redaction"}
 

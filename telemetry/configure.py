@@ -9,13 +9,15 @@ from opentelemetry.instrumentation.propagators import set_global_response_propag
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-from telemetry import pipeline, prompts
+from telemetry import log_export, pipeline, prompts
 from telemetry.backends import langfuse
 from telemetry.backends.langfuse_sdk import send_sdk_spans_once
-from telemetry.delivery.writer import SpoolProcessor
+from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S, SpoolProcessor
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.instrumentation import libraries
 from telemetry.logs import Correlated, correlate
+from telemetry.metrics import process as metrics
+from telemetry.metrics.instruments import Instruments
 from telemetry.otel.framework_runs import FrameworkRuns
 from telemetry.otel.idle_hooks import is_idle_hook
 from telemetry.otel.propagator import StartPropagator, TrustedPropagator, trust
@@ -81,7 +83,14 @@ def activate(
     langfuse.learn_links(settings)
     queue.start(settings, environment_of(active.provider))
     prompts.start(settings)
+    if settings.metrics_exporters:
+        # Imported here, so that a process without metrics does not import their SDK.
+        from telemetry.metrics.provider import start
+
+        start(settings, active.provider)
     pipeline.put(correlate())
+    if settings.sends_logs:
+        pipeline.put(log_export.start(settings, active.provider))
     libraries.instrument(active.provider, settings)
 
 
@@ -93,12 +102,16 @@ def deactivate() -> None:
     libraries.uninstrument()
     if logs := pipeline.remove(Correlated):
         logs.undo()
-    for part in (RequestFilter, SpoolProcessor, TrustedPropagator, prompts.Prompts):
+    if records := pipeline.remove(log_export.LogExport):
+        records.undo()
+    for part in (RequestFilter, SpoolProcessor, TrustedPropagator, prompts.Prompts, metrics.Metrics, Instruments):
         pipeline.remove(part)
 
 
 def flush(seconds: float = 30.0) -> bool:
     """Send the spans that have ended so far, and return whether the backend has accepted all of them.
+
+    Metrics and log records, if they are on, are sent as well.
 
     Args:
         seconds: how long to wait for each answer of the backend; it does not wait for a backend that is down.
@@ -112,7 +125,10 @@ def flush(seconds: float = 30.0) -> bool:
         True
     """
     active = pipeline.active()
-    return active is None or active.provider.force_flush(round(seconds * 1000))
+    accepted = active is None or active.provider.force_flush(round(seconds * 1000))
+    metrics.flush(seconds)
+    log_export.flush(seconds)
+    return accepted
 
 
 def shutdown() -> None:
@@ -126,6 +142,7 @@ def shutdown() -> None:
     """
     if active := pipeline.active():
         active.provider.shutdown()
+    log_export.flush(SHUTDOWN_TIMEOUT_S)
     queue.stop()
 
 

@@ -9,6 +9,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor, TracerProvider, sampling
 
+from telemetry.export.redact import Redactor
 from telemetry.otel.sampler import HttpCallSampler
 from telemetry.settings import Settings
 
@@ -22,7 +23,12 @@ def build_provider(settings: Settings, service: str, processors: Sequence[SpanPr
     """Return a provider with our resource, limits and sampler, and these processors; nothing global changes."""
     provider = TracerProvider(
         resource=_resource(settings, service),
-        sampler=HttpCallSampler(_sampler(settings), backends=_backends(settings), model_http=settings.model_http),
+        sampler=HttpCallSampler(
+            _sampler(settings),
+            backends=_backends(settings),
+            model_http=settings.model_http,
+            records_all=bool(settings.metrics_exporters),
+        ),
         span_limits=_limits(),
     )
     for processor in processors:
@@ -80,6 +86,13 @@ def attributes_of(provider: TracerProvider) -> Mapping[str, Any]:
     """Return the attributes of a provider's resource; none of one that does not tell."""
     resource = getattr(provider, "resource", None)
     return resource.attributes if isinstance(resource, Resource) else {}
+
+
+def redacted_resource(provider: TracerProvider, redactor: Redactor) -> Resource:
+    """Return the resource of a provider's spans for other signals, redacted as it is in spans."""
+    return Resource(
+        {redactor.redact_text(key): redactor.redact_field(key, value) for key, value in attributes_of(provider).items()}
+    )
 
 
 def environment_of(provider: TracerProvider) -> str | None:

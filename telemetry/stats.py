@@ -7,6 +7,7 @@ from typing import Any
 from telemetry import internal_errors, pipeline
 from telemetry.delivery.store import MEDIA, SPAN
 from telemetry.delivery.writer import MediaDelivery, SpanWriter, SpoolProcessor
+from telemetry.metrics.process import Metrics
 from telemetry.scores.queue import ScoreQueue
 
 
@@ -22,12 +23,13 @@ def stats() -> dict[str, Any]:
     """
     processor = pipeline.get(SpoolProcessor)
     writer = processor.writer if processor else None
-    queue = pipeline.get(ScoreQueue)
+    queue, metrics = pipeline.get(ScoreQueue), pipeline.get(Metrics)
     return {
         "tracing": pipeline.active() is not None,
         "process": {"pid": os.getpid(), "failures": internal_errors.counts(), **(_process(writer) if writer else {})},
         **({"backend": _backend(writer), "spool": _spool(writer)} if writer else {}),
         **({"scores": queue.stats()} if queue else {}),
+        **({"metrics": dict(metrics.exports)} if metrics else {}),
     }
 
 

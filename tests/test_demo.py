@@ -2,17 +2,20 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from app.demo.turn import is_whole
+from tests.parts import missing
 from tests.processes import ROOT, UNSET, free_port, until
 
 PORTS = ("PORT", "UI_PORT", "VIEWER_PORT")
@@ -75,6 +78,20 @@ def test_with_tracing_off_there_is_the_answer_and_no_viewer(environment: dict[st
     assert (done.returncode, done.stderr) == (0, "")
     assert "408" in done.stdout
     assert "Tracing is off" in done.stdout
+
+
+def test_prometheus_has_the_metrics_and_an_exemplar_of_the_trace(environment: dict[str, str]) -> None:
+    """PROMETHEUS=1 prints the page with the turn's metrics, and the trace that the exemplar of its duration names."""
+    if not shutil.which("prometheus") or not find_spec("prometheus_client"):
+        missing("prometheus", "apt-get install prometheus, and the extra `prometheus`")
+    ports = {name: str(free_port()) for name in ("PROMETHEUS_PORT", "OTEL_EXPORTER_PROMETHEUS_PORT")}
+    done = finish(environment | ports | {"DEMO_ONCE": "1", "PROMETHEUS": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    (trace,) = re.findall(r"^trace +(\S+)$", done.stdout, re.MULTILINE)
+    assert f"metrics http://127.0.0.1:{ports['PROMETHEUS_PORT']}/graph?" in done.stdout
+    assert re.search(
+        rf"^exemplar of gen_ai_invoke_agent_duration_seconds_bucket: .* trace {trace}$", done.stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("name", PORTS)

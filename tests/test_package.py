@@ -61,7 +61,7 @@ def test_the_source_distribution_holds_the_package_only(built: Path) -> None:
 
 def test_what_can_be_asked_for(metadata: Message) -> None:
     """The extras, the Pythons and the licence are told to installers."""
-    assert set(metadata.get_all("Provides-Extra", [])) == {"langfuse", "viewer", "api", "ui", "s3"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"langfuse", "prometheus", "viewer", "api", "ui", "s3"}
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     told = [line.rsplit(" :: ")[-1] for line in metadata.get_all("Classifier", []) if ":: Python :: 3." in line]

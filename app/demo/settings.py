@@ -31,3 +31,5 @@ class DemoSettings(BaseSettings):
     collector: bool = Field(default=False, description="true sends spans through the collector")
     collector_port: Port = Field(default=4318, description="port of the collector")
     collector_health_port: Port = Field(default=13133, description="port of the collector's health check")
+    prometheus: bool = Field(default=False, description="true starts a Prometheus that reads the service's metrics")
+    prometheus_port: Port = Field(default=9090, description="port of Prometheus")

@@ -58,8 +58,13 @@ def show_trace(run: RunEvent, viewer_url: str | None) -> bool:
     return True
 
 
+def trace_page(viewer_url: str, trace_id: str) -> str:
+    """Return the address of a trace's page in the viewer."""
+    return f"{viewer_url}/project/local/traces/{trace_id}"
+
+
 def _show_tree(viewer_url: str, trace_id: str) -> bool:
-    url = f"{viewer_url}/project/local/traces/{trace_id}"
+    url = trace_page(viewer_url, trace_id)
     tree = ""
     with telemetry.suppress_instrumentation():
         for _ in attempts(ARRIVAL_SECONDS):

@@ -30,3 +30,12 @@ def recorded_span(span: AnySpan) -> Span | None:
     """Return the SDK's span, which Logfire wraps in its own; None for a span that is not recorded."""
     inner = span if isinstance(span, Span) else getattr(span, "span", None)
     return inner if isinstance(inner, Span) else None
+
+
+def is_left_out(span: AnySpan) -> bool:
+    """Return whether what is below this span is neither sent nor counted, so that recording it is not worth its cost.
+
+    A span that is recorded for metrics only is not left out.
+    """
+    context = span.get_span_context()
+    return context.is_valid and not context.trace_flags.sampled and not span.is_recording()

@@ -39,13 +39,22 @@ class HttpCallSampler(Sampler):
     """Ask the next sampler, but drop calls that a model's own client makes, and calls to the backend.
 
     The model's span already has their duration, error and usage. `backends` are what addresses at the
-    backend begin with: the service that passes spans on may have the same host.
+    backend begin with: the service that passes spans on may have the same host. With `records_all`, spans that the next
+    sampler drops are recorded and not sent, so that metrics count them.
     """
 
-    def __init__(self, next_sampler: Sampler, *, backends: Sequence[str] = (), model_http: bool = False) -> None:
+    def __init__(
+        self,
+        next_sampler: Sampler,
+        *,
+        backends: Sequence[str] = (),
+        model_http: bool = False,
+        records_all: bool = False,
+    ) -> None:
         self._next = next_sampler
         self._backends = tuple(backends)
         self._model_http = model_http
+        self._records_all = records_all
 
     def should_sample(
         self,
@@ -61,7 +70,10 @@ class HttpCallSampler(Sampler):
         if self._is_dropped(kind, attributes, parent_context):
             state = get_current_span(parent_context).get_span_context().trace_state
             return SamplingResult(Decision.DROP, None, state)
-        return self._next.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        result = self._next.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+        if self._records_all and result.decision is Decision.DROP:
+            return SamplingResult(Decision.RECORD_ONLY, attributes, result.trace_state)
+        return result
 
     def get_description(self) -> str:
         """Return its name and the name of the next one."""

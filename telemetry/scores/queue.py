@@ -19,6 +19,7 @@ from telemetry.delivery.sender import Sender
 from telemetry.export.redact.content import checked_name
 from telemetry.export.redact.stage import pseudonym
 from telemetry.export.stages import build_redactor
+from telemetry.metrics.instruments import Instruments
 from telemetry.scores.score import Score
 from telemetry.settings import Settings
 
@@ -100,6 +101,8 @@ class ScoreQueue:
         """Queue the score and have it sent; `skip` contains the backends to leave out, with the reasons."""
         queues = self._open() if self._queues is None else self._queues
         clean = self._clean(score)
+        if instruments := pipeline.get(Instruments):
+            instruments.record_score(clean.name, clean.value)
         skipped = {**self._skipped, **(skip or {})}
         receipts = {name: queue.put(clean) for name, queue in queues.items() if name not in skipped}
         ids = [receipt.score_id for receipt in receipts.values() if isinstance(receipt, Receipt)]

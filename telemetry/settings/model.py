@@ -18,9 +18,11 @@ from telemetry.settings.refusals import SettingsError, refuse_nonsense, refuse_u
 
 LANGFUSE_CLOUD = "https://cloud.langfuse.com"
 LANGFUSE_TRACES = "/api/public/otel/v1/traces"
+_LANGFUSE_OTLP = LANGFUSE_TRACES.removesuffix("/v1/traces")
 # Langfuse 4 answers without this header too, but some deployments then take minutes to show a span.
 LANGFUSE_VERSION_HEADER = {"x-langfuse-ingestion-version": "4"}
 
+_UNCHANGED = ("otlp_traces_endpoint", "otlp_metrics_endpoint", "otlp_logs_endpoint")
 _ENVIRONMENT = re.compile(r"(?!langfuse)[a-z0-9-_]{1,40}")
 _HEADER = re.compile(r"[!#-'*+.0-9A-Z^-z|~-]+[ \t]*=[ !#-+\--:<-\[\]-~]*")
 _NO_ENVIRONMENT = "would become 'default' in Langfuse: use a-z, 0-9, - and _, at most 40, not beginning with 'langfuse'"
@@ -227,6 +229,45 @@ class Settings(BaseSettings):
         description="template of the links to traces, with {trace_id}; without it, it is requested from Langfuse",
     )
 
+    metrics_exporter: Annotated[tuple[Literal["otlp", "prometheus", "console", "none"], ...], NoDecode] = Field(
+        default=(),
+        alias="OTEL_METRICS_EXPORTER",
+        description="where metrics go: otlp, prometheus, both with a comma, console or none; default: otlp if "
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT is set, otherwise none",
+    )
+    otlp_metrics_endpoint: str | None = Field(
+        default=None,
+        alias="OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        description="full address that metrics are sent to; default: OTEL_EXPORTER_OTLP_ENDPOINT with /v1/metrics",
+    )
+    metrics_interval_ms: float = Field(
+        default=60_000,
+        alias="OTEL_METRIC_EXPORT_INTERVAL",
+        ge=10,
+        le=86_400_000,
+        description="milliseconds between two exports of metrics",
+    )
+    metrics_page_host: str = Field(
+        default="127.0.0.1",
+        alias="OTEL_EXPORTER_PROMETHEUS_HOST",
+        description="address at which prometheus can read the metrics, without a password, at /metrics",
+    )
+    metrics_page_port: int = Field(
+        default=9464, alias="OTEL_EXPORTER_PROMETHEUS_PORT", ge=1, le=65535, description="its port"
+    )
+
+    logs_exporter: Literal["otlp", "console", "none"] | None = Field(
+        default=None,
+        alias="OTEL_LOGS_EXPORTER",
+        description="otlp sends the log records of the process, redacted; default: otlp if "
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT is set, otherwise none",
+    )
+    otlp_logs_endpoint: str | None = Field(
+        default=None,
+        alias="OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
+        description="full address that log records are sent to; default: OTEL_EXPORTER_OTLP_ENDPOINT with /v1/logs",
+    )
+
     langchain: Literal["openinference", "recorder"] = Field(
         default="openinference",
         alias="TELEMETRY_LANGCHAIN",
@@ -296,6 +337,11 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("metrics_exporter", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
     @field_validator("redact_patterns", mode="before")
     @classmethod
     def _lines(cls, value: object) -> object:
@@ -308,7 +354,9 @@ class Settings(BaseSettings):
             compiled(pattern)
         return value
 
-    @field_validator("otlp_traces_endpoint", "otlp_endpoint", "langfuse_host")
+    @field_validator(
+        "otlp_traces_endpoint", "otlp_endpoint", "otlp_metrics_endpoint", "otlp_logs_endpoint", "langfuse_host"
+    )
     @classmethod
     def _address(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
@@ -323,8 +371,8 @@ class Settings(BaseSettings):
         if parts.query or parts.fragment:
             # A path is appended to it, and addresses are shown where secrets must not be.
             raise ValueError("contains a query: put its values into OTEL_EXPORTER_OTLP_HEADERS")
-        # A path is appended to the others; this one is used unchanged.
-        return value if info.field_name == "otlp_traces_endpoint" else value.rstrip("/")
+        # A path is appended to the others; these are used unchanged.
+        return value if info.field_name in _UNCHANGED else value.rstrip("/")
 
     @field_validator("otlp_headers")
     @classmethod
@@ -377,6 +425,19 @@ class Settings(BaseSettings):
             raise ValueError(f"deployment.environment.name in OTEL_RESOURCE_ATTRIBUTES {_NO_ENVIRONMENT}")
         return self
 
+    @model_validator(mode="after")
+    def _further_signals(self) -> Self:
+        wanted = {
+            "METRICS": "otlp" in self.metrics_exporters and not self.metrics_endpoint,
+            "LOGS": self.sends_logs and not self.logs_endpoint,
+        }
+        for signal in (signal for signal, lacks_endpoint in wanted.items() if self.active and lacks_endpoint):
+            raise ValueError(
+                f"OTEL_{signal}_EXPORTER=otlp needs an endpoint that takes {signal.lower()}, which Langfuse does not: "
+                f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
+            )
+        return self
+
     @property
     def enabled(self) -> bool:
         """Whether tracing is switched on."""
@@ -386,6 +447,31 @@ class Settings(BaseSettings):
     def active(self) -> bool:
         """Whether spans are created: tracing is on and there is a place to send them to."""
         return self.enabled and (self.exporter == "console" or bool(self.exporter == "otlp" and self.endpoint))
+
+    @property
+    def metrics_exporters(self) -> tuple[str, ...]:
+        """Where metrics go; empty if none are recorded."""
+        named = self.metrics_exporter or (("otlp",) if self.otlp_metrics_endpoint else ())
+        return tuple(dict.fromkeys(name for name in named if name != "none"))
+
+    @property
+    def metrics_endpoint(self) -> str | None:
+        """The full address that metrics are sent to; None if only Langfuse is configured, which takes none."""
+        return self.otlp_metrics_endpoint or self._endpoint_of("metrics")
+
+    @property
+    def sends_logs(self) -> bool:
+        """Whether log records are sent."""
+        return self.logs_exporter == "otlp" or (self.logs_exporter is None and bool(self.otlp_logs_endpoint))
+
+    @property
+    def logs_endpoint(self) -> str | None:
+        """The full address that log records are sent to; None if only Langfuse is configured, which takes none."""
+        return self.otlp_logs_endpoint or self._endpoint_of("logs")
+
+    def _endpoint_of(self, signal: str) -> str | None:
+        takes_it = self.otlp_endpoint and not self.otlp_endpoint.endswith(_LANGFUSE_OTLP)
+        return f"{self.otlp_endpoint}/v1/{signal}" if takes_it else None
 
     @property
     def sends_media(self) -> bool:

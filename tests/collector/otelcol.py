@@ -32,6 +32,7 @@ class Collector:
     state: Path
     env: Mapping[str, str] = field(default_factory=dict)
     overlay: str = ""
+    layers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.port, self.health, self.metrics, self.zpages = (processes.free_port() for _ in range(4))
@@ -85,7 +86,8 @@ class Collector:
         self._stack.close()
 
     def _arguments(self) -> list[str]:
-        return config_arguments(self.config) + ([f"--config=yaml:{self.overlay}"] if self.overlay else [])
+        added = [f"--config={FOLDER / 'config' / name}.yaml" for name in self.layers]
+        return config_arguments(self.config) + added + ([f"--config=yaml:{self.overlay}"] if self.overlay else [])
 
 
 def config_arguments(config: str) -> list[str]:

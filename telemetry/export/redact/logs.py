@@ -6,7 +6,7 @@ from telemetry.export.redact.plain import to_plain
 from telemetry.export.redact.redactor import Redactor
 
 # The attributes of every record; all others come from `extra`.
-_OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "otelTraceID", "otelSpanID", "otelTraceSampled"}
+OWN = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "otelTraceID", "otelSpanID", "otelTraceSampled"}
 
 
 class LogFilter(logging.Filter):
@@ -39,7 +39,7 @@ class LogFilter(logging.Filter):
             record.exc_text, record.exc_info = clean, None
         if record.stack_info:
             record.stack_info = redact(record.stack_info)
-        for name in record.__dict__.keys() - _OWN:
+        for name in record.__dict__.keys() - OWN:
             given = record.__dict__[name]
             plain = to_plain(given)
             clean = self._redactor.redact_field(name, plain)

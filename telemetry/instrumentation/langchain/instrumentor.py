@@ -21,6 +21,7 @@ from telemetry.instrumentation.langchain.openinference_tracer import RunTracer
 from telemetry.instrumentation.langchain.recorder import Recorder
 from telemetry.instrumentation.langchain.run_config import note_configurable
 from telemetry.instrumentation.langchain.serialize import Serializer
+from telemetry.otel.local_root import is_left_out
 from telemetry.settings import Settings
 from telemetry.turn import RunCloser
 
@@ -52,9 +53,8 @@ class _HandlerVariable:
     """Tells LangChain which handler to add to a run; LangChain treats it as a context variable."""
 
     def get(self) -> RunHandler | None:
-        """Return the handler; None below a span that is not sampled, so that its runs cost nothing."""
-        around = get_current_span().get_span_context()
-        if around.is_valid and not around.trace_flags.sampled:
+        """Return the handler; None below a span that is left out by sampling, so that its runs cost nothing."""
+        if is_left_out(get_current_span()):
             return None
         active = pipeline.get(_Active)
         return active.handler if active else None

@@ -50,6 +50,7 @@ from telemetry.instrumentation.langchain.span_status import (
 )
 from telemetry.instrumentation.langchain.tool_calls import tool_call_attributes
 from telemetry.internal_errors import handle_internal_errors
+from telemetry.otel.local_root import is_left_out
 from telemetry.otel.sampler import model_call_began, model_call_ended
 from telemetry.plain_data import is_a, plain, safe_json
 from telemetry.span import one_line
@@ -71,9 +72,8 @@ class RunTracer(OpenInferenceTracer):
 
     @property
     def ignore_chain(self) -> bool:
-        """Whether to ignore a run because it is below a span that is not sampled, so that it is not serialised."""
-        around = get_current_span().get_span_context()
-        return around.is_valid and not around.trace_flags.sampled
+        """Whether to ignore a run because it is below a span that sampling left out, so that it is not serialised."""
+        return is_left_out(get_current_span())
 
     ignore_llm = ignore_chat_model = ignore_agent = ignore_retriever = ignore_chain  # pyright: ignore[reportIncompatibleMethodOverride] - each is the same property
 

@@ -1,0 +1,1 @@
+"""Metrics: what is counted and timed, from which spans, and where it is sent."""
