@@ -96,8 +96,6 @@ def _starlette(app: Any) -> Any:
         return app
     if (fastapi := sys.modules.get("fastapi")) and isinstance(app, fastapi.FastAPI):
         _fastapi(app)
-        build = app.build_middleware_stack
-        app.build_middleware_stack = lambda: RequestContext(build())
     else:
         build = app.build_middleware_stack
         app.build_middleware_stack = lambda: _traced(build())
@@ -109,12 +107,41 @@ def _fastapi(app: Any) -> None:
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     active = pipeline.active()
+    build, around = app.build_middleware_stack, []
+
+    def build_own() -> "ASGIApp":
+        # ddtrace puts a middleware around the stack, and the instrumentor takes none but Starlette's own stack.
+        around[:] = _outer_middlewares(stack := build())
+        return around[-1].app if around else stack
+
+    app.build_middleware_stack = build_own
     FastAPIInstrumentor.instrument_app(
         app,
         tracer_provider=active and active.provider,
         # A stream of two hundred events would make two hundred spans of ASGI messages.
         exclude_spans=["send", "receive"],
     )
+    build_traced = app.build_middleware_stack
+
+    def build_all() -> "ASGIApp":
+        stack = build_traced()
+        if around:
+            around[-1].app = stack
+        return RequestContext(around[0] if around else stack)
+
+    app.build_middleware_stack = build_all
+
+
+def _outer_middlewares(stack: Any) -> list[Any]:
+    """Return the middlewares around Starlette's own stack, the outermost first; none if that is not found."""
+    from starlette.middleware.errors import ServerErrorMiddleware
+
+    found: list[Any] = []
+    while not isinstance(stack, ServerErrorMiddleware):
+        found.append(stack)
+        if (stack := getattr(stack, "app", None)) is None:
+            return []
+    return found
 
 
 def _litestar(app: Any) -> Any:

@@ -13,7 +13,7 @@ from flask import Flask
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import telemetry
 from telemetry import Turn
@@ -180,6 +180,39 @@ def test_any_asgi_application(spans: Recorded, host: str) -> None:
     (root,) = [span for span in spans.settled() if span.parent is None]
     assert root.attributes
     assert (root.attributes["input.value"], root.attributes["output.value"]) == ("What is 12*34?", "It is 408.")
+
+
+class Shield:
+    """A middleware that another library puts around the stack that FastAPI builds, as ddtrace does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["path"].removeprefix("/shop")
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_middleware_of_others_around_the_whole_stack(spans: Recorded, when: str) -> None:
+    """It is served as before, and a request is still one span."""
+    app = FastAPI()
+    app.get("/ask/{name}")(lambda name: name)
+
+    def wrap() -> None:
+        build = app.build_middleware_stack
+        app.build_middleware_stack = lambda: Shield(Shield(build()))
+
+    if when == "before":
+        wrap()
+    telemetry.instrument(app)
+    if when == "after":
+        wrap()
+    with serve(app) as url, telemetry.suppress_instrumentation():
+        assert httpx.get(f"{url}/shop/ask/ada", timeout=60).json() == "ada"
+
+    assert spans.tree() == "GET /ask/{name} SERVER"
 
 
 def test_an_application_that_cannot_be_traced_is_refused_in_a_sentence(spans: Recorded) -> None:
