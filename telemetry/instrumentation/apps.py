@@ -18,7 +18,7 @@ from telemetry.otel.propagator import TrustedPropagator
 from telemetry.otel.request_filter import RequestFilter
 from telemetry.settings import SettingsError
 from telemetry.task import end_tasks
-from telemetry.turn import drain
+from telemetry.turn import close_turns, drain
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -199,6 +199,9 @@ async def _end() -> None:
     lifespans = pipeline.shared(_Lifespans)
     lifespans["open"] -= 1
     end_tasks()
+    if not lifespans["open"]:
+        # What runs on after its response, in a task or a thread, ends with the process.
+        close_turns("shutdown")
     # Another app of this process is running, or this one starts again, as in tests or serverless functions.
     await _in_thread(partial(flush, FLUSH_TIMEOUT_S) if lifespans["open"] else shutdown)
 

@@ -1,8 +1,11 @@
 """An instrumented app ends in order: its turns, its own lifespan, its spans."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -10,6 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from flask import Flask
+from langgraph.graph import START, StateGraph
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -219,3 +223,35 @@ def test_an_application_that_cannot_be_traced_is_refused_in_a_sentence(spans: Re
     """The sentence says what to install."""
     with pytest.raises(SettingsError, match="install opentelemetry-instrumentation-flask"):
         telemetry.instrument(Flask("shop"))
+
+
+@pytest.mark.parametrize("way", ["graph", "turn"])
+def test_what_outlives_its_response_ends_with_the_app(spans: Recorded, langchain: str, way: str) -> None:
+    """A turn that nobody waits for has its question, and says that the service stopped; none of its spans is lost."""
+    app, begun, asked = FastAPI(), Event(), {"input": "What is 12*34?"}
+
+    async def wait(state: Any) -> dict[str, str]:
+        begun.set()
+        await anyio.sleep(60)
+        return {}
+
+    async def run() -> None:
+        if way == "graph":
+            graph: Any = StateGraph(dict)  # pyright: ignore[reportArgumentType] - LangGraph takes any class
+            await graph.add_node("wait", wait).add_edge(START, "wait").compile(name="slow").ainvoke(asked)
+        else:
+            with telemetry.turn("slow", input="What is 12*34?"):
+                await wait({})
+
+    @app.get("/ask")
+    async def ask() -> None:
+        app.state.running = asyncio.ensure_future(run())
+
+    telemetry.instrument(app)
+    with serve(app) as url, telemetry.suppress_instrumentation():
+        httpx.get(f"{url}/ask", timeout=60)
+        assert begun.wait(30)
+
+    (turn,) = [span.attributes or {} for span in spans.settled() if span.name == "turn"]
+    assert (turn["turn.status"], turn["input.value"]) == ("cancelled", "What is 12*34?")
+    assert turn["langfuse.observation.status_message"] == "cancelled: the service stopped"
