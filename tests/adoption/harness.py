@@ -15,7 +15,7 @@ from tests.telemetry.langfuse_rules import Trace, traces
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "frameworks"
 JOBS = EXAMPLES.parent / "jobs"
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 OFF = {"LANGFUSE_TRACING": "false"}
 
 

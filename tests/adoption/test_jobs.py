@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -57,15 +58,17 @@ def rq_answers(url: str) -> list[str]:
 
     queue = Queue("clerk", connection=Redis.from_url(url))
     sent = [queue.enqueue("rq_worker.answer", each, "thread-7", "ada") for each in QUESTIONS]
-    found = [job.latest_result(timeout=TIMEOUT_S) for job in sent]
-    return [result.return_value for result in found if result]
+    deadline = time.monotonic() + TIMEOUT_S
+    while not all(job.get_status() in ("finished", "failed") for job in sent) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return [job.return_value() for job in sent]
 
 
 # One task at a time, in a process of the pool or one of its own.
 CELERY = ["celery", "--app", "celery_worker", "worker", "--concurrency", "1", "--without-mingle", "--without-gossip"]
 WORKERS: dict[str, tuple[Callable[[str], list[str]], list[str]]] = {
     "celery": (celery_answers, CELERY),
-    "rq": (rq_answers, ["rq.cli", "worker", "--path", ".", "clerk"]),
+    "rq": (rq_answers, ["rq_worker"]),
 }
 
 

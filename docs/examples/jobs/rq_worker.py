@@ -1,6 +1,6 @@
 """An agent in a job of RQ: each job is a trace of its own.
 
-    rq worker --path . clerk
+    python rq_worker.py
 
 and in the program that asks: `Queue("clerk", connection=Redis()).enqueue("rq_worker.answer", message, thread, user)`.
 """
@@ -10,6 +10,8 @@ import os
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableConfig
 from langchain_openai import ChatOpenAI
+from redis import Redis
+from rq import Worker
 
 import telemetry
 
@@ -26,3 +28,8 @@ def answer(message: str, thread_id: str, user_id: str) -> str:
         # RQ runs each job in a process that ends without Python's own exit.
         telemetry.flush(seconds=2)
     return state["messages"][-1].text
+
+
+if __name__ == "__main__":
+    # RQ's own command would import all of this again for each job.
+    Worker(["clerk"], connection=Redis.from_url(os.environ.get("BROKER_URL") or "redis://127.0.0.1")).work()

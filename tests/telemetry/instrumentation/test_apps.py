@@ -226,7 +226,9 @@ def test_an_application_that_cannot_be_traced_is_refused_in_a_sentence(spans: Re
 
 
 @pytest.mark.parametrize("way", ["graph", "turn"])
-def test_what_outlives_its_response_ends_with_the_app(spans: Recorded, langchain: str, way: str) -> None:
+def test_what_outlives_its_response_ends_with_the_app(
+    spans: Recorded, langchain: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A turn that nobody waits for has its question, and says that the service stopped; none of its spans is lost."""
     app, begun, asked = FastAPI(), Event(), {"input": "What is 12*34?"}
 
@@ -255,3 +257,4 @@ def test_what_outlives_its_response_ends_with_the_app(spans: Recorded, langchain
     (turn,) = [span.attributes or {} for span in spans.settled() if span.name == "turn"]
     assert (turn["turn.status"], turn["input.value"]) == ("cancelled", "What is 12*34?")
     assert turn["langfuse.observation.status_message"] == "cancelled: the service stopped"
+    assert "ended span" not in caplog.text
