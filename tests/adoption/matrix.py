@@ -89,6 +89,7 @@ ENVIRONMENTS = (
     _langgraph(">=1.2", LANGCHAIN, python="3.12"),
     _langgraph(">=1.2", LANGCHAIN, python="3.13"),
     Environment("beside an SDK provider", ("langgraph", LANGCHAIN), tests=BESIDE),
+    _beside("opentelemetry-instrument", "opentelemetry-distro", "opentelemetry-exporter-otlp"),
     _beside("chromadb"),
     _beside("logfire"),
     _beside("traceloop-sdk"),
