@@ -54,6 +54,12 @@ BROKEN: dict[str, tuple[list[AIMessageChunk], list[str]]] = {
         [spoken([{"type": "thinking", "thinking": "let me see", "index": 0}])],
         ["let me see"],
     ),
+    "reasoning beside the words": (
+        [AIMessageChunk(content="", additional_kwargs={"reasoning_content": "let me "}), spoken("half")]
+        + [AIMessageChunk(content="", additional_kwargs={"reasoning_content": "see"})],
+        ["let me see", "half"],
+    ),
+    "a refusal": ([AIMessageChunk(content="", additional_kwargs={"refusal": "I will not"})], ["I will not"]),
     "text, then a call": (
         [spoken("Let me look."), call_chunk("look_up", "{")],
         ["Let me look.", "look_up"],
