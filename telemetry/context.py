@@ -97,8 +97,9 @@ class Scope:
         merged = {**around, **own}
         if tags := _bounded_tags((*_tags_of(around), *_tags_of(own))):
             merged[_TAGS] = tags
-        if on_current_span:
-            trace.get_current_span().set_attributes(merged)
+        # A request's span may have ended before the work that it started.
+        if on_current_span and (current := trace.get_current_span()).is_recording():
+            current.set_attributes(merged)
         return otel.set_value(_SCOPE, merged)
 
 

@@ -14,8 +14,8 @@ from telemetry.instrumentation.asgi import is_websocket
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.otel.local_root import local_root
 from telemetry.plain_data import safe_text
-from telemetry.span import TraceRef, fail, reference
-from telemetry.turn import Outcome, mark_turn, with_questions
+from telemetry.span import TraceRef, fail, mark_cancelled, reference
+from telemetry.turn import OpenTurns, Outcome, mark_turn, with_questions
 from telemetry.turn_root import TurnRoot, outcome_of
 
 
@@ -56,6 +56,7 @@ class turn(AbstractContextManager["turn"], AbstractAsyncContextManager["turn"]):
         self._questions: list[str] = []
         self._root = TurnRoot(None, None)
         self._token: Token[otel.Context] | None = None
+        self._is_closed = False
         self.span: Span = INVALID_SPAN
         self.output: Any = None
         self.status: Outcome | None = None
@@ -69,6 +70,11 @@ class turn(AbstractContextManager["turn"], AbstractAsyncContextManager["turn"]):
         """Add a question that a person has to answer before the agent continues."""
         self._questions.append(safe_text(question))
 
+    def close(self, cause: str) -> None:
+        """End it before its body ends, as cancelled for this cause: the service stops."""
+        self._is_closed, self.status = True, "cancelled"
+        self._end(None, cause)
+
     def __enter__(self) -> Self:
         with handle_internal_errors("start a turn"):
             self._begin()
@@ -77,11 +83,12 @@ class turn(AbstractContextManager["turn"], AbstractAsyncContextManager["turn"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, stack: TracebackType | None
     ) -> None:
-        self.status = _outcome(error, waits=bool(self._questions))
         if self._token:
             otel.detach(self._token)
-        with handle_internal_errors("end a turn"):
-            self._end(error)
+        if not self._is_closed:
+            self.status = _outcome(error, waits=bool(self._questions))
+            with handle_internal_errors("end a turn"):
+                self._end(error)
 
     async def __aenter__(self) -> Self:
         return self.__enter__()
@@ -106,16 +113,20 @@ class turn(AbstractContextManager["turn"], AbstractAsyncContextManager["turn"]):
         if root and not apart and root.is_recording():
             root.set_attributes(self._scope.attributes)
         self._token = otel.attach(mark_turn(self, set_span_in_context(self.span, inside)))
+        pipeline.shared(OpenTurns).add(self)
         if self._input is not None:
             self._write("input", safe_text(self._input), first=True)
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: BaseException | None, cause: str = "") -> None:
+        pipeline.shared(OpenTurns).discard(self)
         answer = "" if self.output is None else safe_text(self.output)
         if text := with_questions(answer, self._questions if self.status == "waiting" else ()):
             self._write("output", text)
         if error:
             fail(self.span, error)
-        self._root.set_outcome(*outcome_of(error))
+        elif cause:
+            mark_cancelled(self.span, cause)
+        self._root.set_outcome(*outcome_of(error, cause))
         self.span.set_attribute("turn.status", self.status or "completed")
         self.span.end()
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 from uuid import UUID
-from weakref import finalize
+from weakref import WeakSet, finalize
 
 import anyio
 from opentelemetry import context as otel
@@ -356,6 +356,25 @@ class _Settling(set["asyncio.Task[None]"]):
 
 class RunningTurns(set[Turn[Any]]):
     """The running turns of this process."""
+
+
+class OpenTurn(Protocol):
+    """A turn that the program runs itself, so that nobody but the program can cancel it."""
+
+    def close(self, cause: str) -> None:
+        """End its spans, as cancelled for this cause."""
+        ...
+
+
+class OpenTurns(WeakSet[OpenTurn]):
+    """The turns of this process that the program runs itself."""
+
+
+def close_turns(cause: str) -> None:
+    """End the spans of the turns that still run: their work may go on, but the process does not wait for it."""
+    for turn in list(pipeline.shared(OpenTurns)):
+        with handle_internal_errors("end a turn"):
+            turn.close(cause)
 
 
 def cancel_turns(cause: str) -> None:

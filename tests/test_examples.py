@@ -1,5 +1,6 @@
 """Adopted by others: the examples run as they stand, without `app` and `ui`; a stranger's agent is left as it is."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,33 @@ def test_a_script(tmp_path: Path, model: OpenAIServer) -> None:
     assert trace.root.input == [{"role": "user", "content": "What is 12*34?"}]
     assert trace.root.output[-1]["content"] == done.stdout.strip()
     assert {each.span.attributes["session.id"] for each in trace.observations} == {"nightly"}
+
+
+STOPPED = """
+import json, os, signal
+import lambda_function
+for message in ("What is 12*34?", "Hello"):
+    asked = {"message": message, "thread_id": "t-1", "user_id": "ada"}
+    print(json.dumps(lambda_function.handler(asked, None)["answer"]), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_lambda(tmp_path: Path, model: OpenAIServer) -> None:
+    """What a function has recorded is sent before its handler returns, for its process may not go on after that."""
+    with Receiver() as receiver:
+        env = {**UNSET, **environment(tmp_path, model, receiver)}
+        env["PYTHONPATH"] += f":{EXAMPLES}"
+        run = [sys.executable, "-P", "-c", STOPPED]
+        done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=120, check=False)
+        invocations = traces(receiver.spans)
+
+    assert [trace.name for trace in invocations] == ["clerk", "clerk"], done.stderr
+    answers = [trace.root.output[-1]["content"] for trace in invocations if trace.root]
+    assert answers == [json.loads(line) for line in done.stdout.splitlines()]
+    for trace in invocations:
+        for each in trace.observations:
+            assert (each.span.attributes["session.id"], each.span.attributes["user.id"]) == ("t-1", "ada")
 
 
 def test_an_openai_client(tmp_path: Path, model: OpenAIServer) -> None:

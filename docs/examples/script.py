@@ -1,9 +1,6 @@
 """A program that ends: its agent's run is the trace, and what has been recorded is sent when Python exits.
 
 python script.py "What is 12*34?"
-
-A job of Celery or RQ does the same; a function of AWS Lambda calls `telemetry.flush(2)` before it returns, because its
-process is stopped then.
 """
 
 import os

@@ -18,7 +18,7 @@ from telemetry.otel.propagator import TrustedPropagator
 from telemetry.otel.request_filter import RequestFilter
 from telemetry.settings import SettingsError
 from telemetry.task import end_tasks
-from telemetry.turn import drain
+from telemetry.turn import close_turns, drain
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -96,8 +96,6 @@ def _starlette(app: Any) -> Any:
         return app
     if (fastapi := sys.modules.get("fastapi")) and isinstance(app, fastapi.FastAPI):
         _fastapi(app)
-        build = app.build_middleware_stack
-        app.build_middleware_stack = lambda: RequestContext(build())
     else:
         build = app.build_middleware_stack
         app.build_middleware_stack = lambda: _traced(build())
@@ -109,12 +107,41 @@ def _fastapi(app: Any) -> None:
     from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 
     active = pipeline.active()
+    build, around = app.build_middleware_stack, []
+
+    def build_own() -> "ASGIApp":
+        # ddtrace puts a middleware around the stack, and the instrumentor takes none but Starlette's own stack.
+        around[:] = _outer_middlewares(stack := build())
+        return around[-1].app if around else stack
+
+    app.build_middleware_stack = build_own
     FastAPIInstrumentor.instrument_app(
         app,
         tracer_provider=active and active.provider,
         # A stream of two hundred events would make two hundred spans of ASGI messages.
         exclude_spans=["send", "receive"],
     )
+    build_traced = app.build_middleware_stack
+
+    def build_all() -> "ASGIApp":
+        stack = build_traced()
+        if around:
+            around[-1].app = stack
+        return RequestContext(around[0] if around else stack)
+
+    app.build_middleware_stack = build_all
+
+
+def _outer_middlewares(stack: Any) -> list[Any]:
+    """Return the middlewares around Starlette's own stack, the outermost first; none if that is not found."""
+    from starlette.middleware.errors import ServerErrorMiddleware
+
+    found: list[Any] = []
+    while not isinstance(stack, ServerErrorMiddleware):
+        found.append(stack)
+        if (stack := getattr(stack, "app", None)) is None:
+            return []
+    return found
 
 
 def _litestar(app: Any) -> Any:
@@ -172,6 +199,9 @@ async def _end() -> None:
     lifespans = pipeline.shared(_Lifespans)
     lifespans["open"] -= 1
     end_tasks()
+    if not lifespans["open"]:
+        # What runs on after its response, in a task or a thread, ends with the process.
+        close_turns("shutdown")
     # Another app of this process is running, or this one starts again, as in tests or serverless functions.
     await _in_thread(partial(flush, FLUSH_TIMEOUT_S) if lifespans["open"] else shutdown)
 

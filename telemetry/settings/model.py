@@ -57,10 +57,10 @@ class Settings(BaseSettings):
     exporter: Literal["otlp", "console", "none"] = Field(
         default="otlp", alias="OTEL_TRACES_EXPORTER", description="where finished spans go: otlp, console or none"
     )
-    protocol: Literal["http/protobuf"] = Field(
+    protocol: str = Field(
         default="http/protobuf",
         validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"),
-        description="wire format; only http/protobuf is supported",
+        description="wire format of the OTEL_* endpoint; only http/protobuf is supported",
     )
     otlp_traces_endpoint: str | None = Field(
         default=None, alias="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", description="full address that spans are sent to"
@@ -414,6 +414,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 "LANGFUSE_HOST is set without keys: set LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY, "
                 "or OTEL_EXPORTER_OTLP_ENDPOINT, or LANGFUSE_TRACING=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _wire_format(self) -> Self:
+        # `opentelemetry-instrument` presets grpc in every program that it starts. Langfuse needs no such setting.
+        is_used = self.active and self.exporter == "otlp" and (self.otlp_traces_endpoint or self.otlp_endpoint)
+        if is_used and self.protocol != "http/protobuf":
+            raise ValueError(
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {self.protocol}: set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL to "
+                "http/protobuf, and an endpoint that accepts it"
             )
         return self
 

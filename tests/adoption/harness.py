@@ -14,7 +14,8 @@ from tests.telemetry.langfuse_rules import Trace, traces
 
 PROGRAMS = Path(__file__).parent / "programs"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "frameworks"
-TIMEOUT_S = 240
+JOBS = EXAMPLES.parent / "jobs"
+TIMEOUT_S = 600
 OFF = {"LANGFUSE_TRACING": "false"}
 
 
@@ -46,7 +47,7 @@ class Ran:
 def run(program: str, spool: Path, *command: str, **env: str) -> Ran:
     """Run a program traced, and check that it prints the same untraced."""
     with Receiver() as receiver:
-        traced = _start(PROGRAMS / f"{program}.py", command, {**_keys(receiver, spool), **env})
+        traced = _start(PROGRAMS / f"{program}.py", command, {**keys(receiver, spool), **env})
         spans = receiver.spans
     assert traced.stdout == _untraced(program, command, tuple(env.items()))
     return Ran(traced.stdout, traced.stderr, traces(spans))
@@ -56,16 +57,24 @@ def run_example(name: str, replies: Sequence[Reply], spool: Path, **env: str) ->
     """Run an example of docs/examples/frameworks traced, against a model that gives these replies, and untraced."""
     program = EXAMPLES / f"{name}.py"
     with model_server(replies) as models:
-        untraced = _start(program, (), {**_addresses(models, spool), **env, **OFF})
+        untraced = _start(program, (), {**addresses(models, spool), **env, **OFF})
     with Receiver() as receiver:
         with model_server(replies) as models:
-            traced = _start(program, (), {**_addresses(models, spool), **_keys(receiver, spool), **env})
+            traced = _start(program, (), {**addresses(models, spool), **keys(receiver, spool), **env})
         spans = receiver.spans
     assert traced.stdout == untraced.stdout
     return Ran(traced.stdout, traced.stderr, traces(spans))
 
 
-def _keys(receiver: Receiver, spool: Path) -> dict[str, str]:
+def inherited(env: dict[str, str]) -> dict[str, str]:
+    """Return the variables of a program: these, and those of the tests that configure no tracing."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "LANGFUSE_"))}
+    # The project's root, or the folder that the matrix copies the tests to; there `telemetry` is the installed wheel.
+    return {**others, "PYTHONPATH": str(Path(__file__).parents[2]), **env}
+
+
+def keys(receiver: Receiver, spool: Path) -> dict[str, str]:
+    """Where spans are sent to, and where they wait."""
     return {
         "LANGFUSE_HOST": receiver.endpoint,
         "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
@@ -74,7 +83,7 @@ def _keys(receiver: Receiver, spool: Path) -> dict[str, str]:
     }
 
 
-def _addresses(models: Models, home: Path) -> dict[str, str]:
+def addresses(models: Models, home: Path) -> dict[str, str]:
     """Where the clients of models' providers look for their address, with a key, and none of their own telemetry."""
     return {
         "OPENAI_BASE_URL": f"{models.url}/v1",
@@ -96,13 +105,10 @@ def _untraced(program: str, command: tuple[str, ...], env: tuple[tuple[str, str]
 
 
 def _start(program: Path, command: tuple[str, ...], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "LANGFUSE_"))}
     line = [*(command or [sys.executable]), str(program)]
-    # The project's root, or the folder that the matrix copies the tests to; there `telemetry` is the installed wheel.
-    root = str(Path(__file__).parents[2])
     done = subprocess.run(
         line,
-        env={**inherited, "PYTHONPATH": root, **env},
+        env=inherited(env),
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

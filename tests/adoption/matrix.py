@@ -30,6 +30,7 @@ SHOWN = (
 )
 LANGGRAPH, BESIDE, FRAMEWORKS = "test_langgraph.py", "test_beside.py", "test_frameworks.py"
 HOSTS = ("starlette", "litestar", "quart", "django", "flask", "opentelemetry-instrumentation-flask")
+QUEUES = ("langchain-openai", "celery", "rq", "redis", "nbclient", "ipykernel")
 OLD_CORE, LANGCHAIN = "langchain-core>=0.3.15,<1", "langchain>=1"
 # What the programs of the tests import.
 PROGRAM = ("fastapi>=0.115", "httpx>=0.27,<1", "pytest>=8")
@@ -88,6 +89,7 @@ ENVIRONMENTS = (
     _langgraph(">=1.2", LANGCHAIN, python="3.12"),
     _langgraph(">=1.2", LANGCHAIN, python="3.13"),
     Environment("beside an SDK provider", ("langgraph", LANGCHAIN), tests=BESIDE),
+    _beside("opentelemetry-instrument", "opentelemetry-distro", "opentelemetry-exporter-otlp"),
     _beside("chromadb"),
     _beside("logfire"),
     _beside("traceloop-sdk"),
@@ -99,6 +101,7 @@ ENVIRONMENTS = (
     _beside("langfuse 4", "langfuse>=4,<5"),
     _beside("langfuse 5", "langfuse>=5,<6"),
     Environment("other web frameworks", ("langgraph", LANGCHAIN, *HOSTS), tests="test_hosts.py"),
+    Environment("queues and notebooks", ("langgraph", LANGCHAIN, *QUEUES), tests="test_jobs.py"),
     _instrumented("OpenAI's client", "openai", "openai"),
     _instrumented("OpenAI Agents", "openai-agents", "openai-agents"),
     _instrumented("Anthropic's client", "anthropic", "anthropic"),

@@ -1,11 +1,12 @@
 """Beside other libraries that trace, or that bring parts of OpenTelemetry along, in either order."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from tests.adoption.harness import run
+from tests.adoption.harness import Ran, run
 from tests.adoption.test_langgraph import WAYS
 
 # The module by which each is found; an SDK provider stands for all that use one.
@@ -18,6 +19,8 @@ MODULES = {
     "ddtrace": "ddtrace",
     "langfuse": "langfuse",
 }
+# It presets gRPC, brings a provider along, and instruments FastAPI and HTTP clients by itself.
+LAUNCHER = Path(sys.executable).with_name("opentelemetry-instrument")
 
 
 def installed(library: str) -> bool:
@@ -31,7 +34,16 @@ def installed(library: str) -> bool:
 @pytest.mark.parametrize("library", [name for name in MODULES if installed(name)] or ["sdk"])
 def test_it_works_beside(library: str, when: str, tmp_path: Path) -> None:
     """Each request is one whole trace with its turn, each span once, and the answers are the same untraced."""
-    ran = run("beside", tmp_path, BESIDE=f"{library} {when}")
+    check(run("beside", tmp_path, BESIDE=f"{library} {when}"))
+
+
+@pytest.mark.skipif(not LAUNCHER.exists(), reason="opentelemetry-distro is not installed")
+def test_it_works_under_opentelemetry_instrument(tmp_path: Path) -> None:
+    """A program that it starts has the same traces."""
+    check(run("beside", tmp_path, str(LAUNCHER), sys.executable))
+
+
+def check(ran: Ran) -> None:
     assert ran.orphans == []
     assert {trace.name for trace in ran.traces} >= {name for name in WAYS.values() if name}
     for way in WAYS:

@@ -74,6 +74,23 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
 
 
 @pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"},
+        {"OTEL_TRACES_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"},
+        {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"},
+        {"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
+    ],
+)
+def test_another_protocol_is_no_obstacle_where_none_is_used(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]
+) -> None:
+    """`opentelemetry-instrument` presets grpc: Langfuse, a console and tracing that is off know of no protocol."""
+    assert settings(monkeypatch, OTEL_EXPORTER_OTLP_PROTOCOL="grpc", **environ)
+
+
+@pytest.mark.parametrize(
     ("environ", "words"),
     [
         ({"LANGFUSE_SECRET_KEY": ""}, "set both or neither"),
@@ -90,7 +107,10 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"OTEL_SDK_DISABLED": "1"}, "OTEL_SDK_DISABLED"),
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER"),
         ({"OTEL_TRACES_SAMPLER": "sometimes"}, "OTEL_TRACES_SAMPLER"),
-        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        (
+            {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4317"},
+            "OTEL_EXPORTER_OTLP_PROTOCOL is grpc: set OTEL_EXPORTER_OTLP_TRACES_PROTOCOL to http/protobuf",
+        ),
         ({"TELEMETRY_LANGCHAIN": "langsmith"}, "TELEMETRY_LANGCHAIN input should be 'openinference' or 'recorder'"),
         ({"LANGFUSE_HOST": "http://lang fuse"}, "LANGFUSE_HOST is not an address"),
         ({"LANGFUSE_HOST": "http://langfuse:99999"}, "LANGFUSE_HOST port out of range"),

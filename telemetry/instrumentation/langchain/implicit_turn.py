@@ -23,8 +23,8 @@ from telemetry.instrumentation.langchain.span_status import is_interrupt
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.otel.local_root import local_root
 from telemetry.plain_data import safe_text
-from telemetry.span import fail
-from telemetry.turn import Outcome, in_turn, with_questions
+from telemetry.span import fail, mark_cancelled
+from telemetry.turn import OpenTurns, Outcome, RunCloser, in_turn, with_questions
 from telemetry.turn_root import TurnRoot, outcome_of
 
 # A retriever or a tool that is called directly is not an agent.
@@ -55,6 +55,8 @@ class ImplicitTurn:
         self._waits = False
         self._questions: dict[str, str] = {}
         self._error: BaseException | None = None
+        self._cause = ""
+        pipeline.shared(OpenTurns).add(self)
 
     @property
     def session_id(self) -> Any:
@@ -102,14 +104,23 @@ class ImplicitTurn:
         if outermost:
             self._error = error
 
+    def close(self, cause: str) -> None:
+        """End all its runs, and with them the turn, as cancelled for this cause."""
+        self._cause = cause
+        if closer := pipeline.get(RunCloser):
+            closer.end_runs(list(self.open_runs), cancelled=True, abandoned=False)
+
     def end(self) -> None:
         """End the turn's own span with its status and its open questions."""
+        pipeline.shared(OpenTurns).discard(self)
         if self._questions and self._status == "waiting":
             self._write("output", with_questions("", self._questions.values()))
-        self._on_root.set_outcome(*outcome_of(None if self._waits else self._error))
+        self._on_root.set_outcome(*outcome_of(None if self._waits else self._error, self._cause))
         if self._span:
             if self._error:
                 fail(self._span, self._error)
+            elif self._cause:
+                mark_cancelled(self._span, self._cause)
             self._span.set_attribute("turn.status", self._status)
             self._span.end()
 
@@ -124,7 +135,7 @@ class ImplicitTurn:
             return "waiting"
         if self._error:
             return "failed" if isinstance(self._error, Exception) else "cancelled"
-        return "completed"
+        return "cancelled" if self._cause else "completed"
 
 
 def start(

@@ -19,7 +19,9 @@ _PREFIX = "llm.output_messages.0.message"
 def worth_keeping(token: Any, chunk: Any) -> Any:
     """Return the part of a chunk to keep: its text, or the message if it has more than text."""
     message: Any = getattr(chunk, "message", None)
-    if is_a(message, AIMessageChunk) and (type(message.content) is list or message.tool_call_chunks):
+    if is_a(message, AIMessageChunk) and (
+        type(message.content) is list or message.tool_call_chunks or message.additional_kwargs
+    ):
         return message
     return token
 

@@ -1,8 +1,11 @@
 """An instrumented app ends in order: its turns, its own lifespan, its spans."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from threading import Event
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -10,10 +13,11 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request
 from flask import Flask
+from langgraph.graph import START, StateGraph
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import telemetry
 from telemetry import Turn
@@ -182,7 +186,75 @@ def test_any_asgi_application(spans: Recorded, host: str) -> None:
     assert (root.attributes["input.value"], root.attributes["output.value"]) == ("What is 12*34?", "It is 408.")
 
 
+class Shield:
+    """A middleware that another library puts around the stack that FastAPI builds, as ddtrace does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["path"] = scope["path"].removeprefix("/shop")
+        await self.app(scope, receive, send)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_middleware_of_others_around_the_whole_stack(spans: Recorded, when: str) -> None:
+    """It is served as before, and a request is still one span."""
+    app = FastAPI()
+    app.get("/ask/{name}")(lambda name: name)
+
+    def wrap() -> None:
+        build = app.build_middleware_stack
+        app.build_middleware_stack = lambda: Shield(Shield(build()))
+
+    if when == "before":
+        wrap()
+    telemetry.instrument(app)
+    if when == "after":
+        wrap()
+    with serve(app) as url, telemetry.suppress_instrumentation():
+        assert httpx.get(f"{url}/shop/ask/ada", timeout=60).json() == "ada"
+
+    assert spans.tree() == "GET /ask/{name} SERVER"
+
+
 def test_an_application_that_cannot_be_traced_is_refused_in_a_sentence(spans: Recorded) -> None:
     """The sentence says what to install."""
     with pytest.raises(SettingsError, match="install opentelemetry-instrumentation-flask"):
         telemetry.instrument(Flask("shop"))
+
+
+@pytest.mark.parametrize("way", ["graph", "turn"])
+def test_what_outlives_its_response_ends_with_the_app(
+    spans: Recorded, langchain: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A turn that nobody waits for has its question, and says that the service stopped; none of its spans is lost."""
+    app, begun, asked = FastAPI(), Event(), {"input": "What is 12*34?"}
+
+    async def wait(state: Any) -> dict[str, str]:
+        begun.set()
+        await anyio.sleep(60)
+        return {}
+
+    async def run() -> None:
+        if way == "graph":
+            graph: Any = StateGraph(dict)  # pyright: ignore[reportArgumentType] - LangGraph takes any class
+            await graph.add_node("wait", wait).add_edge(START, "wait").compile(name="slow").ainvoke(asked)
+        else:
+            with telemetry.turn("slow", input="What is 12*34?"):
+                await wait({})
+
+    @app.get("/ask")
+    async def ask() -> None:
+        app.state.running = asyncio.ensure_future(run())
+
+    telemetry.instrument(app)
+    with serve(app) as url, telemetry.suppress_instrumentation():
+        httpx.get(f"{url}/ask", timeout=60)
+        assert begun.wait(30)
+
+    (turn,) = [span.attributes or {} for span in spans.settled() if span.name == "turn"]
+    assert (turn["turn.status"], turn["input.value"]) == ("cancelled", "What is 12*34?")
+    assert turn["langfuse.observation.status_message"] == "cancelled: the service stopped"
+    assert "ended span" not in caplog.text

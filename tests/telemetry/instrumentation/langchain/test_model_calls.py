@@ -47,6 +47,10 @@ def spoken(content: Any) -> AIMessageChunk:
     return AIMessageChunk(content=content)
 
 
+def beside(**fields: str) -> AIMessageChunk:
+    return AIMessageChunk(content="", additional_kwargs=dict(fields))
+
+
 BROKEN: dict[str, tuple[list[AIMessageChunk], list[str]]] = {
     "text": ([spoken("half an"), spoken(" answer")], ["half an answer"]),
     "a tool call": ([call_chunk("look_up", '{"q": '), call_chunk(None, '"tru')], ["look_up", "tru"]),
@@ -54,6 +58,11 @@ BROKEN: dict[str, tuple[list[AIMessageChunk], list[str]]] = {
         [spoken([{"type": "thinking", "thinking": "let me see", "index": 0}])],
         ["let me see"],
     ),
+    "reasoning beside the words": (
+        [beside(reasoning_content="let me "), spoken("half"), beside(reasoning_content="see")],
+        ["let me see", "half"],
+    ),
+    "a refusal": ([beside(refusal="I will not")], ["I will not"]),
     "text, then a call": (
         [spoken("Let me look."), call_chunk("look_up", "{")],
         ["Let me look.", "look_up"],
