@@ -348,7 +348,7 @@ def _has_parts(value: Any) -> bool:
     if kind is int:
         return value > 10**11
     if isinstance(value, list):
-        return not all([isinstance(each, (str, float, bool)) or each.__class__ is int for each in value])
+        return not all(isinstance(each, (str, float, bool)) or each.__class__ is int for each in value)
     return isinstance(value, (bytes, dict, tuple))
 
 

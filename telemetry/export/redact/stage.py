@@ -171,9 +171,7 @@ def _texts(span: Span) -> list[str]:
 
 
 def _gather(value: Any, texts: list[str]) -> None:
-    if value.__class__ is str:
-        texts.append(value)
-    elif value.__class__ is not MessagesJson and isinstance(value, str):
+    if isinstance(value, str) and value.__class__ is not MessagesJson:
         texts.append(value)
     elif isinstance(value, dict):
         for key, each in value.items():
