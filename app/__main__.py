@@ -1,6 +1,8 @@
 """`python -m app` serves the agents; `python -m app prune` removes what is no longer used."""
 
+import gc
 import logging
+import socket
 import sys
 from types import FrameType
 
@@ -27,6 +29,16 @@ class Service(Server):
         """Cancel the running turns, so that their streams end, and begin to stop."""
         telemetry.cancel_turns("shutdown")
         super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the app, then exempt what it consists of from garbage collection.
+
+        The modules alone are hundreds of thousands of objects: to visit them takes a tenth of a second, in which no
+        turn goes on and no span is written.
+        """
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
 
 def main() -> int:

@@ -17,9 +17,11 @@ TEXTS = {
     "What each stage costs, redaction among them": "bench.stages",
     "What redaction costs by the kind of text": "bench.redaction",
     "The spool": "bench.spool",
+    "A photo in the history": "bench.photo",
     "Tasks and heartbeats": "bench.task",
     "Metrics, where they are on": "bench.metrics",
 }
+ONLY_TEXTS = "texts"
 SHORT_TEXTS = {title: module for title, module in TEXTS.items() if module == "bench.redaction"}
 
 
@@ -28,8 +30,13 @@ def main() -> None:
     arguments = _parse_arguments()
     plan = _plan(arguments)
     # First, so that a failure here does not cost half an hour.
-    modules = {} if arguments.only else SHORT_TEXTS if arguments.short else TEXTS
+    modules = {} if arguments.only in GROUPS else SHORT_TEXTS if arguments.short else TEXTS
     texts = {title: _output_of(module) for title, module in modules.items()}
+    if arguments.only == ONLY_TEXTS:
+        measured = json.loads(RESULTS.read_text()) | {"texts": texts}
+        write_results(measured)
+        write_document(measured)
+        return
     with sink() as endpoint:
         measured = results(plan, measure(plan, endpoint))
     if arguments.only:
@@ -53,7 +60,8 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer-rounds", type=int, help="the rounds of other tracers (2)")
     parser.add_argument("--variants", help="only these, separated by commas")
     parser.add_argument("--cells", type=int, help="only the first so many cells")
-    parser.add_argument("--only", choices=GROUPS, help="only these cells; the figures of the others stay as they are")
+    only = "only these cells, or what is measured beside them; all other figures stay as they are"
+    parser.add_argument("--only", choices=[*GROUPS, ONLY_TEXTS], help=only)
     parser.add_argument("--seconds", type=float, help="the least CPU time of a cell of turns (1; short: 0.6)")
     parser.add_argument("--results", type=Path, help="write results.json here, and no document")
     return parser.parse_args()

@@ -1,6 +1,7 @@
 """Compare the spool with the stock batch processor, and measure how soon a span is on disk."""
 
 import asyncio
+import gc
 import sys
 import tempfile
 import threading
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 import telemetry
+from app.__main__ import SWITCH_INTERVAL_S
 from app.agents import load
 from app.models.models import load_models
 from bench.sink import sink
@@ -36,8 +38,8 @@ ATTRIBUTES = {f"text.{n}": f"{n}: It was the best of times, it was the worst of 
 SECONDS = 6.0
 TURNS = 32
 BUSY = 4
-# Python's own, and the service's.
-SWITCH_INTERVALS_S = (0.005, 0.001)
+# The switch interval, and whether garbage collection leaves out what there was before: Python's own, and the service's.
+PROCESSES = {"a program of your own": (0.005, False), "python -m app": (SWITCH_INTERVAL_S, True)}
 
 
 def main() -> None:
@@ -47,11 +49,11 @@ def main() -> None:
         print(f"{'processor':<34}{'on_end p50 us':>14}{'p99 us':>10}{'CPU us/span':>13}")
         for name, make in processors(endpoint).items():
             print(f"{name:<34}{measure_on_end(make)}")
-        for interval in SWITCH_INTERVALS_S:
-            print(f"\nFrom the end of a span to the disk, ms; switch interval {interval * 1e3:g} ms")
-            print(f"{'load':<34}{'spans':>8}{'p50':>10}{'p99':>10}{'max':>10}{'spans/s':>10}")
+        for process, (interval, is_frozen) in PROCESSES.items():
+            print(f"\nFrom the end of a span to the disk, ms; {process}, switch interval {interval * 1e3:g} ms")
+            print(f"{'load':<34}{'spans':>8}{'p50':>10}{'p99':>10}{'max':>10}{'turns/s':>10}")
             for name, load_with in LOADS.items():
-                print(f"{name:<34}{measure_lag(endpoint, load_with, interval)}")
+                print(f"{name:<34}{measure_lag(endpoint, load_with, interval, is_frozen=is_frozen)}")
         print("\nOne turn, ms")
         print(f"{'backend':<34}{'p50':>10}{'p99':>10}")
         latencies = {where: turn_latency(endpoint + path) for where, path in {"answers": "", "hangs": "/hang"}.items()}
@@ -133,39 +135,46 @@ def tracing(endpoint: str) -> Iterator[SpoolProcessor]:
             provider.shutdown()
 
 
-def measure_lag(endpoint: str, load_with: Callable[[], None], switch_interval_s: float) -> str:
-    """Return the time from the end of a span to the disk under this load, and how many spans ended in a second."""
+def measure_lag(
+    endpoint: str, load_with: Callable[[], int], switch_interval_s: float, *, is_frozen: bool = False
+) -> str:
+    """Return the time from the end of a span to the disk under this load, and how many turns ended in a second."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(switch_interval_s)
+    gc.collect()
+    if is_frozen:
+        gc.freeze()
     try:
         with tracing(endpoint) as last:
             began = time.monotonic()
-            load_with()
+            ended = load_with()
             seconds = time.monotonic() - began
             last.force_flush()
-            lags, written = list(last.writer.lags), last.writer.backend.accepted
+            lags = list(last.writer.lags)
     finally:
         sys.setswitchinterval(before)
+        gc.unfreeze()
     cut = quantiles(lags, n=100)
     times = "".join(f"{each * 1e3:>10.1f}" for each in (cut[49], cut[98], max(lags)))
-    return f"{len(lags):>8}{times}{written / seconds:>10.1f}"
+    return f"{len(lags):>8}{times}" + (f"{ended / seconds:>10.1f}" if ended else "")
 
 
-def idle() -> None:
-    """End a span every 20 ms."""
+def idle() -> int:
+    """End a span every 20 ms; no turn ends."""
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         with telemetry.span("span"):
             pass
         time.sleep(0.02)
+    return 0
 
 
-def turns() -> None:
-    """Run turns of many users at once."""
-    asyncio.run(_turns(TURNS))
+def turns() -> int:
+    """Run turns of many users at once; return how many."""
+    return asyncio.run(_turns(TURNS))
 
 
-def busy() -> None:
+def busy() -> int:
     """End a span every 20 ms while other threads never release the interpreter lock voluntarily."""
     over = threading.Event()
 
@@ -180,26 +189,28 @@ def busy() -> None:
     over.set()
     for thread in threads:
         thread.join()
+    return 0
 
 
-LOADS: dict[str, Callable[[], None]] = {
+LOADS: dict[str, Callable[[], int]] = {
     "idle": idle,
     f"{TURNS} turns at once": turns,
     f"beside {BUSY} busy threads": busy,
 }
 
 
-async def _turns(users: int) -> None:
+async def _turns(users: int) -> int:
     graph = load("chatbot", load_models("demo"), InMemorySaver())
     until = time.monotonic() + SECONDS
 
-    async def user(number: int) -> None:
+    async def user(number: int) -> int:
         turn = 0
         while time.monotonic() < until:
             turn += 1
             await _turn(graph, f"{number}-{turn}")
+        return turn
 
-    await asyncio.gather(*map(user, range(users)))
+    return sum(await asyncio.gather(*map(user, range(users))))
 
 
 async def _turn(graph: object, thread: str) -> None:

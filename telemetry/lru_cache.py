@@ -17,6 +17,8 @@ def size_of(value: Any) -> int:
     while left:
         each = left.pop()
         total += getsizeof(each)
+        if each.__class__ is str:
+            continue
         if isinstance(each, dict):
             left += (*each.keys(), *each.values())
         elif isinstance(each, (list, tuple)):

@@ -60,7 +60,7 @@ def plain(value: Any, budget: Budget | None = None) -> Any:
 def safe_json(value: Any, budget: Budget | None = None) -> str:
     """Return the JSON of any value; a string is quoted."""
     budget = budget or Budget()
-    return (_json_of_builtins(value, budget) or to_bytes(plain(value, budget))).decode()
+    return (json_of_builtins(value, budget) or to_bytes(plain(value, budget))).decode()
 
 
 def safe_text(value: Any) -> str:
@@ -99,7 +99,7 @@ class _Builtins(pickle.Pickler):
         raise _UnreadableError
 
 
-def _json_of_builtins(value: Any, budget: Budget) -> bytes | None:
+def json_of_builtins(value: Any, budget: Budget) -> bytes | None:
     """Return the JSON of a value of Python's own types, as most are; None for one that has to be read part by part.
 
     It is fast: both passes are made in C. The first one keeps to the budget, and neither consumes anything: a part that

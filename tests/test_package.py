@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 import telemetry
 from telemetry.testing import Recorded
-from tests.processes import ROOT, serve
+from tests.processes import ROOT, UNSET, serve
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -81,6 +81,22 @@ def test_the_wheel_works_alone(built: Path, tmp_path: Path) -> None:
     run = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, sys.argv[1])\n{code}", str(tmp_path)]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_import_leaves_the_environment_alone() -> None:
+    """Variables that the SDK can read are not taken away, even for a moment."""
+    code = """
+import sys
+events = []
+sys.addaudithook(lambda event, _: events.append(event) if event in ("os.putenv", "os.unsetenv") else None)
+import telemetry
+print(events)
+"""
+    env = {**UNSET, "OTEL_PROPAGATORS": "tracecontext,baggage", "OTEL_BSP_MAX_QUEUE_SIZE": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_public_name_is_there_and_said_to_be() -> None:

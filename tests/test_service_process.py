@@ -163,6 +163,27 @@ def test_the_service_hands_the_interpreter_over_soon() -> None:
     assert float(done.stdout) == 0.001
 
 
+def test_what_the_service_consists_of_is_not_collected(tmp_path: Path) -> None:
+    """A full collection visits what turns have made, and not each module again."""
+    code = """
+import gc, os, signal, threading, time
+from app.__main__ import main
+
+def stop_when_started():
+    while not gc.get_freeze_count():
+        time.sleep(0.05)
+    print(gc.get_freeze_count() > 100_000, flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stop_when_started, daemon=True).start()
+main()
+"""
+    env = bare(PORT=str(free_port()), DATA_DIR=str(tmp_path), TELEMETRY_SPOOL_DIR=str(tmp_path / "spool"))
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout.strip() == "True", done.stderr
+
+
 def only_line(status: int, printed: str) -> str:
     [said] = [line for line in printed.splitlines() if not line.startswith("INFO")]
     assert status == 2

@@ -102,6 +102,11 @@ ENVIRONMENTS = (
     _beside("langfuse 5", "langfuse>=5,<6"),
     Environment("other web frameworks", ("langgraph", LANGCHAIN, *HOSTS), tests="test_hosts.py"),
     Environment("queues and notebooks", ("langgraph", LANGCHAIN, *QUEUES), tests="test_jobs.py"),
+    Environment(
+        "a notebook's kernel, `langgraph dev`",
+        ("langgraph", LANGCHAIN, "ipykernel", "jupyter_client", "langgraph-cli[inmem]"),
+        tests="test_lives.py",
+    ),
     _instrumented("OpenAI's client", "openai", "openai"),
     _instrumented("OpenAI Agents", "openai-agents", "openai-agents"),
     _instrumented("Anthropic's client", "anthropic", "anthropic"),

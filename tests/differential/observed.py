@@ -129,7 +129,7 @@ def _around() -> dict[str, Any]:
         "folder": Path.cwd(),
         "files": _files(),
         "threads": _threads(),
-        "switches": (gc.isenabled(), sys.getswitchinterval()),
+        "switches": (gc.isenabled(), gc.get_freeze_count(), sys.getswitchinterval()),
     }
 
 

@@ -32,6 +32,8 @@ _ALL = re.compile(rf"[{_ALPHABET}]*={{0,2}}")
 _BEFORE = re.compile(rf"[{_ALPHABET}]*")
 _EOL = r"(?:\r?\n|(?:\\+r)?\\+n)"
 _FILE = re.compile(rf"[{_ALPHABET}]{{60,}}={{0,2}}(?:{_EOL}[{_ALPHABET}]{{16,}}={{0,2}})*")
+# The same with what quotes or comments begin its lines with.
+_PIECE = re.compile(rf"[{_ALPHABET}]{{60,}}={{0,2}}(?:{_EOL}[ \t>|#]*[{_ALPHABET}]{{16,}}={{0,2}})*".encode())
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+(?:;[\w.=+-]+)*;base64,$")
 # What a file in base64 has somewhere, and prose hardly ever.
 MIXED = "[A-Za-z][0-9]+[A-Za-z]"
@@ -103,6 +105,20 @@ def has_long_base64(text: str) -> bool:
 def has_run(text: str) -> bool:
     """Whether a text holds as much base64 in one piece as a line of a file has at least."""
     return _RUN in text.encode().translate(_TO_RUNS)
+
+
+def may_hold_file(text: str) -> bool:
+    """Whether a text holds such a piece that is more than a hash: a file has capitals and small letters alike."""
+    encoded = text.encode()
+    runs = encoded.translate(_TO_RUNS)
+    at = runs.find(_RUN)
+    while at >= 0:
+        found = _PIECE.match(encoded, at)
+        piece = found.group() if found else b""
+        if len(piece) > _LONGEST_WORD or piece not in (piece.lower(), piece.upper()):
+            return True
+        at = runs.find(_RUN, at + len(piece)) if piece else -1
+    return False
 
 
 def describe_long_base64(text: str) -> str:

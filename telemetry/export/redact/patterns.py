@@ -767,7 +767,7 @@ SECRETS: tuple[Rule, ...] = (
         rf"(?:{_BASE64}{{160,}}={{0,2}}|{_BASE64}{{60,}}{_EOL}{_BASE64}{{16,}}={{0,2}})(?:{_EOL}{_BASE64}{{16,}}={{0,2}})*",
         _file,
         trigger=binary.MIXED,
-        precheck=binary.has_run,
+        precheck=binary.may_hold_file,
     ),
     Rule(
         "webhook",

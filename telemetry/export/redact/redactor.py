@@ -62,10 +62,13 @@ _ENTITIES = {
 }
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _ODD_SIGN = compiled(r"%[%\r\n]")
+_OTHER_ESCAPE = compiled(r"\\(?:[^u]|$)")
+_TO_QUOTED = bytes.maketrans(b"%=", b"=\x01")
 # What an encoded character has at most to be cached.
 _MAX_CACHED = 40
 # Where there are fewer encoded characters than one in so many, they are read one by one.
 _SPARSE = 200
+_PIECE = 4096
 # How often a text may have been encoded to be read.
 _MAX_ENCODED = 4
 # The end of a line in a word that goes on in the next one, with digits or capitals within, and is no name of a field.
@@ -317,7 +320,7 @@ class Redactor:
 
     def needs_no_walk(self, fields: Mapping[str, Any]) -> bool:
         """Whether fields in whose texts no rule applies are free of secrets: by their names, and nothing is nested."""
-        return not any(map(is_sensitive, fields)) and not any(map(_has_parts, fields.values()))
+        return not any(map(_has_parts, fields.values())) and not any(map(is_sensitive, fields))
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -339,19 +342,22 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def _has_parts(value: Any) -> bool:
+    kind = value.__class__
+    if kind is str or kind is float or kind is bool or kind is MessagesJson:
+        return False
+    if kind is int:
+        return value > 10**11
     if isinstance(value, list):
         return not all(isinstance(each, (str, float, bool)) or each.__class__ is int for each in value)
-    return isinstance(value, (bytes, dict, tuple)) or (value.__class__ is int and value > 10**11)
+    return isinstance(value, (bytes, dict, tuple))
 
 
 def _decode(text: str) -> str:
     """Return text with its encoded characters read, fast: where one follows an odd sign it may be another one."""
-    # To count one character is much faster than to count two.
-    escapes = text.count("\\u") if "\\" in text else 0
-    if (escapes + text.count("%") + text.count("&")) * _SPARSE < len(text):
+    if _is_sparse(text):
         return _decode_with_positions(text)[0]
-    if escapes:
-        text = _decode_escapes(text, escapes)
+    if "\\u" in text:
+        text = _decode_escapes(text)
     if "&" in text:
         text = _decode_entities(text)
     for _ in range(_MAX_ENCODED):
@@ -359,6 +365,18 @@ def _decode(text: str) -> str:
             break
         text = _decode_percent(text)
     return text
+
+
+def _is_sparse(text: str) -> bool:
+    """Whether few characters are encoded; the first part of a text with many of them tells."""
+    count = 0
+    for at in range(0, len(text), _PIECE):
+        # To count one character is much faster than to count two.
+        escapes = text.count("\\u", at, at + _PIECE) if text.find("\\", at, at + _PIECE) >= 0 else 0
+        count += escapes + text.count("%", at, at + _PIECE) + text.count("&", at, at + _PIECE)
+        if count * _SPARSE >= len(text):
+            return False
+    return True
 
 
 def _decode_entities(text: str) -> str:
@@ -378,14 +396,19 @@ def _decode_entities(text: str) -> str:
     return text
 
 
-def _decode_escapes(text: str, count: int) -> str:
-    if text.count("\\") > count:
+def _decode_escapes(text: str) -> str:
+    if _OTHER_ESCAPE.search(text):
         if "\\\\u" in text:
             text = _ESCAPED_ESCAPE.sub(r"\\u", text)
         # All other backslashes stand for themselves.
         text = text.replace("\\", "\\\\").replace("\\\\u", "\\u")
-    decoded = text.encode("latin-1", "backslashreplace").decode("unicode_escape", "replace")
-    return decoded.encode("utf-8", "replace").decode()
+    encoded = text.encode() if text.isascii() else text.encode("latin-1", "backslashreplace")
+    decoded = encoded.decode("unicode_escape", "replace")
+    try:
+        decoded.encode()
+    except UnicodeEncodeError:  # half a surrogate
+        return decoded.encode("utf-8", "replace").decode()
+    return decoded
 
 
 def _decode_percent(text: str) -> str:
@@ -393,7 +416,7 @@ def _decode_percent(text: str) -> str:
     encoded = text.encode()
     if _ODD_SIGN.search(encoded):
         encoded = re.sub(rb"%(?=[%\r\n])", b" ", encoded)
-    decoded = a2b_qp(encoded.replace(b"=", b"\x01").replace(b"%", b"="))
+    decoded = a2b_qp(encoded.translate(_TO_QUOTED))
     return decoded.replace(b"\x01", b"=").decode("utf-8", "replace")
 
 

@@ -5,6 +5,7 @@ import hmac
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from telemetry.export.media import Attachment, Collector, Field, Media, collecting
@@ -28,6 +29,8 @@ _FIELDS: dict[str, Field] = {
     "output.value": "output",
     "langfuse.observation.output": "output",
 }
+# Conversations are searched part by part.
+_WITHOUT_TEXT = frozenset({MessagesJson, int, bool, float})
 _PSEUDONYM = re.compile(r"user-[0-9a-f]{20}")
 
 
@@ -59,11 +62,13 @@ class SpanRedactor:
         new = self.redactor.new_parts(
             value for span in kept for value in span.attributes.values() if isinstance(value, MessagesJson)
         )
-        if self.redactor.may_apply([*new, *(text for span in kept for text in _texts(span))]):
+        texts = [_texts(span) for span in kept]
+        if self.redactor.may_apply([*new, *chain.from_iterable(texts)]):
             several = len(kept) > 1
             with counted_together():
                 return [
-                    self._redact(each, searched=several and not self.redactor.may_apply(_texts(each))) for each in kept
+                    self._redact(span, searched=several and not self.redactor.may_apply(own))
+                    for span, own in zip(kept, texts, strict=True)
                 ]
         self.redactor.cache_clean(new)
         return [self._redact(span, searched=True) for span in kept]
@@ -166,17 +171,16 @@ def _texts(span: Span) -> list[str]:
 
 
 def _gather(value: Any, texts: list[str]) -> None:
-    if value.__class__ is str:
-        texts.append(value)
-    elif isinstance(value, MessagesJson):
-        # A conversation is searched part by part.
-        return
-    elif isinstance(value, str):
+    if isinstance(value, str) and value.__class__ is not MessagesJson:
         texts.append(value)
     elif isinstance(value, dict):
         for key, each in value.items():
             texts.append(str(key))
-            _gather(each, texts)
+            kind = each.__class__
+            if kind is str:
+                texts.append(each)
+            elif kind not in _WITHOUT_TEXT:
+                _gather(each, texts)
     elif isinstance(value, (list, tuple)):
         for each in value:
             _gather(each, texts)

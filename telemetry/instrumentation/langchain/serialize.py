@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from sys import getsizeof
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -11,9 +13,20 @@ from pydantic import BaseModel
 
 from telemetry.export.formats.messages import message as openai_message
 from telemetry.export.formats.messages import role_of, said_beside
+from telemetry.large_files import SHORTEST
 from telemetry.lru_cache import ENTRY_BYTES, LruCache, size_of
 from telemetry.messages_json import MessagesJson, under_messages
-from telemetry.plain_data import LONGEST, Budget, fields_of, is_a, plain, safe_json, to_bytes, truncate_long
+from telemetry.plain_data import (
+    LONGEST,
+    Budget,
+    fields_of,
+    is_a,
+    json_of_builtins,
+    plain,
+    safe_json,
+    to_bytes,
+    truncate_long,
+)
 
 # The most bytes of cached messages, because each full garbage collection visits every live object.
 _MAX_BYTES = 8 * 1024 * 1024
@@ -21,6 +34,8 @@ _MAX_BYTES_BY_OBJECT = 2 * 1024 * 1024
 _FIELDS = ("content", "tool_calls", "invalid_tool_calls", "name", "tool_call_id")
 # Where the tool calls stand in `SerializedMessage.fields`.
 _TOOL_CALLS = 3
+# A field of so many bytes is copied as JSON, to be compared later.
+_SHORT = 8_192
 # So many of the messages that a run began with are known again: what came out of it is compared from its end.
 _LATEST = 64
 # The types of messages that a node may write itself, and how the ids of a model's messages begin.
@@ -91,15 +106,14 @@ class Serializer:
     def _by_fields(self, message: BaseMessage, known: Mapping[str, Any]) -> SerializedMessage:
         # A checkpoint creates new objects for the same messages.
         content = known.get("content")
-        beside = _copied(said_beside(known.get("additional_kwargs")) or None)
+        extra = known.get("additional_kwargs")
+        beside = _copied(said_beside(extra) or None) if extra else None
         copied = (message.__class__, beside, *[_copied(known.get(name)) for name in _FIELDS])
         key = known.get("id") or (content if type(content) is str else id(message))
         shown = self._by_key.get(key)
         if shown is None or shown.fields != copied:
             text, size = _serialize(message)
-            # Of lists, the message's own are alive beside their copies.
-            alive = [text, *copied[1:], *(each for each in copied[1:] if type(each) is not str)]
-            weight = 3 * ENTRY_BYTES + size_of(alive)
+            weight = 3 * ENTRY_BYTES + getsizeof(text) + sum(map(_weight_of, copied[1:]))
             shown = self._shown(message, copied, text, size, weight)
             self._by_key.put(key, shown)
         elif shown.message() is not message:
@@ -274,13 +288,25 @@ def _fitting(sizes: Sequence[int], room: int) -> int:
 def openai_message_of(message: BaseMessage) -> dict[str, Any]:
     """Return a message in OpenAI's format; for unknown kinds, its type and its content."""
     known = message.__dict__
-    role = role_of({"type": message.type})
+    role = _role_of_type(message.type)
     content = known.get("content")
-    beside = said_beside(known.get("additional_kwargs"))
+    extra = known.get("additional_kwargs")
+    beside = said_beside(extra) if extra else {}
     if role and type(content) is str and not beside and not any(map(known.get, _FIELDS[1:])):
         return {"role": role, "content": truncate_long(content)}
-    raw = {"type": message.type, **{key: plain(known.get(key)) for key in _FIELDS}, **plain(beside)}
+    raw = {"type": message.type, **{key: _plain(known.get(key)) for key in _FIELDS}, **_plain(beside)}
     return openai_message(raw) or {"type": message.type, "id": message.id, "content": raw["content"]}
+
+
+@lru_cache(maxsize=64)
+def _role_of_type(kind: str) -> str | None:
+    return role_of({"type": kind})
+
+
+def _plain(value: Any) -> Any:
+    # What most messages have in most of their fields.
+    is_short = value is None or (type(value) is str and len(value) < SHORTEST)
+    return value if is_short or (type(value) in (list, dict) and not value) else plain(value)
 
 
 def _serialize(message: BaseMessage) -> tuple[str, int]:
@@ -290,4 +316,20 @@ def _serialize(message: BaseMessage) -> tuple[str, int]:
 
 def _copied(value: Any) -> Any:
     """Return a copy of a field that can be compared later: its plain data as it is now."""
-    return value if value is None or type(value) is str else plain(value, Budget(LONGEST))
+    if value is None or type(value) is str:
+        return value
+    if type(value) is list and not value:
+        return []  # most messages call nothing
+    # As JSON where it is short, such as the calls of a model: that is made in C. Its buffer is larger than the text.
+    found = json_of_builtins(value, Budget(_SHORT))
+    return (found.decode(),) if found else plain(value, Budget(LONGEST))
+
+
+def _weight_of(copied: Any) -> int:
+    if copied is None:
+        return 0
+    if type(copied) is str:
+        return getsizeof(copied)
+    # What is no text is alive beside its copy; it is weighed by the copy, since to read it may have an effect.
+    own = json.loads(copied[0]) if type(copied) is tuple else copied
+    return size_of(copied) + size_of(own)

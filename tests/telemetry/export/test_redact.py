@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,25 @@ def test_a_part_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for turn in turns:
         assert redactor.redact_messages(turn) is turn
     assert len(searched) == 29 + len(("[", ",", "]"))
+
+
+def test_a_hash_beside_other_texts_is_no_file(redactor: Redactor) -> None:
+    """The spans of a turn with a tool, each call of which has the hash of its result, are searched once together."""
+    digest = sha256(b"a result").hexdigest()
+
+    assert not redactor.may_apply(["look_up", digest, "Please look it up.", digest.upper(), "tools"])
+    assert redactor.redact_text(digest) == digest
+
+
+@pytest.mark.parametrize("between", ["\n", "\r\n", "\n> ", "\\n", "\n    "])
+@pytest.mark.parametrize("first", ["a1b2c3d4e5" * 7, "A1B2C3D4E5" * 7])
+def test_a_file_may_begin_with_a_line_that_could_be_a_hash(redactor: Redactor, first: str, between: str) -> None:
+    """All of its lines are looked at."""
+    line = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzAbCdEfGhIjKlMnOpQrStUvWxYz01234"
+    text = f"see {between.join([first, line, line])} here"
+
+    assert redactor.may_apply([text])
+    assert line not in redactor.redact_text(text)
 
 
 @pytest.fixture
