@@ -71,7 +71,7 @@ class Api:
 @contextmanager
 def api(folder: Path, receiver: Receiver, env: Mapping[str, str] | None = None) -> Iterator[Api]:
     """A process of the service on this folder, its spans on their way to the receiver."""
-    port = free_port()
+    port = (env or {}).get("PORT") or free_port()
     settings = {
         "PORT": str(port),
         "DATA_DIR": str(folder),
