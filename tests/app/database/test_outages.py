@@ -106,7 +106,7 @@ def accepts(one: Api) -> bool:
 
 @pytest.mark.parametrize("fault", ["hung", pytest.param("stopped", marks=pytest.mark.chaos), "cut"])
 async def test_no_connection_is_lost_in_an_outage(fault: str) -> None:
-    """The server has as many as the pool and the locks, though callers were cancelled at random moments."""
+    """The server has no more than the pool and the locks, though callers were cancelled at random moments."""
     chance = random.Random(fault)
     with postgres_server() as server, outage_of(server, fault) as away:
         async with open_postgres(away.env["DATABASE_URL"]) as database:
@@ -138,7 +138,8 @@ async def test_no_connection_is_lost_in_an_outage(fault: str) -> None:
             pool = database.engine.pool
             assert isinstance(pool, QueuePool)
             locks = 1
-            await asyncio.to_thread(until, lambda: connections(server.url) == pool.checkedin() + locks)
+            # The pool also counts those that it has lost, and opens them again when they are needed.
+            await asyncio.to_thread(until, lambda: 0 < connections(server.url) <= pool.checkedin() + locks)
             assert pool.checkedout() == 0
 
 
