@@ -45,10 +45,10 @@ class Connections:
         connecting = asyncio.ensure_future(AsyncConnection.connect(self._conninfo))
         try:
             if not await _ended(connecting):
-                raise OperationalError("the server does not answer")
+                raise OperationalError("the server does not answer")  # noqa: TRY301 - the connection is closed below
             connection = connecting.result()
         except BaseException:
-            # It may be connected by now.
+            # It may be open by now.
             connecting.add_done_callback(self._close_unused)
             connecting.cancel()
             raise

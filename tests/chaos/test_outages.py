@@ -28,8 +28,8 @@ def test_nothing_is_lost(fault: str, seconds: int, replicas: int, tmp_path: Path
     assert (figures["lost"], figures["doubled"], figures["stuck"]) == (0, 0, 0)
     assert "Traceback" not in log
     begins, ends = log.count("cannot be used: "), log.count("can be used again")
-    # Where a disk is full, some writes still succeed.
-    assert begins == ends if fault == "full" else (begins, ends) == (replicas, replicas)
+    # A busy machine may have further outages, and where a disk is full some writes still succeed.
+    assert begins == ends >= (0 if fault == "full" else replicas)
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.chaos)])
