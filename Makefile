@@ -25,8 +25,8 @@ test: setup ## run the tests, two processes per core (TESTS=tests/ui)
 coverage: setup ## run the tests, and list the branches of telemetry and app that none of them takes
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
 
-chaos: setup ## break backends, disks and processes, and count lost spans (about 15 minutes)
-	$(BIN)/python -m pytest -m chaos
+chaos: setup ## break backends, databases, disks and processes, and count what is lost (more than an hour; TESTS=tests/chaos)
+	$(BIN)/python -m pytest -m chaos $(TESTS)
 
 matrix: setup | $(UV) ## install the wheel beside the oldest and newest releases of others, for docs/compatibility.md (an hour; MATRIX="logfire")
 	@UV=$(UV) $(BIN)/python -m tests.adoption.matrix $(MATRIX)

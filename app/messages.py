@@ -138,9 +138,9 @@ def no_answer() -> AIMessage:
     return AIMessage(NO_ANSWER, response_metadata={"finish_reason": UNANSWERED})
 
 
-def partial_answer(text: str) -> AIMessage:
+def partial_answer(text: str, id: str | None = None) -> AIMessage:  # noqa: A002 - LangChain's name
     """Return the partial answer of a stopped turn as a message."""
-    return AIMessage(text, response_metadata={"finish_reason": "stopped"})
+    return AIMessage(text, id=id, response_metadata={"finish_reason": "stopped"})
 
 
 def messages_in(update: object) -> Iterator[BaseMessage]:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,7 @@ from app.database.availability import Availability
 from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
 from app.database.thread_locks import ThreadLocks
-from app.database.thread_store import CANCELLING, RunRecord, StaleRunError, Thread, ThreadStore
+from app.database.thread_store import CANCELLING, RunProgress, RunRecord, StaleRunError, Thread, ThreadStore
 from app.limits import Limits
 from app.messages import (
     answer_open_calls,
@@ -53,9 +53,12 @@ from app.schema import (
     TokenEvent,
     UserInput,
 )
-from telemetry import Resumed, Turn, suppress_instrumentation
+from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation
+from telemetry.context import Scope
+from telemetry.heartbeat import LostTurn, close_as_lost, written
 from telemetry.instrumentation.langchain.cancellation import CancellationCallback
 from telemetry.json_text import parse
+from telemetry.moment import as_utc
 from telemetry.span import one_line
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,12 @@ MAX_STEPS = 50
 POLL_INTERVAL_S = 0.5
 # How often to look for turns whose process has died.
 REPAIR_INTERVAL_S = 10
+# How long a start waits for the repair of what the last process has left, which then goes on beside requests.
+REPAIR_PATIENCE_S = 5.0
+# How long a stop waits for what is still to be stored of turns that have ended.
+STOP_PATIENCE_S = 1.0
+# How often to store what a turn has said so far, which remains if its process dies.
+PARTIAL_INTERVAL_S = 1.0
 # The nodes that LangChain's middleware adds to an agent's graph.
 _HOOK = re.compile(r"\.(?:before|after)_(?:agent|model)$")
 # The error of a turn that its process left unfinished.
@@ -108,6 +117,7 @@ class Turns:
         thread = await self.get_or_create_thread(Thread(thread_id, user, key))
         await self._lock(thread_id)
         try:
+            await self.end_lost_turns(thread_id)
             await self.refuse_answer_to_other_agent(thread_id, key)
             turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request)
         except BaseException:
@@ -192,18 +202,18 @@ class Turns:
     async def repairing(self) -> AsyncIterator[None]:
         """End the turns of dead processes: once if there is a single process, otherwise repeatedly."""
         if self.single_process:
-            try:
-                await self._repair(set())
-            except Exception:
-                # These turns remain unfinished; all others can be served.
-                logger.exception("the turns of the last process cannot be ended")
-            yield
-            return
-        task = asyncio.create_task(self._repair_repeatedly())
+            repair = asyncio.create_task(self.availability.retry(lambda: self._repair(set())))
+            # These turns remain unfinished if that fails; all others can be served.
+            repair.add_done_callback(_log_unrepaired)
+            await asyncio.wait({repair}, timeout=REPAIR_PATIENCE_S)
+        else:
+            repair = asyncio.create_task(self._repair_repeatedly())
         try:
             yield
         finally:
-            task.cancel()
+            repair.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=STOP_PATIENCE_S)
 
     async def _repair_repeatedly(self) -> None:
         free: set[str] = set()
@@ -220,7 +230,7 @@ class Turns:
     async def _repair(self, free: set[str]) -> set[str]:
         """End unfinished turns without a lock, among several processes at the second look; return those without one."""
         found: set[str] = set()
-        for run in await self.store.unfinished():
+        for run in [*await self.store.unfinished(), *await self.store.with_progress()]:
             async with self.try_lock_thread(run.thread_id) as is_free:
                 if is_free:
                     found.add(run.run_id)
@@ -228,13 +238,54 @@ class Turns:
                         await self._end_lost(run.run_id)
         return found
 
+    async def end_lost_turns(self, thread_id: str) -> None:
+        """End what a dead process has left unfinished on a locked thread, before the thread is used again."""
+        for run in await self.store.unfinished(thread_id):
+            await self._end_lost(run.run_id)
+
     async def _end_lost(self, run_id: str) -> None:
+        """End a turn of a dead process as failed, with what it had said, and its span; each step may be repeated."""
         run = await self.store.get_run(run_id)
-        if run is None or run.status != "running":
-            return  # it has ended meanwhile
-        # Its trace ends with what was sent before: a span for the turn would be a second root, for its parent is lost.
-        await self.outcomes.save(Outcome(run.run_id, run.thread_id, run.sampled, LOST, Figures()))
-        await self.store.end_run(run.run_id, "failed")
+        if run is None:
+            return
+        progress = await self.store.progress_of(run_id)
+        if run.status == "running":
+            try:
+                await self._save_lost_messages(run, progress.answer if progress else "")
+            except Exception as error:
+                if self.availability.is_outage(error):
+                    raise
+                logger.exception("run %s leaves its thread as it is", run_id)
+            await self.outcomes.save(Outcome(run_id, run.thread_id, run.sampled, LOST, Figures()))
+            await self.store.end_run(run_id, "failed")
+        outcome = (await self.outcomes.of_thread(run.thread_id)).get(run_id)
+        if progress and run.trace and outcome and outcome.kept:
+            lost = _lost_turn(run, run.trace, progress, outcome.error)
+            await asyncio.to_thread(close_as_lost, lost)
+        await self.store.forget_progress(run_id)
+
+    async def _save_lost_messages(self, run: RunRecord, answer: str) -> None:
+        """Add the question and the partial answer of a dead process's turn to the thread, unless they are in it."""
+        graph = self.graphs.get(run.agent)
+        if graph is None:
+            return
+        config = RunnableConfig(configurable={"thread_id": run.thread_id, "run_id": run.run_id})
+        with suppress_instrumentation():
+            state = await graph.aget_state(config)
+            messages = messages_of(state)
+            has_begun = run.resumed or (state.metadata or {}).get("run_id") == run.run_id
+            question = HumanMessage(run.message, id=f"question-{run.run_id}")
+            said = since_last_human(messages) if has_begun else [*complete_turn(messages), question]
+            is_in_thread = any(message.text.startswith(answer) for message in said if isinstance(message, AIMessage))
+            if answer and not is_in_thread:
+                said += [*answer_open_calls(said), partial_answer(answer, id=f"partial-{run.run_id}")]
+            elif has_begun:
+                said = []
+            for message in said:
+                message.id = message.id or str(uuid4())
+            if said:
+                await graph.aupdate_state(config, {"messages": said}, as_node=START)
+        await self.outcomes.save_messages(run.run_id, run.thread_id, {message.id or "" for message in said})
 
     @asynccontextmanager
     async def lock_thread(self, thread_id: str) -> AsyncIterator[None]:
@@ -309,7 +360,9 @@ class Turns:
         )
         execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
         try:
-            await self.store.begin_run(run_record(turn, key, thread, request, state))
+            caller_id = turn.caller.span_id if turn.caller else None
+            progress = RunProgress(str(turn.run_id), thread.thread_id, caller_id)
+            await self.store.begin_run(run_record(turn, key, thread, request, state), progress)
         except BaseException as error:
             turn.refuse(error)
             # It may have been stored before the database failed.
@@ -319,11 +372,13 @@ class Turns:
         async def settle(turn: AgentTurn) -> None:
             try:
                 await self._settle(turn, execution)
+                self._start_task(self._forget_progress(turn))
             finally:
                 await self._unlock(thread.thread_id)
                 self.pruning.prune_later(thread.thread_id)
 
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
+        self._start_task(self._save_partial_answers(turn, execution))
         if turn.sampled == "pending":
             self._start_task(self._save_sampling_decision(turn))
         return turn
@@ -346,7 +401,7 @@ class Turns:
         async def store() -> None:
             await self.save_outcome(turn, execution.request.model)
             await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
-            await self.store.end_run(str(turn.run_id), turn.status or "failed")
+            await self.store.end_run(str(turn.run_id), turn.status or "failed", turn.answer)
 
         await self.availability.retry(store)
         await self.availability.retry(lambda: self.limits.record(str(turn.run_id), tokens_of(turn)))
@@ -355,6 +410,26 @@ class Turns:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _save_partial_answers(self, turn: AgentTurn, execution: "AgentExecution") -> None:
+        """Store what the turn has said so far, at intervals and if it has changed."""
+        stored = ""
+        while not await _has_ended(turn, PARTIAL_INTERVAL_S):
+            answer = execution.partial
+            if answer == stored or not self.availability.is_usable:
+                continue
+            try:
+                await self.store.save_answer(str(turn.run_id), answer)
+                stored = answer
+            except SQLAlchemyError as error:
+                if not self.availability.is_outage(error):
+                    logger.warning("the partial answer of run %s is not stored: %s", turn.run_id, one_line(error))
+
+    async def _forget_progress(self, turn: AgentTurn) -> None:
+        """Forget what the turn has said once its span is on disk, like its end: a process that dies loses neither."""
+        await turn.ended()
+        await asyncio.to_thread(written)
+        await self.availability.retry(lambda: self.store.forget_progress(str(turn.run_id)))
 
     async def _save_sampling_decision(self, turn: AgentTurn) -> None:
         await turn.ended()
@@ -513,6 +588,35 @@ def run_event(turn: AgentTurn) -> RunEvent:
 def tokens_of(turn: AgentTurn) -> int:
     """Return how many tokens the turn's models have read and written, as far as they report it."""
     return turn.counts[INPUT] + turn.counts[OUTPUT]
+
+
+async def _has_ended(turn: AgentTurn, seconds: float) -> bool:
+    """Return whether the turn ends within this time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await turn.ended()
+            return True
+    return False
+
+
+def _log_unrepaired(repairing: "asyncio.Task[Any]") -> None:
+    if not repairing.cancelled() and (error := repairing.exception()):
+        logger.error("the turns of the last process cannot be ended", exc_info=error)
+
+
+def _lost_turn(run: RunRecord, trace: TraceRef, progress: RunProgress, error: str | None) -> LostTurn:
+    caller = TraceRef(trace.trace_id, progress.caller_id, trace.sampled) if progress.caller_id else None
+    return LostTurn(
+        trace=trace,
+        parent=caller,
+        scope=Scope(session_id=run.thread_id, user_id=run.user_id or None, agent=run.agent, run_id=run.run_id),
+        message=run.message,
+        began=as_utc(run.created).timestamp(),
+        last_sign=as_utc(progress.updated).timestamp(),
+        answer=progress.answer,
+        status="failed" if run.status == "running" else run.status,
+        reason=error,
+    )
 
 
 async def _never_stale() -> None:

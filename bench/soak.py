@@ -1,11 +1,10 @@
 """Resident memory over many turns, with and without tracing: `python -m bench.soak [TURNS]`."""
 
 import asyncio
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.runner import ROOT
@@ -19,9 +18,9 @@ TURNS_OF_A_THREAD = 30
 SAMPLES = 10
 
 
-async def soak(turns: int, tracing: Tracing, backend: SinkClient) -> list[float]:
-    """Run so many turns, most of them in long threads, some alone and some broken off; return the MB at each tenth."""
-    graph, samples, long = agent(checkpointer=False), list[float](), list[Conversation]()
+async def soak(turns: int, tracing: Tracing, backend: SinkClient) -> None:
+    """Run so many turns, most of them in long threads, some alone and some broken off; print the MB at each tenth."""
+    graph, long = agent(checkpointer=False), list[Conversation]()
     for number in range(turns):
         if not long or len(long[0].messages) >= 4 * TURNS_OF_A_THREAD:
             long = [Conversation(graph, f"long-{number}", [], number % 2 == 0, tracing.callbacks)]
@@ -36,8 +35,7 @@ async def soak(turns: int, tracing: Tracing, backend: SinkClient) -> list[float]
         if (number + 1) % max(1, turns // SAMPLES) == 0:
             await asyncio.to_thread(tracing.flush)
             backend.read_counts()
-            samples.append(_resident_mb())
-    return samples
+            print(f"{_resident_mb():.0f}", flush=True)
 
 
 def _resident_mb() -> float:
@@ -46,22 +44,33 @@ def _resident_mb() -> float:
 
 
 def main(turns: int) -> None:
-    """Run each variant in a process of its own, and print the table."""
-    rows: dict[str, Sequence[float]] = {}
+    """Run each variant in a process of its own; print its figures as they come, and the table at the end."""
+    rows: dict[str, list[str]] = {}
     with sink() as endpoint:
         for variant in VARIANTS:
-            command = [sys.executable, "-m", "bench.soak", str(turns), variant, endpoint]
-            with tempfile.TemporaryDirectory() as folder:
-                env = {"PATH": "/usr/bin:/bin", "TELEMETRY_SPOOL_DIR": folder, **SETTINGS[variant]}
-                ended = subprocess.run(command, cwd=ROOT, env=env, check=True, capture_output=True, text=True)  # noqa: S603 - our own module
-            rows[variant] = json.loads(ended.stdout.splitlines()[-1])
-    print(f"| MB after … turns of {turns:,} | " + " | ".join(f"{n * 100 // SAMPLES} %" for n in range(1, SAMPLES + 1)))
-    for variant, samples in rows.items():
-        print(f"| {NAMES[variant]} | " + " | ".join(f"{each:.0f}" for each in samples) + " |")
+            rows[variant] = []
+            for sample in _samples(turns, variant, endpoint):
+                rows[variant].append(sample)
+                print(variant, f"{len(rows[variant]) * 100 // SAMPLES} %", sample, "MB", file=sys.stderr)
+    print("| turns | " + " | ".join(NAMES[variant] for variant in rows) + " |")
+    print("| ---: |" + " ---: |" * len(rows))
+    for number, samples in enumerate(zip(*rows.values(), strict=True), 1):
+        print(f"| {turns * number // SAMPLES:,} | " + " | ".join(f"{each} MB" for each in samples) + " |")
+
+
+def _samples(turns: int, variant: str, endpoint: str) -> Iterator[str]:
+    command = [sys.executable, "-m", "bench.soak", str(turns), variant, endpoint]
+    with tempfile.TemporaryDirectory() as folder:
+        env = {"PATH": "/usr/bin:/bin", "TELEMETRY_SPOOL_DIR": folder, **SETTINGS[variant]}
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+            assert process.stdout  # noqa: S101 - it is a pipe
+            yield from map(str.strip, process.stdout)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        print(json.dumps(asyncio.run(soak(int(sys.argv[1]), start(*sys.argv[2:]), SinkClient(sys.argv[3])))))
+        asyncio.run(soak(int(sys.argv[1]), start(*sys.argv[2:]), SinkClient(sys.argv[3])))
     else:
         main(int(sys.argv[1]) if sys.argv[1:] else TURNS)

@@ -1,4 +1,4 @@
-"""Heartbeats of a run: short spans in its trace while it runs, and the end of an attempt whose process died."""
+"""Heartbeats of a run: short spans in its trace while it runs, and the end of a turn whose process died."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -49,37 +49,44 @@ def attach_span(trace: TraceRef | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """An attempt whose process died; times in seconds since 1970."""
+class LostTurn:
+    """A turn, or an attempt at a background run, whose process died; times in seconds since 1970.
+
+    `last_sign` is when the process last stored that it was alive, and `answer` what it had said by then. A turn may
+    have ended in any way: `reason` is its error.
+    """
 
     trace: TraceRef
     parent: TraceRef | None
     scope: Scope
     message: str
     began: float
-    last_beat: float
-    attempt: int
+    last_sign: float
+    answer: str = ""
+    attempt: int | None = None
+    status: str = "lost"
+    reason: str | None = "lost: its process died"
 
 
-def close_as_lost(attempt: Attempt) -> None:
-    """End the span that the dead process did not end, under its own id, at the attempt's last heartbeat.
+def close_as_lost(turn: LostTurn) -> None:
+    """End the span that the dead process did not end, under its own id, at the process's last sign of life.
 
-    Spans that the process has sent are below it. Nothing is sent for an attempt that was not sampled. Returns when the
+    Spans that the process has sent are below it. Nothing is sent for a turn that was not sampled. Returns when the
     span is on disk.
     """
     running = pipeline.active()
-    if running is None or not attempt.trace.sampled:
+    if running is None or not turn.trace.sampled:
         return
-    with handle_internal_errors("close a lost attempt"):
+    with handle_internal_errors("close a lost turn"):
         ended = ReadableSpan(
             "turn",
-            context=_context_of(attempt.trace),
-            parent=_context_of(attempt.parent) if attempt.parent else None,
+            context=_context_of(turn.trace),
+            parent=_context_of(turn.parent) if turn.parent else None,
             resource=running.provider.resource,
-            attributes=_last_words(attempt),
-            status=Status(StatusCode.ERROR, "lost: its process died"),
-            start_time=round(attempt.began * 1e9),
-            end_time=round(attempt.last_beat * 1e9),
+            attributes=_last_words(turn),
+            status=Status(StatusCode.ERROR, turn.reason) if turn.reason else Status(),
+            start_time=round(turn.began * 1e9),
+            end_time=round(turn.last_sign * 1e9),
         )
         end_span(running.provider, ended)
     written()
@@ -92,14 +99,16 @@ def written() -> None:
             processor.writer.write()
 
 
-def _last_words(attempt: Attempt) -> Mapping[str, Any]:
+def _last_words(turn: LostTurn) -> Mapping[str, Any]:
+    words = {**turn.scope.attributes, "openinference.span.kind": "AGENT", "turn.status": turn.status}
+    if turn.attempt is None:
+        texts = {"input.value": turn.message, "output.value": turn.answer}
+        return {**words, **{key: text for key, text in texts.items() if text}}
     return {
-        **attempt.scope.attributes,
-        "openinference.span.kind": "AGENT",
-        "turn.status": "lost",
-        "turn.attempt": attempt.attempt,
-        **({} if attempt.parent else {"input.value": attempt.message}),
-        "turn.last_heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(attempt.last_beat)),
+        **words,
+        "turn.attempt": turn.attempt,
+        **({} if turn.parent else {"input.value": turn.message}),
+        "turn.last_heartbeat": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(turn.last_sign)),
     }
 
 

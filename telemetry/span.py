@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 from opentelemetry.instrumentation import utils as otel_utils
-from opentelemetry.trace import Link, Span, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from telemetry import pipeline
@@ -111,6 +111,12 @@ def reference(of: Span) -> TraceRef | None:
         return None
     ids = trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
     return TraceRef(*ids, sampled=context.trace_flags.sampled)
+
+
+def caller_of(local_root: Span) -> TraceRef | None:
+    """Return the parent of this span, which is the first of its trace in this process; None if it has none."""
+    parent = getattr(local_root, "parent", None)
+    return reference(NonRecordingSpan(parent)) if isinstance(parent, SpanContext) else None
 
 
 def link_to(trace_ref: TraceRef | None) -> Sequence[Link]:

@@ -22,7 +22,7 @@ from telemetry.context import Resumed, Scope, scope_attributes
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.otel.local_root import local_root
 from telemetry.plain_data import safe_text
-from telemetry.span import TraceRef, fail, link_to, mark_cancelled, reference
+from telemetry.span import TraceRef, caller_of, fail, link_to, mark_cancelled, reference
 from telemetry.turn_root import TurnRoot, outcome_of
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,8 @@ class Turn(Generic[T]):
         if resumes:
             self.span.set_attribute("langfuse.observation.metadata.waited_s", resumes.waited_s)
         self._root = TurnRoot(around, self.span)
+        # The span of another process that the trace continues.
+        self.caller = caller_of(around or self.span)
         self._write("input", message)
         self._inside = set_span_in_context(self.span, inside)
         self.kept = self.trace is not None and self.trace.sampled

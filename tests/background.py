@@ -26,8 +26,14 @@ class Api:
         self.url = url
 
     def submit(self, message: str, agent: str = "steps", user: str = "ada") -> dict[str, Any]:
-        """A run that was accepted."""
-        answer = httpx.post(f"{self.url}/{agent}/runs", json={"message": message, "user_id": user}, timeout=30)
+        """A run that was accepted, if the database was in use elsewhere at first."""
+
+        def ask() -> httpx.Response | None:
+            answer = httpx.post(f"{self.url}/{agent}/runs", json={"message": message, "user_id": user}, timeout=30)
+            return None if answer.status_code == 503 and "retry-after" in answer.headers else answer
+
+        answer = until(ask)
+        assert answer
         assert answer.status_code == 202, answer.text
         return answer.json()
 
@@ -71,7 +77,7 @@ class Api:
 @contextmanager
 def api(folder: Path, receiver: Receiver, env: Mapping[str, str] | None = None) -> Iterator[Api]:
     """A process of the service on this folder, its spans on their way to the receiver."""
-    port = free_port()
+    port = (env or {}).get("PORT") or free_port()
     settings = {
         "PORT": str(port),
         "DATA_DIR": str(folder),

@@ -24,6 +24,9 @@ from telemetry.testing import Recorded, recording
 from tests.leaks import in_spools, watch
 from tests.parts import missing
 
+# Here and not beside the tests that measure: with workers, only this file is read by the process that prints.
+pytest_plugins = ["tests.figures"]
+
 CHROMIUM = "/usr/bin/chromium"
 _OURS = ("OTEL_", "LANGFUSE_", "TELEMETRY_", "OPENINFERENCE_", "LANGSMITH_", "LANGCHAIN_", "OPENAI_", "VIEWER_")
 DUMMY = {

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection as Session
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -72,7 +72,7 @@ class AdvisoryLocks:
                 for thread_id in list(self._unlocked):
                     if await _call(session, "pg_try_advisory_lock", thread_id):
                         self._unlocked.discard(thread_id)
-            except DBAPIError:
+            except SQLAlchemyError:
                 await self._close_session()
                 raise
 
@@ -93,11 +93,17 @@ class AdvisoryLocks:
             await session.close()
 
     async def _call(self, function: str, thread_id: str) -> bool:
+        # A statement that is cancelled with its caller would leave the session, and all locks, in an unknown state.
+        calling = asyncio.ensure_future(self._call_in_turn(function, thread_id))
+        calling.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await asyncio.shield(calling)
+
+    async def _call_in_turn(self, function: str, thread_id: str) -> bool:
         async with self._mutex:
             session = await self._connected()
             try:
                 return await _call(session, function, thread_id)
-            except DBAPIError:
+            except SQLAlchemyError:
                 await self._close_session()
                 raise
 

@@ -38,18 +38,28 @@ class Connections:
         options = conninfo_to_dict(url).get("options")
         self._conninfo = make_conninfo(url, options=f"{_STATEMENT_TIMEOUT} {options or ''}".strip())
         self._open: WeakSet[AsyncConnection[Any]] = WeakSet()
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def connect(self) -> AsyncConnection[Any]:
         """Return a new connection; raise `OperationalError` if the server does not answer in time."""
         connecting = asyncio.ensure_future(AsyncConnection.connect(self._conninfo))
         try:
             if not await _ended(connecting):
-                raise OperationalError("the server does not answer")
+                raise OperationalError("the server does not answer")  # noqa: TRY301 - the connection is closed below
             connection = connecting.result()
-        finally:
+        except BaseException:
+            # It may be open by now.
+            connecting.add_done_callback(self._close_unused)
             connecting.cancel()
+            raise
         self._open.add(connection)
         return connection
+
+    def _close_unused(self, connecting: "asyncio.Future[AsyncConnection[Any]]") -> None:
+        if not connecting.cancelled() and not connecting.exception():
+            closing = asyncio.ensure_future(connecting.result().close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def answered(self, request: Awaitable[T]) -> T:
         """Return the server's answer; raise `OperationalError` where there is none in time: then shut down."""

@@ -50,6 +50,17 @@ runs = Table(
     Column("ended", DateTime(timezone=True)),
 )
 
+# Of turns that have not ended, or whose span may not be on disk: what is needed to end both if their process dies.
+run_progress = Table(
+    "run_progress",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("caller_id", String),
+    Column("answer", Text, nullable=False),
+    Column("updated", DateTime(timezone=True), nullable=False),
+)
+
 # The status of a run that another process was asked to cancel; callers see it as running.
 CANCELLING = "cancelling"
 UNFINISHED = ("running", CANCELLING)
@@ -97,6 +108,17 @@ class RunRecord:
         return TraceRef(self.trace_id, self.span_id, self.sampled) if self.trace_id and self.span_id else None
 
 
+@dataclass(frozen=True)
+class RunProgress:
+    """What a turn has said so far; `caller_id` is the span of another process that its trace continues."""
+
+    run_id: str
+    thread_id: str
+    caller_id: str | None = None
+    answer: str = ""
+    updated: datetime = field(default_factory=_now)
+
+
 def insert_into(engine: AsyncEngine) -> Callable[[Table], Any]:
     """Return the INSERT of the engine's dialect, which supports ON CONFLICT."""
     return postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
@@ -124,17 +146,38 @@ class ThreadStore:
             row = rows.mappings().one_or_none()
         return Thread(**row) if row else None
 
-    async def begin_run(self, run: RunRecord) -> None:
+    async def begin_run(self, run: RunRecord, progress: RunProgress | None = None) -> None:
         """Store a run that starts; an unfinished run on its thread died with its process."""
         others = runs.c.thread_id == run.thread_id, runs.c.run_id != run.run_id
         lost = update(runs).where(*others, runs.c.status.in_(UNFINISHED))
         async with self._engine.begin() as connection:
             await connection.execute(lost.values(status="failed", ended=_now()))
             await connection.execute(self._insert(runs).values(asdict(run)).on_conflict_do_nothing())
+            if progress:
+                await connection.execute(self._insert(run_progress).values(asdict(progress)).on_conflict_do_nothing())
+
+    async def save_answer(self, run_id: str, answer: str) -> None:
+        """Store what a turn has said so far."""
+        change = update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
+        async with self._engine.begin() as connection:
+            await connection.execute(change)
+
+    async def progress_of(self, run_id: str) -> RunProgress | None:
+        """Return what a turn has said so far; None if that is not stored."""
+        query = select(run_progress).where(run_progress.c.run_id == run_id)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(query)).mappings().one_or_none()
+        return RunProgress(**row) if row else None
+
+    async def forget_progress(self, run_id: str) -> None:
+        """Forget what a turn has said: its end is stored, and its span is on disk."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(run_progress).where(run_progress.c.run_id == run_id))
 
     async def discard_run(self, run_id: str) -> None:
         """Delete a run that was refused, but may have been stored."""
         async with self._engine.begin() as connection:
+            await connection.execute(delete(run_progress).where(run_progress.c.run_id == run_id))
             await connection.execute(delete(runs).where(runs.c.run_id == run_id))
 
     async def check_unfinished(self, run_id: str) -> None:
@@ -144,17 +187,28 @@ class ThreadStore:
             if await connection.scalar(query) is None:
                 raise StaleRunError(f"another process has taken over the thread of run {run_id}")
 
-    async def unfinished(self) -> Sequence[RunRecord]:
-        """Return all runs that have not ended."""
+    async def unfinished(self, thread_id: str | None = None) -> Sequence[RunRecord]:
+        """Return all runs that have not ended, or those of a thread."""
+        query = select(runs).where(runs.c.status.in_(UNFINISHED))
         async with self._engine.connect() as connection:
-            found = await connection.execute(select(runs).where(runs.c.status.in_(UNFINISHED)))
+            found = await connection.execute(query.where(runs.c.thread_id == thread_id) if thread_id else query)
             return [_run_from(row) for row in found.mappings()]
 
-    async def end_run(self, run_id: str, status: str) -> None:
-        """Store the outcome of a run."""
+    async def with_progress(self) -> Sequence[RunRecord]:
+        """Return the runs that have ended, but whose span may be lost if their process died."""
+        query = select(runs).join(run_progress, run_progress.c.run_id == runs.c.run_id)
+        async with self._engine.connect() as connection:
+            found = await connection.execute(query.where(runs.c.status.not_in(UNFINISHED)))
+            return [_run_from(row) for row in found.mappings()]
+
+    async def end_run(self, run_id: str, status: str, answer: str | None = None) -> None:
+        """Store the outcome of a run, and for its span the whole answer of a turn."""
         change = update(runs).where(runs.c.run_id == run_id).values(status=status, ended=_now())
+        said = update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
         async with self._engine.begin() as connection:
             await connection.execute(change)
+            if answer is not None:
+                await connection.execute(said)
 
     async def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run, None if there is none."""

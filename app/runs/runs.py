@@ -41,7 +41,7 @@ from app.turns import AgentTurn, Turns, run_event, run_record, tokens_of, turn_c
 from telemetry import Resumed, TraceRef
 from telemetry.context import Scope
 from telemetry.export.formats.marks import SHOWN_ON_ROOT
-from telemetry.heartbeat import Attempt, Heartbeat, attach_span, close_as_lost, written
+from telemetry.heartbeat import Heartbeat, LostTurn, attach_span, close_as_lost, written
 from telemetry.otel.local_root import local_root
 from telemetry.span import one_line
 from telemetry.turn_root import TurnRoot, queued_line
@@ -500,13 +500,13 @@ def _thread(run: BackgroundRun) -> Thread:
     return Thread(run.thread_id, run.user_id, run.agent)
 
 
-def _lost(run: BackgroundRun, dead: AttemptRecord, trace: TraceRef, number: int) -> Attempt:
-    return Attempt(
+def _lost(run: BackgroundRun, dead: AttemptRecord, trace: TraceRef, number: int) -> LostTurn:
+    return LostTurn(
         trace=trace,
         parent=run.trace if run.trace_id == trace.trace_id else None,
         scope=Scope(session_id=run.thread_id, user_id=run.user_id or None, agent=run.agent, run_id=run.run_id),
         message=UserInput.model_validate_json(run.asked).text,
         began=dead.began,
-        last_beat=dead.beat,
+        last_sign=dead.beat,
         attempt=number,
     )

@@ -286,22 +286,27 @@ class SpoolStore:
         The mark is set before anything is written, so that they are not sent again if the disk is full or the process
         dies now.
         """
-        if self._is_closed:
-            return
-        if rows[-1].kind == SPAN:
-            self.lock.accepted = rows[-1].seq
-            self._gone[SPAN] = {seq for seq in self._gone[SPAN] if seq > rows[-1].seq}
-        self._count(rows[-1].kind, -len(rows), -sum(len(row.body) for row in rows))
-        with self._writing, suppress(sqlite3.OperationalError):
-            self._write.execute("DELETE FROM waiting WHERE seq <= ? AND kind = ?", (rows[-1].seq, rows[-1].kind))
+        with self._writing:
+            # Inside: a file whose last rows are counted as accepted is closed if the disk is full.
+            if self._is_closed:
+                return
+            if rows[-1].kind == SPAN:
+                self.lock.accepted = rows[-1].seq
+                self._gone[SPAN] = {seq for seq in self._gone[SPAN] if seq > rows[-1].seq}
+            self._count(rows[-1].kind, -len(rows), -sum(len(row.body) for row in rows))
+            with suppress(sqlite3.OperationalError):
+                self._write.execute("DELETE FROM waiting WHERE seq <= ? AND kind = ?", (rows[-1].seq, rows[-1].kind))
 
     def remove(self, row: Row) -> None:
         """Remove one row at any position; on a full disk, as soon as the rows before it are removed too."""
-        self._gone[row.kind].add(row.seq)
-        self._count(row.kind, -1, -len(row.body))
-        with self._writing, suppress(sqlite3.OperationalError):
-            self._write.execute("DELETE FROM waiting WHERE seq = ?", (row.seq,))
-            self._gone[row.kind].remove(row.seq)
+        with self._writing:
+            if self._is_closed:
+                return
+            self._gone[row.kind].add(row.seq)
+            self._count(row.kind, -1, -len(row.body))
+            with suppress(sqlite3.OperationalError):
+                self._write.execute("DELETE FROM waiting WHERE seq = ?", (row.seq,))
+                self._gone[row.kind].remove(row.seq)
 
     def replace_with_stub(self, row: Row, reason: str, stub: bytes | None) -> None:
         """Move the row to the dead letters, and replace it by the stub."""

@@ -44,18 +44,22 @@ class Proxy:
 
     def _connect(self, caller: socket.socket) -> None:
         self._open.wait()
-        with suppress(OSError):
-            pair = caller, socket.create_connection(("127.0.0.1", self._target))
-            self._pairs.append(pair)
-            for source, sink in (pair, pair[::-1]):
-                threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+        with suppress(OSError), caller, socket.create_connection(("127.0.0.1", self._target)) as target:
+            self._pairs.append((caller, target))
+            back = threading.Thread(target=self._pass_on, args=(target, caller), daemon=True)
+            back.start()
+            self._pass_on(caller, target)
+            back.join()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if not self._open.is_set():
-                    return  # lost; neither end is told
+                    self._open.wait()  # it is lost, and neither end is told before the end of the cut
+                    break
                 sink.sendall(data)
+        # Also after a reset.
+        with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
 

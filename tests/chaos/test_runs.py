@@ -18,12 +18,12 @@ import pytest
 
 from telemetry.testing.receiver import Receiver
 from tests.background import Api, answered, api, called, held
+from tests.figures import Figures
 from tests.postgres import postgres
 from tests.processes import DiedError, until
 
 pytest.importorskip("dbos", reason="background runs need DBOS")
 
-Figures = dict[str, Any]
 SEED = 7
 SUMS = "what is {0}+1 and {0}+2 and {0}+3"
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.client import AgentClient
-from tests.chaos.conftest import Figures
+from tests.figures import Figures
 from tests.langfuse_server import Langfuse, langfuse_server
 from tests.processes import free_port, start, until
 

@@ -1,18 +1,26 @@
 """What users are told and what becomes of their turns and runs while Postgres is away; the matrix is in tests/chaos."""
 
+import asyncio
+import random
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from app.client import AgentClient
+from app.database.postgres import open_postgres
+from app.database.thread_store import Thread
 from app.schema import EndEvent, RunEvent, TokenEvent
 from telemetry.testing.receiver import Receiver
 from tests.background import Api, api
+from tests.chaos.outages import outage_of
 from tests.postgres import Postgres, postgres_server
 from tests.processes import until
 
@@ -94,6 +102,53 @@ def accepts(one: Api) -> bool:
         return httpx.get(f"{one.url}/health", timeout=60).is_success
     except httpx.TransportError:
         return False
+
+
+@pytest.mark.parametrize("fault", ["hung", pytest.param("stopped", marks=pytest.mark.chaos), "cut"])
+async def test_no_connection_is_lost_in_an_outage(fault: str) -> None:
+    """The server has no more than the pool and the locks, though callers were cancelled at random moments."""
+    chance = random.Random(fault)
+    with postgres_server() as server, outage_of(server, fault) as away:
+        async with open_postgres(away.env["DATABASE_URL"]) as database:
+
+            async def use(name: str) -> None:
+                await database.store.get_or_create(Thread(name, "", "chatbot"))
+                await database.checkpoints.aget_tuple({"configurable": {"thread_id": name, "checkpoint_ns": ""}})
+                if await database.thread_locks.acquire(name):
+                    await database.thread_locks.release(name)
+
+            async def user(name: str) -> None:
+                while not over.is_set():
+                    with suppress(TimeoutError, SQLAlchemyError, psycopg.Error):
+                        async with asyncio.timeout(chance.choice([None, 0.01, 0.05, 0.3])):
+                            await use(name)
+                    await asyncio.sleep(0.02)
+
+            over = asyncio.Event()
+            users = [asyncio.create_task(user(f"t-{number}")) for number in range(30)]
+            await asyncio.sleep(1)
+            await asyncio.to_thread(away.begin)
+            await asyncio.sleep(3)
+            await asyncio.to_thread(away.end)
+            await asyncio.sleep(1)
+            over.set()
+            await asyncio.gather(*users)
+            await asyncio.to_thread(until, lambda: database.availability.is_usable)
+            await use("t-last")
+            pool = database.engine.pool
+            assert isinstance(pool, QueuePool)
+            locks = 1
+            # The pool also counts those that it has lost, and opens them again when they are needed.
+            await asyncio.to_thread(until, lambda: 0 < connections(server.url) <= pool.checkedin() + locks)
+            assert pool.checkedout() == 0
+
+
+def connections(url: str) -> int:
+    """How many connections others have to the server."""
+    query = "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+    with psycopg.connect(url) as connection:
+        [(number,)] = connection.execute(query).fetchall()
+    return number
 
 
 def test_a_turn_whose_process_dies_has_failed(tmp_path: Path) -> None:

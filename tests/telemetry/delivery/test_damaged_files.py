@@ -117,6 +117,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "renamed column": script("ALTER TABLE waiting RENAME COLUMN body TO content"),
     "additional column": script("ALTER TABLE waiting ADD COLUMN more TEXT"),
     "other tables altogether": script("DROP TABLE waiting; CREATE TABLE waiting (a, b)"),
+    "view instead of a table": script("ALTER TABLE waiting RENAME TO w; CREATE VIEW waiting AS SELECT * FROM w"),
+    "many empty rows": script(
+        "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 50000)"
+        " INSERT INTO waiting SELECT i, 'span', 1e10, x'' FROM n"
+    ),
     "future version": script("PRAGMA user_version = 99"),
     "negative version": script("PRAGMA user_version = -7"),
     "huge row": script("UPDATE waiting SET body = zeroblob(8000000) WHERE seq = 2"),
@@ -129,17 +134,32 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "directory": instead(Path.mkdir),
     "symlink": instead(link_elsewhere),
     "pipe": instead(os.mkfifo),
+    "log of another program": lambda database: Path(f"{database}-wal").write_bytes(b"\x00\xff" * 40_000),
+    "log is a directory": lambda database: (
+        Path(f"{database}-wal").unlink(missing_ok=True),
+        Path(f"{database}-wal").mkdir(),
+    ),
     "missing database": Path.unlink,
     "missing lock": of_lock(Path.unlink),
     "empty lock": of_lock(lambda lock: os.truncate(lock, 0)),
     "lock of ff": of_lock(lambda lock: lock.write_bytes(b"\xff" * 16)),
     "lock ahead of its rows": of_lock(lambda lock: lock.write_bytes(b"\x03" + b"\0" * 7 + b"\xff" * 4 + b"\0" * 4)),
+    "lock of a gigabyte": of_lock(lambda lock: os.truncate(lock, 1 << 30)),
     "lock is a directory": of_lock(instead(Path.mkdir)),
     "lock is a pipe": of_lock(instead(os.mkfifo)),
     "lock is a symlink": of_lock(instead(link_elsewhere)),
 }
 # What cannot be opened stays where it is: another release may read it, a person may put it right.
-STAYS = {"future version", "directory", "symlink", "pipe", "lock is a directory", "lock is a pipe", "lock is a symlink"}
+STAYS = {
+    "future version",
+    "log is a directory",
+    "directory",
+    "symlink",
+    "pipe",
+    "lock is a directory",
+    "lock is a pipe",
+    "lock is a symlink",
+}
 # What is whole but for its frame arrives.
 ARRIVES = {
     "no table held",
@@ -152,6 +172,8 @@ ARRIVES = {
     "empty lock",
     "lock of ff",
     "lock ahead of its rows",
+    "lock of a gigabyte",
+    "log of another program",
 }
 
 

@@ -6,7 +6,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from telemetry.delivery.lock import LockedError, SpoolLock, orphaned_locks
 from telemetry.delivery.spool import drop_corrupt, drop_foreign, inspect, survey
-from telemetry.delivery.store import MEDIA, SPAN, DeadLetter, SpoolStore, adopt, quarantine
+from telemetry.delivery.store import MEDIA, SPAN, DeadLetter, Row, SpoolStore, adopt, quarantine
 
 NOW = 1_700_000_000.0
 ALL = 10**9
@@ -81,6 +83,28 @@ def test_accepted_rows_are_gone_even_if_the_disk_is_full(file: SpoolStore, tmp_p
     adopted = adopt(lock)
     assert adopted
     assert (bodies(adopted), adopted.rows) == ([b"cc"], 1)
+
+
+@pytest.mark.parametrize(
+    "accept", [lambda file, rows: file.mark_accepted(rows), lambda file, rows: file.remove(rows[0])]
+)
+def test_a_file_is_not_closed_between_the_count_and_the_disk(
+    file: SpoolStore, monkeypatch: pytest.MonkeyPatch, accept: Callable[[SpoolStore, list[Row]], None]
+) -> None:
+    """A file whose last row is accepted counts as empty, and another thread may close it if the disk is full."""
+    file.append(SPAN, [(1.0, b"one")])
+    rows, count, closing = file.take(SPAN, 10, 10), file._count, threading.Thread(target=file.close)
+
+    def count_and_close(kind: str, rows: int, size: int) -> None:
+        count(kind, rows, size)
+        closing.start()
+        closing.join(0.3)
+
+    monkeypatch.setattr(file, "_count", count_and_close)
+    accept(file, rows)
+    closing.join(10)
+    assert file.is_empty
+    accept(file, rows)  # of a closed file nothing is left to remove
 
 
 def test_another_kind_is_not_covered_by_the_mark_for_spans(file: SpoolStore) -> None:
