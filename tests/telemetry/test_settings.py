@@ -188,6 +188,8 @@ def test_no_secret_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "langfuse"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://cloud.langfuse.com/api/public/otel"}, "langfuse"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://phoenix:6006", "TELEMETRY_SHAPE": "openinference"}, "openinference"),
+        ({"TELEMETRY_SHAPE": "genai", "TELEMETRY_GENAI_NAMES": "true"}, "genai"),
+        ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk", "TELEMETRY_SHAPE": "all"}, "all"),
     ],
 )
 def test_spans_are_langfuses_on_every_route(bare: pytest.MonkeyPatch, environ: dict[str, str], shape: str) -> None:

@@ -165,7 +165,10 @@ def _attachments(span: Span, attributes: Attributes, found: Sequence[Media]) -> 
 
 
 def _field(key: str) -> Field:
-    return next((field for field, keys in _FIELDS.items() if key.startswith(keys)), "metadata")
+    for place, keys in _FIELDS.items():
+        if key.startswith(keys):
+            return place
+    return "metadata"
 
 
 def _texts(span: Span) -> list[str]:
