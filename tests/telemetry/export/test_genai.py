@@ -7,10 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from langchain_core.messages import HumanMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Status, StatusCode
 
+import telemetry
+from app.agents import load
 from app.models.demo_model import DemoError
+from app.models.models import load_models
 from telemetry.export import otlp
 from telemetry.export.formats.otel_genai import OPERATION
 from telemetry.export.stages import build_stages, prepare_all
@@ -18,9 +23,10 @@ from telemetry.settings import Settings
 from telemetry.testing import recording
 from tests.telemetry.export.genai_rules import ATTRIBUTES, conventions_of, violations
 from tests.telemetry.instrumentation.langchain.test_recorder_conformance import FLOWS
-from tests.telemetry.planted import finished
+from tests.telemetry.planted import finished, with_changes
 
 SHAPES = ("genai", "all")
+QUESTION, ANSWER = "What is 12*34?", "The calculator tool says: 408"
 
 
 def sent(spans: Sequence[ReadableSpan], shape: str = "genai", **environment: Any) -> list[otlp.Span]:
@@ -47,6 +53,18 @@ async def recorded(langchain: str, name: str) -> Sequence[ReadableSpan]:
         return spans.settled()
 
 
+async def a_turn(langchain: str) -> Sequence[ReadableSpan]:
+    """The spans of a streamed turn with a tool call."""
+    with recording(Settings.model_construct(langchain=langchain)) as spans:
+        graph = load("chatbot", load_models("demo"), InMemorySaver())
+        asked: Any = {"messages": [HumanMessage(QUESTION)]}
+        async with telemetry.turn("chatbot", input=QUESTION, session_id="t-1", user_id="ada") as turn:
+            async for _ in graph.astream(asked, {"configurable": {"thread_id": "t-1"}}, stream_mode="messages"):
+                pass
+            turn.output = ANSWER
+        return spans.settled()
+
+
 @pytest.mark.parametrize("langchain", ["openinference", "recorder"])
 @pytest.mark.parametrize("name", FLOWS)
 async def test_every_span_conforms(name: str, langchain: str) -> None:
@@ -56,7 +74,7 @@ async def test_every_span_conforms(name: str, langchain: str) -> None:
     for shape in SHAPES:
         arrived = sent(spans, shape)
         assert [wrong for span in arrived for wrong in violations(span)] == []
-        assert {span.attributes.get(OPERATION) for span in arrived} & {"chat", "text_completion", "invoke_agent"}
+        assert any(OPERATION in span.attributes for span in arrived)
 
 
 @pytest.mark.parametrize("name", ["chatbot, streamed: What is 12*34?", "retriever", "parts", "chatbot, invoked: /fail"])
@@ -74,7 +92,7 @@ async def test_both_recorders_say_the_same(name: str) -> None:
 
 async def test_names_and_kinds_by_the_conventions() -> None:
     """With the setting, a span is named by its operation and what it is of, and calls of models are CLIENT."""
-    spans = await recorded("recorder", "chatbot, streamed: What is 12*34?")
+    spans = await a_turn("recorder")
 
     plain, named = sent(spans), sent(spans, TELEMETRY_GENAI_NAMES="true")
 
@@ -93,12 +111,12 @@ async def test_names_and_kinds_by_the_conventions() -> None:
 
 
 async def test_no_text_leaves_twice_in_one_span() -> None:
-    """Of each message of a turn, a span has one copy; a text that occurs in two messages, two."""
-    spans = await recorded("openinference", "chatbot, streamed: What is 12*34?")
+    """Of each message of a turn, a span has one copy, unless all formats are asked for."""
+    spans = await a_turn("openinference")
 
     for span in sent(spans):
         everything = json.dumps(span.attributes)
-        for words in ("You are a helpful assistant", "What is 12*34?", "The calculator tool says"):
+        for words in ("You are a helpful assistant", QUESTION, ANSWER):
             assert everything.count(words) <= 1, span.name
     (model, *_) = [span for span in sent(spans, "all") if span.attributes.get(OPERATION) == "chat"]
     assert json.dumps(model.attributes).count("You are a helpful assistant") > 2
@@ -106,16 +124,14 @@ async def test_no_text_leaves_twice_in_one_span() -> None:
 
 async def test_a_turn_in_the_conventions_words() -> None:
     """The agent has its question and answer, the model its messages, tools and figures, the tool what it did."""
-    spans = await recorded("recorder", "chatbot, streamed: What is 12*34?")
+    spans = await a_turn("recorder")
     by_operation: dict[Any, list[dict[str, Any]]] = {}
     for span in sorted(sent(spans), key=lambda span: span.start):
         by_operation.setdefault(span.attributes.get(OPERATION), []).append(span.attributes)
 
     (agent,), (graph,) = by_operation["invoke_agent"], by_operation["invoke_workflow"]
-    assert read(agent, "gen_ai.input.messages") == [
-        {"role": "user", "parts": [{"type": "text", "content": "What is 12*34?"}]}
-    ]
-    assert read(agent, "gen_ai.output.messages")[0]["parts"][0]["content"] == "The calculator tool says: 408"
+    assert read(agent, "gen_ai.input.messages") == [{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]
+    assert read(agent, "gen_ai.output.messages")[0]["parts"][0]["content"] == ANSWER
     assert (agent["gen_ai.agent.name"], graph["gen_ai.agent.name"]) == ("chatbot", "chatbot")
     assert "gen_ai.input.messages" not in graph
     (tool,) = by_operation["execute_tool"]
@@ -313,7 +329,7 @@ def test_spans_by_the_conventions_stay_as_they_are() -> None:
         "langfuse.trace.metadata.run": "r-1",
     }
 
-    (arrived,) = sent([finished("chat m", attributes=given)])
+    (arrived,) = sent([with_changes(finished("chat m"), attributes=given)])
 
     assert arrived.attributes == {
         OPERATION: "chat",
@@ -351,14 +367,9 @@ def test_the_rules_can_fail(operation: str) -> None:
         "gen_ai.output.type": "poem",
         "gen_ai.input.messages": '[{"role":"user","content":"Hi"}]',
     }
-    (arrived,) = otlp.decode(
-        b"".join(
-            prepare_all([finished("x", attributes={**wrong, "openinference.span.kind": "X"})], build_stages(Settings()))
-        ),
-        "application/x-protobuf",
-    )
+    span = otlp.from_sdk(finished("x", attributes=wrong))
 
-    found = " ".join(violations(arrived))
+    found = " ".join(violations(span))
 
     for words in ("max_tokens is no int", "gen_ai.made_up is no attribute", "none of its values", "its schema"):
         assert words in found
