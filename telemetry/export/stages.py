@@ -46,9 +46,9 @@ def _build_format(settings: Settings) -> Stage:
         case "openinference":
             return formats.openinference
         case "genai":
-            return formats.GenaiFormat()
+            return formats.GenaiFormat(settings.max_value_bytes)
         case "all":
-            return formats.CombinedFormat()
+            return formats.CombinedFormat(settings.max_value_bytes)
 
 
 def build_redactor(settings: Settings) -> Redactor:

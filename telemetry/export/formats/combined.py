@@ -14,8 +14,8 @@ _BESIDE = ("llm.input_messages.", "llm.output_messages.", "gen_ai.input.", "gen_
 class CombinedFormat:
     """Converts spans to all three formats, with a text in each of them; Langfuse shows what it shows of its own."""
 
-    def __init__(self) -> None:
-        self._genai = GenaiFormat()
+    def __init__(self, max_value_bytes: int = 0) -> None:
+        self._genai = GenaiFormat(max_value_bytes)
 
     def __call__(self, span: Span) -> Span:
         """Return the span with the attributes of all formats; where two have the same one, Langfuse's counts."""

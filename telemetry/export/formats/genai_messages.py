@@ -1,5 +1,7 @@
 """Write chat messages as OpenTelemetry's GenAI conventions do: each is a role and a list of parts."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +12,11 @@ from telemetry.messages_json import MessagesJson
 
 # The most bytes of cached messages and definitions, with the text that each was converted from.
 _MAX_BYTES = 4 * 1024 * 1024
-_BETWEEN = ("[", "]", ",", "[]")
+# What stands for messages that were left out, and a bit more.
+_GAP = re.compile(r"\[… (\d+) messages left out …\]")
+_GAP_BYTES = 120
+# A first message, a last one, and one between them.
+_FEWEST = 3
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = ("reasoning", "thinking")
 _MODALITIES = ("image", "audio", "video")
@@ -29,9 +35,13 @@ def _weigh(text: str, converted: str) -> int:
 
 
 class GenaiMessages:
-    """Converts messages and definitions of tools from OpenAI's format; those that come again are converted once."""
+    """Converts messages and definitions of tools from OpenAI's format; those that come again are converted once.
 
-    def __init__(self) -> None:
+    `max_bytes` is the limit of a conversation, which is longer in this schema than in OpenAI's; 0 means none.
+    """
+
+    def __init__(self, max_bytes: int = 0) -> None:
+        self._max_bytes = max_bytes
         self._messages: LruCache[str, str] = LruCache(_MAX_BYTES // 2, _weigh)
         self._tools: LruCache[str, str] = LruCache(_MAX_BYTES // 2, _weigh)
 
@@ -40,42 +50,71 @@ class GenaiMessages:
 
         `role` is whose words a plain text is.
         """
+        return _listed(self._converted(given, role))
+
+    def conversation(self, given: Any) -> tuple[MessagesJson | None, int]:
+        """Return what a model was asked, and how many bytes were left out of it.
+
+        Above the limit: the first message, the last ones, and how many were between them.
+        """
+        texts = self._converted(given, "user")
+        size = sum(map(len, texts)) + len(texts)
+        # A character takes at most four bytes.
+        is_short = 4 * size < self._max_bytes or (size < self._max_bytes and all(map(str.isascii, texts)))
+        if not self._max_bytes or is_short or len(texts) < _FEWEST:
+            return _listed(texts), 0
+        sizes = [len(text.encode()) for text in texts]
+        if sum(sizes) + len(sizes) < self._max_bytes:
+            return _listed(texts), 0
+        room, kept = self._max_bytes - sizes[0] - sizes[-1] - _GAP_BYTES, 1
+        while kept < len(texts) - 2 and (room := room - sizes[-1 - kept] - 1) >= 0:
+            kept += 1
+        known = _GAP.search(texts[1])
+        count = len(texts) - 1 - kept + (int(known[1]) - 1 if known else 0)
+        # In ASCII, so that a long conversation in ASCII takes one byte per character.
+        gap = json.dumps(
+            {"role": "system", "parts": [_text(f"[… {count} messages left out …]")]}, separators=(",", ":")
+        )
+        return _listed([texts[0], gap, *texts[-kept:]]), sum(sizes[1:-kept])
+
+    def _converted(self, given: Any, role: str) -> list[str]:
         if isinstance(given, MessagesJson):
-            texts = [part for part in given.messages.parts if part not in _BETWEEN]
+            parts = given.messages.parts
+            texts = parts[1::2] if parts[0] == "[" else [part for part in parts if part != "[]"]
         else:
             parsed = parse(given) if isinstance(given, str) else given
             value = given if parsed is None else parsed
-            texts = [dump(each) for each in (value if isinstance(value, list) else [value])]
-        return _listed([self._message(text, role) for text in texts if text])
+            texts = [text for each in (value if isinstance(value, list) else [value]) if (text := dump(each))]
+        known = zip(texts, self._messages.get_all(texts), strict=True)
+        return [found or self._message(text, role) for text, found in known]
 
     def tools(self, definitions: list[str]) -> MessagesJson | None:
         """Return the list of these definitions, each of them in JSON; None where there are none."""
-        return _listed([self._tool(text) for text in definitions])
+        known = self._tools.get
+        return _listed([known(text) or self._tool(text) for text in definitions])
 
     def _message(self, text: str, role: str) -> str:
-        converted = self._messages.get(text)
-        if converted is None:
-            fields = parse(text)
-            if not isinstance(fields, dict) or "role" not in fields:
-                # Whose words they are is known to the caller only: not cached.
-                return dump({"role": role, "parts": [_text(text)]})
-            converted = dump(genai_message(fields))
-            self._messages.put(text, converted)
+        fields = parse(text)
+        if not isinstance(fields, dict) or "role" not in fields:
+            # Whose words they are is known to the caller only: not cached.
+            return dump({"role": role, "parts": [_text(text)]})
+        converted = dump(genai_message(fields))
+        self._messages.put(text, converted)
         return converted
 
     def _tool(self, text: str) -> str:
-        converted = self._tools.get(text)
-        if converted is None:
-            converted = dump(_definition(parse(text), text))
-            self._tools.put(text, converted)
+        converted = dump(_definition(parse(text), text))
+        self._tools.put(text, converted)
         return converted
 
 
 def _listed(texts: list[str]) -> MessagesJson | None:
     if not texts:
         return None
-    between = [part for text in texts for part in (",", text)]
-    return MessagesJson(["[", *between[1:], "]"])
+    parts = [","] * (2 * len(texts) + 1)
+    parts[1::2] = texts
+    parts[0], parts[-1] = "[", "]"
+    return MessagesJson(parts)
 
 
 def genai_message(message: Message) -> Message:

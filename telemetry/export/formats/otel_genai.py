@@ -6,7 +6,7 @@ definitions, arguments and results are JSON, because many backends take no neste
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 from telemetry.export.formats.error import exception_type, make_error_readable
@@ -28,6 +28,7 @@ from telemetry.export.formats.langfuse import (
 from telemetry.export.formats.marks import MARKS, RECORDERS
 from telemetry.export.formats.openinference import nanoseconds, with_readable_names
 from telemetry.export.otlp import Attributes, Span
+from telemetry.export.truncate import SHORTENED
 from telemetry.json_text import dump, parse
 
 OPERATION = "gen_ai.operation.name"
@@ -156,10 +157,16 @@ _PARAMETERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _INSTRUCTIONS = ("instructions", "system", "system_instruction")
 
 _DOCUMENT = re.compile(r"retrieval\.documents\.(\d+)\.document\.(id|score|content|metadata)")
-_TRACE, _TRACE_METADATA = "langfuse.trace.", "langfuse.trace.metadata."
+_TITLE, _TAGS, _TRACE_METADATA = "langfuse.trace.name", "langfuse.trace.tags", "langfuse.trace.metadata."
+_ABOUT = ("langfuse.trace.", METADATA)
 _NODE = ("langgraph_node", "langgraph_step")
-# As `gen_ai.agent.name` and as `session.id`.
-_SAID_ELSEWHERE = ("agent", "thread")
+# Under names of the conventions, as `session.id`, or of the whole content.
+_SAID_ELSEWHERE = frozenset(
+    {
+        *(_TITLE, _TAGS, f"{_TRACE_METADATA}agent", f"{_TRACE_METADATA}thread"),
+        *(METADATA + name for name in FILTERABLE),
+    }
+)
 _PROMPT = "langfuse.observation.prompt."
 _ANSWER_BEGAN = "langfuse.observation.completion_start_time"
 # Written under other names, or on no span.
@@ -170,20 +177,25 @@ _WRITTEN = frozenset(
         *MARKS,
     }
 )
+_WRITTEN_OF_FRAMEWORKS = frozenset({"metadata", "tag.tags", *MARKS})
 _WRITTEN_OF = {
-    "LLM": ("llm.model_name", "llm.provider", "llm.system", "llm.finish_reason", "llm.invocation_parameters"),
-    "EMBEDDING": ("llm.provider", "llm.system", "embedding.model_name", "embedding.invocation_parameters"),
-    "TOOL": ("tool.name", "tool.description", "tool.id", "tool_call.id"),
+    "LLM": _WRITTEN
+    | {"llm.model_name", "llm.provider", "llm.system", "llm.finish_reason", "llm.invocation_parameters", SHORTENED},
+    "EMBEDDING": _WRITTEN | {"llm.provider", "llm.system", "embedding.model_name", "embedding.invocation_parameters"},
+    "TOOL": _WRITTEN | {"tool.name", "tool.description", "tool.id", "tool_call.id"},
 }
 _WRITTEN_PARTS = ("llm.input_messages.", "llm.output_messages.", "llm.tools.", "llm.prompts", "llm.function_call")
-_WRITTEN_PARTS += (_TOKENS, _TRACE, METADATA)
+_WRITTEN_PARTS_OF = {
+    **dict.fromkeys(("AGENT", "EMBEDDING", "LLM"), (*_WRITTEN_PARTS, _TOKENS)),
+    "RETRIEVER": (*_WRITTEN_PARTS, "retrieval.documents."),
+}
 
 
 class GenaiFormat:
     """Converts spans to the attributes of the GenAI conventions; it caches the messages that it has converted."""
 
-    def __init__(self) -> None:
-        self._messages = GenaiMessages()
+    def __init__(self, max_value_bytes: int = 0) -> None:
+        self._messages = GenaiMessages(max_value_bytes)
 
     def __call__(self, span: Span) -> Span:
         """Return the span in the conventions' attributes; nothing that they have a name for has another one as well."""
@@ -195,31 +207,44 @@ class GenaiFormat:
         metadata = parse(attributes.get("metadata"))
         metadata = metadata if isinstance(metadata, dict) else {}
         operation = _operation(span, kind, metadata)
-        shape = {
-            "invoke_agent": self._run,
-            "invoke_workflow": self._run,
-            "execute_tool": _tool_call,
-            "retrieval": _retrieval,
-            "embeddings": _embeddings,
-        }.get(operation or "", self._model_call if operation else _other)
-        written = _written(kind, operation)
-        kept = {key: value for key, value in attributes.items() if not written(key)}
-        about = {**_about_trace(attributes, metadata), **(_about_operation(span, operation) if operation else {})}
-        found = {key: value for key, value in {**about, **shape(span)}.items() if value is not None}
-        return span.but(attributes={**found, **kept})
+        parts = _WRITTEN_PARTS_OF.get(kind, _WRITTEN_PARTS)
+        kept, about = _sorted_out(attributes, _WRITTEN_OF.get(kind, _WRITTEN), parts)
+        found = _about_trace(attributes, about, metadata)
+        if operation:
+            found |= _about_operation(span, operation)
+        found |= self._content(span, operation)
+        return span.but(attributes={**{key: value for key, value in found.items() if value is not None}, **kept})
+
+    def _content(self, span: Span, operation: str | None) -> Attributes:
+        match operation:
+            case None:
+                return _other(span)
+            case "invoke_agent" | "invoke_workflow":
+                return self._run(span)
+            case "execute_tool":
+                return _tool_call(span)
+            case "retrieval":
+                return _retrieval(span)
+            case "embeddings":
+                return _embeddings(span)
+            case _:
+                return self._model_call(span)
 
     def _model_call(self, span: Span) -> Attributes:
         attributes = span.attributes
         asked, answered = model_input(attributes, with_tools=False), model_output(attributes)
         parameters = _read_parameters(attributes.get("llm.invocation_parameters"))
         request, rest = _request(parameters)
+        messages, left_out = self._messages.conversation(asked) if asked else (None, 0)
+        before = attributes.get(SHORTENED)
         return {
             **_models(attributes, parameters, answered=answered is not None),
             **request,
             **_response(span),
             **_instructions(rest),
             "llm.invocation_parameters": dump(rest) if rest else None,
-            _INPUT_MESSAGES: self._messages.messages(asked, "user") if asked else None,
+            SHORTENED: left_out + (before if isinstance(before, int) else 0) or None,
+            _INPUT_MESSAGES: messages,
             _OUTPUT_MESSAGES: self._messages.messages(answered, "assistant") if answered else None,
             "gen_ai.tool.definitions": self._messages.tools(tool_definitions(attributes)),
         }
@@ -264,17 +289,14 @@ def _with_input(span: Span) -> Span:
 def _completed(span: Span) -> Span:
     """Return a span that a framework has written by the conventions, with what it lacks."""
     attributes = span.attributes
-    kept = {
-        _FORMER.get(key, key): value
-        for key, value in attributes.items()
-        if key not in MARKS and not key.startswith((_TRACE, METADATA)) and key not in ("metadata", "tag.tags")
-    }
+    own, about = _sorted_out(attributes, _WRITTEN_OF_FRAMEWORKS, ())
+    kept = {_FORMER.get(key, key): value for key, value in own.items()}
     provider = attributes.get("gen_ai.system")
     if provider and "gen_ai.provider.name" not in kept:
         kept["gen_ai.provider.name"] = _PROVIDERS.get(str(provider), provider)
     metadata = parse(attributes.get("metadata"))
     found = {
-        **_about_trace(attributes, metadata if isinstance(metadata, dict) else {}),
+        **_about_trace(attributes, about, metadata if isinstance(metadata, dict) else {}),
         "gen_ai.conversation.id": attributes.get("session.id"),
         "error.type": _error_type(span),
     }
@@ -291,24 +313,29 @@ def _operation(span: Span, kind: str, metadata: Mapping[str, Any]) -> str | None
     return _OPERATIONS.get(kind)
 
 
-def _written(kind: str, operation: str | None) -> Callable[[str], bool]:
-    keys = _WRITTEN | set(_WRITTEN_OF.get(kind, ()))
-    parts = (*_WRITTEN_PARTS, "retrieval.documents.") if operation == "retrieval" else _WRITTEN_PARTS
-    return lambda key: key in keys or key.startswith(parts)
+def _sorted_out(attributes: Attributes, written: Set[str], parts: tuple[str, ...]) -> tuple[Attributes, Attributes]:
+    """Return the attributes that keep their names, and those that are of the trace or that one can filter by."""
+    kept: Attributes = {}
+    about: Attributes = {}
+    for key, value in attributes.items():
+        if key in written:
+            continue
+        if key.startswith(_ABOUT):
+            about[key] = value
+        elif not key.startswith(parts):
+            kept[key] = value
+    return kept, about
 
 
-def _about_trace(attributes: Attributes, metadata: Mapping[str, Any]) -> Attributes:
+def _about_trace(attributes: Attributes, about: Attributes, metadata: Mapping[str, Any]) -> Attributes:
     """Return what is said of the trace: tags, and the fields to find it by in one attribute."""
-    agent, tags = attributes.get(f"{_TRACE}name"), attributes.get(f"{_TRACE}tags") or ()
     fields = {key: metadata[key] for key in _NODE if key in metadata}
-    for prefix in (_TRACE_METADATA, METADATA):
-        left_out = _SAID_ELSEWHERE if prefix == _TRACE_METADATA else FILTERABLE
-        fields |= {
-            name: value
-            for key, value in attributes.items()
-            if key.startswith(prefix) and (name := key.removeprefix(prefix)) not in left_out
-        }
-    own = [tag for tag in tags if tag != agent] or attributes.get("tag.tags")
+    for key, value in about.items():
+        if key not in _SAID_ELSEWHERE:
+            name = key.removeprefix(_TRACE_METADATA).removeprefix(METADATA)
+            fields[name] = value
+    tags = about.get(_TAGS) or ()
+    own = [tag for tag in tags if tag != about.get(_TITLE)] or attributes.get("tag.tags")
     return {"tag.tags": own or None, "metadata": dump(fields) if fields else None}
 
 
@@ -330,7 +357,7 @@ def _error_type(span: Span) -> str | None:
 def _agent(span: Span) -> str | None:
     if name := span.attributes.get("agent.name"):
         return str(name)
-    return _string(span.attributes.get(f"{_TRACE}name")) if span.scope == "telemetry" else span.name
+    return _string(span.attributes.get(_TITLE)) if span.scope == "telemetry" else span.name
 
 
 def _is_conversation(value: Any) -> bool:
@@ -357,7 +384,7 @@ def _tool_call(span: Span) -> Attributes:
         or attributes.get("tool.id"),
         "gen_ai.tool.call.arguments": arguments,
         "gen_ai.tool.call.result": result,
-        "gen_ai.agent.name": attributes.get("agent.name") or attributes.get(f"{_TRACE}name"),
+        "gen_ai.agent.name": attributes.get("agent.name") or attributes.get(_TITLE),
     }
 
 
