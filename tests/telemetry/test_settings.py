@@ -120,6 +120,8 @@ def test_switches_turn_it_off(monkeypatch: pytest.MonkeyPatch, environ: dict[str
         ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
         ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
         ({"TELEMETRY_TURBO": "1"}, "TELEMETRY_TURBO is not a setting"),
+        ({"TELEMETRY_GENAI_NAMES": "true"}, "TELEMETRY_SHAPE=genai or all"),
+        ({"TELEMETRY_SHAPE": "otel"}, "TELEMETRY_SHAPE"),
     ],
 )
 def test_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], words: str) -> None:

@@ -58,13 +58,9 @@ class GenaiMessages:
         Above the limit: the first message, the last ones, and how many were between them.
         """
         texts = self._converted(given, "user")
-        size = sum(map(len, texts)) + len(texts)
-        # A character takes at most four bytes.
-        is_short = 4 * size < self._max_bytes or (size < self._max_bytes and all(map(str.isascii, texts)))
-        if not self._max_bytes or is_short or len(texts) < _FEWEST:
-            return _listed(texts), 0
-        sizes = [len(text.encode()) for text in texts]
-        if sum(sizes) + len(sizes) < self._max_bytes:
+        is_ascii = all(map(str.isascii, texts))
+        sizes = list(map(len, texts)) if is_ascii else [len(text.encode()) for text in texts]
+        if not self._max_bytes or sum(sizes) + len(sizes) < self._max_bytes or len(texts) < _FEWEST:
             return _listed(texts), 0
         room, kept = self._max_bytes - sizes[0] - sizes[-1] - _GAP_BYTES, 1
         while kept < len(texts) - 2 and (room := room - sizes[-1 - kept] - 1) >= 0:
