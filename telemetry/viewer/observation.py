@@ -160,7 +160,7 @@ class Observation:
             for key, value in self.attributes.items()
             if key.startswith(PARAMETERS) and key != "gen_ai.request.model"
         }
-        return known or named or None
+        return named if known is None and named else known
 
     @cached_property
     def usage(self) -> dict[str, int]:
