@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from telemetry.export.formats.messages import Message
-from telemetry.json_text import dump, parse
+from telemetry.json_text import dump, parse, written
 from telemetry.lru_cache import ENTRY_BYTES, LruCache
 from telemetry.messages_json import MessagesJson
 
@@ -80,7 +80,8 @@ class GenaiMessages:
         else:
             parsed = parse(given) if isinstance(given, str) else given
             value = given if parsed is None else parsed
-            texts = [text for each in (value if isinstance(value, list) else [value]) if (text := dump(each))]
+            listed = value if isinstance(value, list) else [value]
+            texts = [text for each in listed if (text := each if isinstance(each, str) else written(each).decode())]
         known = zip(texts, self._messages.get_all(texts), strict=True)
         return [found or self._message(text, role) for text, found in known]
 

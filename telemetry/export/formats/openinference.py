@@ -60,7 +60,8 @@ def _own_keys(attributes: Attributes) -> Attributes:
     if not about:
         return attributes
     kept = {key: value for key, value in attributes.items() if not key.startswith(_TRACE)}
-    agent, tags = about.get("name"), about.get("tags") or ()
+    agent, tags = about.get("name"), about.get("tags")
+    tags = tags if isinstance(tags, (list, tuple)) else ()
     if agent and kept.get(_KIND) == "AGENT":
         kept.setdefault("agent.name", agent)
     if own := [tag for tag in tags if tag != agent]:

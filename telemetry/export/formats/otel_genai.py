@@ -235,7 +235,9 @@ class GenaiFormat:
         asked, answered = model_input(attributes, with_tools=False), model_output(attributes)
         parameters = _read_parameters(attributes.get("llm.invocation_parameters"))
         request, rest = _request(parameters)
-        messages, left_out = self._messages.conversation(asked) if asked else (None, 0)
+        # Bytes are no message: they stay where redaction knows them as bytes.
+        files = {key: text for key, text in (("input.value", asked), ("output.value", answered)) if _is_bytes(text)}
+        messages, left_out = self._messages.conversation(asked) if asked and not _is_bytes(asked) else (None, 0)
         before = attributes.get(SHORTENED)
         return {
             **_models(attributes, parameters, answered=answered is not None),
@@ -245,8 +247,11 @@ class GenaiFormat:
             "llm.invocation_parameters": dump(rest) if rest else None,
             SHORTENED: left_out + (before if isinstance(before, int) else 0) or None,
             _INPUT_MESSAGES: messages,
-            _OUTPUT_MESSAGES: self._messages.messages(answered, "assistant") if answered else None,
-            "gen_ai.tool.definitions": self._messages.tools(tool_definitions(attributes)),
+            _OUTPUT_MESSAGES: (
+                self._messages.messages(answered, "assistant") if answered and not _is_bytes(answered) else None
+            ),
+            "gen_ai.tool.definitions": self._messages.tools([dump(each) for each in tool_definitions(attributes)]),
+            **files,
         }
 
     def _run(self, span: Span) -> Attributes:
@@ -261,7 +266,7 @@ class GenaiFormat:
         said: Attributes = {}
         for text, (key, own, role) in zip(content, keys, strict=True):
             listed = parse(text)
-            is_said = not isinstance(listed, (dict, list)) or _is_conversation(listed)
+            is_said = not _is_bytes(text) and (not isinstance(listed, (dict, list)) or _is_conversation(listed))
             said[key if is_said else own] = self._messages.messages(text, role) if is_said and text else text
         return {**said, "gen_ai.agent.name": _agent(span)}
 
@@ -334,8 +339,9 @@ def _about_trace(attributes: Attributes, about: Attributes, metadata: Mapping[st
         if key not in _SAID_ELSEWHERE:
             name = key.removeprefix(_TRACE_METADATA).removeprefix(METADATA)
             fields[name] = value
-    tags = about.get(_TAGS) or ()
-    own = [tag for tag in tags if tag != about.get(_TITLE)] or attributes.get("tag.tags")
+    tags = about.get(_TAGS)
+    listed = tags if isinstance(tags, (list, tuple)) else [tags] if tags else []
+    own = [tag for tag in listed if tag != about.get(_TITLE)] or attributes.get("tag.tags")
     return {"tag.tags": own or None, "metadata": dump(fields) if fields else None}
 
 
@@ -358,6 +364,10 @@ def _agent(span: Span) -> str | None:
     if name := span.attributes.get("agent.name"):
         return str(name)
     return _string(span.attributes.get(_TITLE)) if span.scope == "telemetry" else span.name
+
+
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, bytes)
 
 
 def _is_conversation(value: Any) -> bool:
