@@ -72,13 +72,23 @@ COSTS = {"input": "llm.cost.prompt", "output": "llm.cost.completion", "total": "
 MOST_COST = 10**9
 MOST_SECONDS = 10**9
 METADATA = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
-# The first of these pairs of which a span has one holds its input and its output; Langfuse's own may be empty.
 OWN_CONTENT = ("langfuse.observation.input", "langfuse.observation.output")
-CONTENT = (
-    ("input.value", "output.value"),
-    ("gen_ai.input.messages", "gen_ai.output.messages"),
-    ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
-    ("gen_ai.retrieval.query.text", "gen_ai.retrieval.documents"),
+INPUTS = (
+    "langfuse.observation.input",
+    "input.value",
+    "gen_ai.input.messages",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.retrieval.query.text",
+    "input",
+    "prompt",
+)
+OUTPUTS = (
+    "langfuse.observation.output",
+    "output.value",
+    "gen_ai.output.messages",
+    "gen_ai.tool.call.result",
+    "gen_ai.retrieval.documents",
+    "output",
 )
 PARAMETERS = "gen_ai.request."
 
@@ -130,20 +140,17 @@ class Observation:
     @property
     def input(self) -> Any:
         """The input as received."""
-        return self._first("input", "prompt") if self._content == (None, None) else self._content[0]
+        return None if self._is_silent else self._first(*INPUTS)
 
     @property
     def output(self) -> Any:
         """The output as received."""
-        return self._first("output") if self._content == (None, None) else self._content[1]
+        return None if self._is_silent else self._first(*OUTPUTS)
 
-    @cached_property
-    def _content(self) -> tuple[Any, Any]:
-        pairs = [(self.attributes.get(before), self.attributes.get(after)) for before, after in (OWN_CONTENT, *CONTENT)]
-        if any(each is not None for each in pairs[0]):
-            pairs = pairs[:1]
-        before, after = next((pair for pair in pairs if any(each not in (None, "") for each in pair)), (None, None))
-        return None if before == "" else before, None if after == "" else after
+    @property
+    def _is_silent(self) -> bool:
+        # Langfuse takes its own attributes also where they are empty, and then looks no further.
+        return "" in map(self.attributes.get, OWN_CONTENT) and self._first(*OWN_CONTENT) is None
 
     @cached_property
     def model(self) -> str | None:

@@ -158,7 +158,8 @@ _INSTRUCTIONS = ("instructions", "system", "system_instruction")
 
 _DOCUMENT = re.compile(r"retrieval\.documents\.(\d+)\.document\.(id|score|content|metadata)")
 _TITLE, _TAGS, _TRACE_METADATA = "langfuse.trace.name", "langfuse.trace.tags", "langfuse.trace.metadata."
-_ABOUT = ("langfuse.trace.", METADATA)
+# Nothing else of Langfuse's: its other attributes may be content, which is hidden by its key.
+_ABOUT = (_TITLE, _TAGS, _TRACE_METADATA, METADATA)
 _NODE = ("langgraph_node", "langgraph_step")
 # Under names of the conventions, as `session.id`, or of the whole content.
 _SAID_ELSEWHERE = frozenset(

@@ -19,7 +19,7 @@ SAID = {"input.value": "asked", "output.value": "answered"}
     ("attributes", "shown"),
     [
         (SAID, ("asked", "answered")),
-        ({**SAID, "langfuse.observation.output": "own"}, (None, "own")),
+        ({**SAID, "langfuse.observation.output": "own"}, ("asked", "own")),
         # All formats in one: the text is on another span.
         ({**SAID, "langfuse.observation.input": ""}, (None, None)),
         ({"gen_ai.input.messages": "[]", "gen_ai.output.messages": "[1]"}, ("[]", "[1]")),
@@ -29,8 +29,8 @@ SAID = {"input.value": "asked", "output.value": "answered"}
         ({}, (None, None)),
     ],
 )
-def test_input_and_output_are_of_one_format(attributes: dict[str, Any], shown: tuple[Any, Any]) -> None:
-    """The first format that a span has content of counts, Langfuse's own also where it is empty."""
+def test_input_and_output_are_found_in_each_format(attributes: dict[str, Any], shown: tuple[Any, Any]) -> None:
+    """Langfuse's own attributes count first, also where they are empty."""
     found = observed(**attributes)
 
     assert (found.input, found.output) == shown
