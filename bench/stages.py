@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, quantiles
-from typing import Any
+from typing import Any, get_args
 
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -20,6 +20,7 @@ from telemetry.export.stages import build_stages, prepare, stage_name
 from telemetry.settings import Settings
 from telemetry.testing import recording
 
+SHAPES: Sequence[str] = get_args(Settings.model_fields["shape"].annotation)
 SENTENCE = "It was the best of times, it was the worst of times, it was the age of wisdom; "
 
 
@@ -51,6 +52,9 @@ def main() -> None:
         print(f"{'stage':<16}{'spans/s':>12}{'p50 us':>12}{'p99 us':>12}{'ms a turn':>12}")
         for row in rows(spans, rounds):
             print(row)
+        print(f"\n{'TELEMETRY_SHAPE':<16}{'bytes':>12}{'format ms':>12}{'all ms':>12}  a turn")
+        for shape in SHAPES:
+            print(shape_cost(shape, spans, rounds))
 
 
 async def turn(messages: int) -> Sequence[ReadableSpan]:
@@ -79,6 +83,20 @@ def rows(spans: Sequence[ReadableSpan], rounds: int) -> list[StageCost]:
         times["stages"].append(sum(times[name][-1] for name in named))
         times["prepare"].append(timed(lambda each: prepare(each, stages), span)[1])
     return [StageCost(name, seconds, rounds) for name, seconds in times.items()]
+
+
+def shape_cost(shape: str, spans: Sequence[ReadableSpan], rounds: int) -> str:
+    """Return what a turn takes in a format: its bytes, and the milliseconds of the format and of everything."""
+    stages = build_stages(Settings.model_validate({"TELEMETRY_SHAPE": shape}))
+    data = [otlp.from_sdk(span) for span in spans]
+    formats, everything, sent = list[float](), list[float](), 0
+    for _ in range(rounds):
+        formats.append(sum(timed(stages[0], each)[1] for each in data))
+        prepared = [timed(lambda each: prepare(each, stages), span) for span in spans]
+        everything.append(sum(seconds for _, seconds in prepared))
+        sent = sum(len(body) for body, _ in prepared)
+    # Other work on the machine only adds to the times.
+    return f"{shape:<16}{sent:>12,}{min(formats) * 1e3:>12.2f}{min(everything) * 1e3:>12.2f}"
 
 
 def timed(step: Callable[[Any], Any], value: Any) -> tuple[Any, float]:

@@ -1,6 +1,6 @@
 """Caches: one with a limit on weight, and one for the last argument only."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from sys import getsizeof
 from typing import Any, Generic, TypeVar
 
@@ -54,6 +54,12 @@ class LruCache(Generic[K, V]):
         if value is None and (value := self._old.get(key)) is not None:
             self.put(key, value)
         return value
+
+    def get_all(self, keys: Sequence[K]) -> list[V | None]:
+        """Return the value of each of these keys, as `get` does."""
+        young = self._young.get
+        found = [young(key) for key in keys]
+        return [self.get(key) for key in keys] if None in found else found
 
     def unlike(self, keys: Iterable[K]) -> list[K]:
         """Return the keys that were not used recently, or whose value differs from the key."""

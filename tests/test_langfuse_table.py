@@ -63,12 +63,36 @@ class Stage:
         until(lambda: len(self._turns(thread_id)) >= turns, 60)
         ids = {span.context.trace_id for span in self._turns(thread_id)[before:] if span.context}
         of_turns = [span for span in self.spans.settled(60) if span.context and span.context.trace_id in ids]
-        stages = build_stages(Settings.model_construct())
-        return traces(otlp.decode(b"".join(prepare(span, stages) for span in of_turns), "application/x-protobuf"))
+        shown = seen(of_turns, "langfuse")
+        assert views(seen(of_turns, "all")) == views(shown)
+        assert essentials(seen(of_turns, "genai")) == essentials(shown)
+        return shown
 
     def _turns(self, thread_id: str) -> list[ReadableSpan]:
         found = [span for span in self.spans.get_finished_spans() if span.name == "turn" and span.attributes]
         return [span for span in found if span.attributes and span.attributes.get("session.id") == thread_id]
+
+
+def seen(spans: Sequence[ReadableSpan], shape: str) -> list[Trace]:
+    """What Langfuse has of these spans in this format."""
+    stages = build_stages(Settings.model_validate({"TELEMETRY_SHAPE": shape}))
+    return traces(otlp.decode(b"".join(prepare(span, stages) for span in spans), "application/x-protobuf"))
+
+
+def views(shown: Sequence[Trace]) -> list[dict[str, Any]]:
+    """What a person sees of them."""
+    return [each.view() for trace in shown for each in trace.observations]
+
+
+def essentials(shown: Sequence[Trace]) -> list[Any]:
+    """What is the same wherever messages stand: types, models, tokens, whose it is, the question and the answer."""
+    return [
+        [
+            (trace.root.input, trace.root.output) if trace.root else None,
+            *[(each.type, each.model, each.usage, each.span.attributes["session.id"]) for each in trace.observations],
+        ]
+        for trace in shown
+    ]
 
 
 @pytest.fixture(scope="module", params=["openinference", "recorder"])

@@ -28,14 +28,27 @@ STUB = "telemetry.withheld"
 def build_stages(settings: Settings) -> tuple[Stage, ...]:
     """Return the stages of the export, in their order."""
     return (
-        formats.langfuse if settings.shape == "langfuse" else formats.openinference,
+        _build_format(settings),
         build_redact_stage(settings),
         *([draw_files] if settings.sends_media else []),
         summarize_error,
         name_http_call,
-        add_preview,
+        *([formats.name_by_conventions] if settings.genai_names else []),
+        *([] if settings.shape == "genai" else [add_preview]),
         build_truncate_stage(settings.max_value_bytes, settings.max_span_bytes),
     )
+
+
+def _build_format(settings: Settings) -> Stage:
+    match settings.shape:
+        case "langfuse":
+            return formats.langfuse
+        case "openinference":
+            return formats.openinference
+        case "genai":
+            return formats.GenaiFormat(settings.max_value_bytes)
+        case "all":
+            return formats.CombinedFormat(settings.max_value_bytes)
 
 
 def build_redactor(settings: Settings) -> Redactor:

@@ -125,7 +125,10 @@ def _fit_list(items: Sequence[Any], budget: int) -> list[Any]:
 def _stand_in(item: Any, count: int) -> Any:
     """Return the note for omitted items; for messages a message, so that backends still show a chat."""
     if isinstance(item, Mapping) and "role" in item:
-        return {"role": "system", "content": _left_out(count, "messages")}
+        note = _left_out(count, "messages")
+        if "parts" in item:
+            return {"role": "system", "parts": [{"type": "text", "content": note}]}
+        return {"role": "system", "content": note}
     return _left_out(count, "items")
 
 

@@ -273,11 +273,19 @@ class Settings(BaseSettings):
         alias="TELEMETRY_LANGCHAIN",
         description="what records LangChain's runs: openinference, or recorder, which adds less CPU time",
     )
-    shape: Literal["langfuse", "openinference"] = Field(
+    shape: Literal["langfuse", "openinference", "genai", "all"] = Field(
         default="langfuse",
         alias="TELEMETRY_SHAPE",
         description="format of spans: langfuse is the one that Langfuse shows best, used whatever the endpoint; "
-        "openinference keeps the instrumentors' own keys, from which other backends show messages",
+        "openinference keeps the instrumentors' own keys, from which Phoenix and MLflow show messages; genai writes "
+        "those of OpenTelemetry's GenAI conventions, which most other backends read; all sends all of them, with each "
+        "text several times",
+    )
+    genai_names: bool = Field(
+        default=False,
+        alias="TELEMETRY_GENAI_NAMES",
+        description="true names spans as the GenAI conventions do, such as chat gpt-4o, and calls of models CLIENT; "
+        "needs TELEMETRY_SHAPE=genai or all",
     )
     content: Literal["full", "metadata-only"] = Field(
         default="full",
@@ -432,7 +440,7 @@ class Settings(BaseSettings):
     def _filed_under(self) -> Self:
         known = OTELResourceDetector().detect().attributes
         named = known.get("deployment.environment.name") or known.get("deployment.environment")
-        if self.active and self.shape == "langfuse" and named and not _ENVIRONMENT.fullmatch(str(named).lower()):
+        if self.active and self.shows_in_langfuse and named and not _ENVIRONMENT.fullmatch(str(named).lower()):
             raise ValueError(f"deployment.environment.name in OTEL_RESOURCE_ATTRIBUTES {_NO_ENVIRONMENT}")
         return self
 
@@ -447,6 +455,12 @@ class Settings(BaseSettings):
                 f"OTEL_{signal}_EXPORTER=otlp needs an endpoint that takes {signal.lower()}, which Langfuse does not: "
                 f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _conventional_names(self) -> Self:
+        if self.genai_names and self.shape not in ("genai", "all"):
+            raise ValueError("TELEMETRY_GENAI_NAMES needs TELEMETRY_SHAPE=genai or all: set one, or remove it")
         return self
 
     @property
@@ -489,7 +503,12 @@ class Settings(BaseSettings):
         """Whether files are sent beside spans: only Langfuse keeps them, and only if spans with content go to it."""
         goes_to_langfuse = bool(self.langfuse_url) and self.endpoint == f"{self.langfuse_url}{LANGFUSE_TRACES}"
         shows_content = self.content == "full" and not self.hide_input_images
-        return self.media and goes_to_langfuse and shows_content and self.shape == "langfuse"
+        return self.media and goes_to_langfuse and shows_content and self.shows_in_langfuse
+
+    @property
+    def shows_in_langfuse(self) -> bool:
+        """Whether spans have the attributes that are Langfuse's own."""
+        return self.shape in ("langfuse", "all")
 
     @property
     def records_nothing(self) -> bool:

@@ -53,6 +53,7 @@ USAGE = {
     "input_cache_creation": (
         "llm.token_count.prompt_details.cache_write",
         "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_write.input_tokens",
     ),
     "output_reasoning_tokens": (
         "llm.token_count.completion_details.reasoning",
@@ -69,7 +70,27 @@ OPENAI_USAGE = {"prompt_tokens": "input", "completion_tokens": "output", "total_
 MOST_TOKENS = 10**12
 COSTS = {"input": "llm.cost.prompt", "output": "llm.cost.completion", "total": "llm.cost.total"}
 MOST_COST = 10**9
+MOST_SECONDS = 10**9
 METADATA = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
+OWN_CONTENT = ("langfuse.observation.input", "langfuse.observation.output")
+INPUTS = (
+    "langfuse.observation.input",
+    "input.value",
+    "gen_ai.input.messages",
+    "gen_ai.tool.call.arguments",
+    "gen_ai.retrieval.query.text",
+    "input",
+    "prompt",
+)
+OUTPUTS = (
+    "langfuse.observation.output",
+    "output.value",
+    "gen_ai.output.messages",
+    "gen_ai.tool.call.result",
+    "gen_ai.retrieval.documents",
+    "output",
+)
+PARAMETERS = "gen_ai.request."
 
 
 @dataclass(frozen=True)
@@ -119,12 +140,17 @@ class Observation:
     @property
     def input(self) -> Any:
         """The input as received."""
-        return self._first("langfuse.observation.input", "input.value", "gen_ai.input.messages", "input", "prompt")
+        return None if self._is_silent else self._first(*INPUTS)
 
     @property
     def output(self) -> Any:
         """The output as received."""
-        return self._first("langfuse.observation.output", "output.value", "gen_ai.output.messages", "output")
+        return None if self._is_silent else self._first(*OUTPUTS)
+
+    @property
+    def _is_silent(self) -> bool:
+        # Langfuse takes its own attributes also where they are empty, and then looks no further.
+        return "" in map(self.attributes.get, OWN_CONTENT) and self._first(*OWN_CONTENT) is None
 
     @cached_property
     def model(self) -> str | None:
@@ -135,7 +161,13 @@ class Observation:
     @property
     def model_parameters(self) -> Any:
         """The parameters that the model was called with."""
-        return parsed(self._first("langfuse.observation.model.parameters", "llm.invocation_parameters"))
+        known = parsed(self._first("langfuse.observation.model.parameters", "llm.invocation_parameters"))
+        named = {
+            key.removeprefix(PARAMETERS): value
+            for key, value in self.attributes.items()
+            if key.startswith(PARAMETERS) and key != "gen_ai.request.model"
+        }
+        return named if known is None and named else known
 
     @cached_property
     def usage(self) -> dict[str, int]:
@@ -185,7 +217,8 @@ class Observation:
     def first_token(self) -> float | None:
         """Seconds from the start to the first token."""
         if self.completion_start is None:
-            return None
+            seconds = self._first("gen_ai.response.time_to_first_chunk")
+            return float(seconds) if isinstance(seconds, (int, float)) and 0 <= seconds < MOST_SECONDS else None
         return max(self.completion_start.timestamp() - self.span.start / 1e9, 0.0)
 
     @property
@@ -224,7 +257,7 @@ class Observation:
     @property
     def session_id(self) -> str | None:
         """The conversation that this span belongs to."""
-        return self._text("session.id", "langfuse.session.id")
+        return self._text("session.id", "langfuse.session.id", "gen_ai.conversation.id")
 
     @property
     def user_id(self) -> str | None:

@@ -71,12 +71,13 @@ def test_phoenix(tmp_path: Path) -> None:
     assert by_name["DemoModel"]["attributes"]["llm.token_count.total"] > 0
 
 
-def test_mlflow(tmp_path: Path) -> None:
-    """MLflow has the trace with its session, its user, its question, its answer and its tokens."""
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai"])
+def test_mlflow(tmp_path: Path, shape: str) -> None:
+    """MLflow has the trace with its session, its user, its question, its answer and its tokens, in each format."""
     mlflow, port = program("mlflow", "mlflow"), free_port()
     store = ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
     argv = [mlflow, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *store]
-    to_first = {"OTEL_EXPORTER_OTLP_HEADERS": "x-mlflow-experiment-id=0"}
+    to_first = {"OTEL_EXPORTER_OTLP_HEADERS": "x-mlflow-experiment-id=0", "TELEMETRY_SHAPE": shape}
     with server(argv, port, "/health", {}) as url, one_turn(tmp_path, url, **to_first) as trace_id:
         where = {"locations": [{"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": "0"}}]}
 

@@ -32,11 +32,26 @@ FILTERABLE = {
     },
 }
 USAGE = {
-    "input": "llm.token_count.prompt",
-    "output": "llm.token_count.completion",
-    "input_cached_tokens": "llm.token_count.prompt_details.cache_read",
-    "output_reasoning_tokens": "llm.token_count.completion_details.reasoning",
+    "input": ("llm.token_count.prompt", "gen_ai.usage.input_tokens"),
+    "output": ("llm.token_count.completion", "gen_ai.usage.output_tokens"),
+    "input_cached_tokens": (
+        "llm.token_count.prompt_details.cache_read",
+        "gen_ai.usage.cache_read.input_tokens",
+    ),
+    "output_reasoning_tokens": (
+        "llm.token_count.completion_details.reasoning",
+        "gen_ai.usage.reasoning.output_tokens",
+    ),
 }
+# The first of these pairs that a span has something of is its input and its output; Langfuse's own may be empty.
+OWN_CONTENT = ("langfuse.observation.input", "langfuse.observation.output")
+CONTENT = (
+    ("input.value", "output.value"),
+    ("llm.input_messages.0.message.role", "llm.output_messages.0.message.role"),
+    ("gen_ai.input.messages", "gen_ai.output.messages"),
+    ("gen_ai.tool.call.arguments", "gen_ai.tool.call.result"),
+)
+MODELS = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name")
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 LOCAL = re.compile(r"/(?:site-packages|home|root|tmp|work|usr|opt)/|Traceback|\.py\b")
 
@@ -64,11 +79,27 @@ class Observation:
 
     @property
     def input(self) -> Any:
-        return _read(self._first("langfuse.observation.input", "input.value"))
+        return _read(self._content[0])
 
     @property
     def output(self) -> Any:
-        return _read(self._first("langfuse.observation.output", "output.value"))
+        return _read(self._content[1])
+
+    @property
+    def _content(self) -> tuple[Any, Any]:
+        found = [tuple(map(self.span.attributes.get, pair)) for pair in (OWN_CONTENT, *CONTENT)]
+        if any(each is not None for each in found[0]):
+            found = found[:1]
+        before, after = next((pair for pair in found if any(pair)), (None, None))
+        return before or None, after or None
+
+    @property
+    def model(self) -> str | None:
+        return self._first(*MODELS)
+
+    @property
+    def parameters(self) -> Any:
+        return _read(self._first("llm.invocation_parameters"))
 
     @property
     def level(self) -> str:
@@ -83,13 +114,21 @@ class Observation:
     def usage(self) -> dict[str, int]:
         if sent := _read(self._first("langfuse.observation.usage_details")):
             return {name: count for name, count in sent.items() if name != "total"}
-        found = {name: self.span.attributes.get(key) for name, key in USAGE.items()}
+        said = self.span.attributes
+        found = {name: next((said[key] for key in keys if key in said), None) for name, keys in USAGE.items()}
         return {name: count for name, count in found.items() if count is not None}
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
         said = self.output if isinstance(self.output, list) else [self.output]
         return [call for each in said if isinstance(each, dict) for call in each.get("tool_calls", [])]
+
+    def view(self) -> dict[str, Any]:
+        """All that a person sees of it."""
+        fields = ("type", "title", "cost", "input", "output", "level", "message", "usage", "model", "parameters")
+        found = {"session.id", "user.id", "langfuse.trace.name", "langfuse.trace.tags"}
+        found |= {key for key in self.span.attributes if key.startswith(tuple(FILTERABLE))}
+        return {name: getattr(self, name) for name in fields} | {key: self.span.attributes.get(key) for key in found}
 
     def _first(self, *names: str) -> Any:
         return next((self.span.attributes[name] for name in names if self.span.attributes.get(name)), None)

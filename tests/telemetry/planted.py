@@ -280,6 +280,8 @@ def with_changes(span: ReadableSpan, **changes: Any) -> ReadableSpan:
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
     "openinference": {"TELEMETRY_SHAPE": "openinference"},
+    "genai": {"TELEMETRY_SHAPE": "genai", "TELEMETRY_GENAI_NAMES": "true"},
+    "all": {"TELEMETRY_SHAPE": "all"},
     "contacts": {"TELEMETRY_REDACT_CONTACTS": "true", "TELEMETRY_USER_HASH_KEY": "k"},
     "metadata": {"TELEMETRY_CONTENT": "metadata-only"},
     "hidden": {"OPENINFERENCE_HIDE_INPUTS": "true", "OPENINFERENCE_HIDE_OUTPUTS": "true"},

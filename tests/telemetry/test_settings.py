@@ -140,6 +140,8 @@ def test_another_protocol_is_no_obstacle_where_none_is_used(
         ({"TELEMETRY_TRUSTED_HOST": "a"}, "did you mean TELEMETRY_TRUSTED_HOSTS?"),
         ({"LANGFUSE_SECRET_KY": "sk"}, "did you mean LANGFUSE_SECRET_KEY?"),
         ({"TELEMETRY_TURBO": "1"}, "TELEMETRY_TURBO is not a setting"),
+        ({"TELEMETRY_GENAI_NAMES": "true"}, "TELEMETRY_SHAPE=genai or all"),
+        ({"TELEMETRY_SHAPE": "otel"}, "TELEMETRY_SHAPE"),
     ],
 )
 def test_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], words: str) -> None:
@@ -208,6 +210,8 @@ def test_no_secret_in_the_repr(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}, "langfuse"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "https://cloud.langfuse.com/api/public/otel"}, "langfuse"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://phoenix:6006", "TELEMETRY_SHAPE": "openinference"}, "openinference"),
+        ({"TELEMETRY_SHAPE": "genai", "TELEMETRY_GENAI_NAMES": "true"}, "genai"),
+        ({"LANGFUSE_PUBLIC_KEY": "pk", "LANGFUSE_SECRET_KEY": "sk", "TELEMETRY_SHAPE": "all"}, "all"),
     ],
 )
 def test_spans_are_langfuses_on_every_route(bare: pytest.MonkeyPatch, environ: dict[str, str], shape: str) -> None:

@@ -73,6 +73,14 @@ def remove_paths(text: str) -> str:
     return _local_path().sub(lambda found: f"{found[1]}…/{_SLASH.split(found[2].rstrip(_SLASHES))[-1]}", text)
 
 
+def exception_type(span: Span) -> str | None:
+    """Return the class of a readable span's error, also where it only says so; None where nothing does."""
+    if known := span.attributes.get("exception.type"):
+        return str(known)
+    said = _ERROR_LINE.match(span.message)
+    return said[1] if said else None
+
+
 def exception_events(span: Span) -> list[Event]:
     """Return the span's exception events, without paths of this machine; for one that only says so, what it says."""
     found = [_without_paths(event) for event in span.events if event.name == "exception"]

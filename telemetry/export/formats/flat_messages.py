@@ -96,7 +96,8 @@ def _fields(message: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "content", content
     for at, part in enumerate(content if isinstance(content, list) else ()):
         yield from ((f"contents.{at}.message_content.{key}", value) for key, value in _part(part))
-    for at, call in enumerate(message.get("tool_calls") or ()):
+    calls = message.get("tool_calls")
+    for at, call in enumerate(calls if isinstance(calls, list) else ()):
         function = call.get("function") or {}
         yield f"tool_calls.{at}.tool_call.id", call.get("id")
         yield f"tool_calls.{at}.tool_call.function.name", function.get("name")

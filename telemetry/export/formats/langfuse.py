@@ -72,7 +72,7 @@ _COUNTS = (_TOKENS, "llm.cost.", "gen_ai.usage.", "gen_ai.aggregated_usage.")
 
 def langfuse(span: Span) -> Span:
     """Return the span as Langfuse shows it well: chat messages, what is new, what can be filtered."""
-    span = _with_question(with_readable_names(span))
+    span = with_question(with_readable_names(span))
     attributes = _shaped(span) if KIND in span.attributes else span.attributes
     if span.status == "ERROR":
         level = {LEVEL: "ERROR", STATUS_MESSAGE: span.message}
@@ -148,7 +148,7 @@ def _shaped(span: Span) -> Attributes:
     return {**kept, **{_RENAMED.get(key, key): value for key, value in shape(span).items() if value is not None}}
 
 
-def _with_question(span: Span) -> Span:
+def with_question(span: Span) -> Span:
     """Return the root of another framework's trace with a question and an answer that people can read."""
     attributes = span.attributes
     if span.parent_id is not None or span.scope in RECORDERS or attributes.get(KIND) not in ("AGENT", "CHAIN"):
@@ -183,8 +183,8 @@ def _model_call(span: Span) -> Attributes:
     answer = parse(attributes.get("output.value"))
     generations = _generations(answer)
     return {
-        "input": _model_input(attributes),
-        "output": _model_output(attributes, answer, generations),
+        "input": model_input(attributes),
+        "output": _answer_text(attributes, answer, generations),
         "llm.invocation_parameters": _parameters(attributes.get("llm.invocation_parameters")),
         "langfuse.observation.usage_details": _usage(attributes),
         "langfuse.observation.cost_details": _cost(attributes, generations),
@@ -192,9 +192,10 @@ def _model_call(span: Span) -> Attributes:
     }
 
 
-def _model_input(attributes: Attributes) -> str | None:
+def model_input(attributes: Attributes, *, with_tools: bool = True) -> str | None:
+    """Return what a model was asked, in OpenAI's format, with or without the definitions of its tools."""
     given = attributes.get("input.value")
-    tools = [value for key, value in attributes.items() if key.startswith(_TOOLS) and _TOOL.fullmatch(key)]
+    tools = tool_definitions(attributes) if with_tools else []
     if isinstance(given, MessagesJson):
         return given.with_tools(tools) if tools else given.messages
     asked = parse(given)
@@ -203,8 +204,13 @@ def _model_input(attributes: Attributes) -> str | None:
         messages = messages.get("prompts") or messages
     if messages is None:
         return None if given is None else dump(given)
-    tools = [parse(tool) or tool for tool in tools]
-    return dump({"messages": messages, "tools": tools} if tools else messages)
+    parsed = [parse(tool) or tool for tool in tools]
+    return dump({"messages": messages, "tools": parsed} if parsed else messages)
+
+
+def tool_definitions(attributes: Attributes) -> list[Any]:
+    """Return the definitions of the tools that a model may call, each in JSON."""
+    return [value for key, value in attributes.items() if key.startswith(_TOOLS) and _TOOL.fullmatch(key)]
 
 
 def _longest(found: list[Message] | None, flat: list[Message]) -> list[Message] | None:
@@ -216,7 +222,16 @@ def _conversation_in(given: Any) -> list[Message] | None:
     return conversation(given.get("messages")) if isinstance(given, dict) else None
 
 
-def _model_output(attributes: Attributes, answer: Any, generations: list[Any]) -> str | None:
+def model_output(attributes: Attributes) -> str | None:
+    """Return what a model answered, in OpenAI's format; None where it has not."""
+    output = attributes.get("output.value")
+    if isinstance(output, MessagesJson):
+        return output
+    answer = parse(output)
+    return _answer_text(attributes, answer, _generations(answer))
+
+
+def _answer_text(attributes: Attributes, answer: Any, generations: list[Any]) -> str | None:
     output = attributes.get("output.value")
     if isinstance(output, MessagesJson):
         return output
@@ -248,7 +263,12 @@ def _parameters(given: Any) -> str | None:
     known = parse(given)
     if not isinstance(known, dict):
         return given
-    return dump({key: value for key, value in known.items() if key not in _NO_PARAMETERS and value is not None})
+    return dump({key: value for key, value in known.items() if is_parameter(key, value)})
+
+
+def is_parameter(name: str, value: Any) -> bool:
+    """Return whether it is a parameter of a model call that is not shown elsewhere."""
+    return name not in _NO_PARAMETERS and value is not None
 
 
 def _usage(attributes: Attributes) -> str | None:
@@ -288,6 +308,18 @@ def _cost(attributes: Attributes, generations: list[Any]) -> str | None:
 
 
 def _tool_call(span: Span) -> Attributes:
+    given, text, fields = tool_content(span)
+    return {
+        "input": given,
+        "output": text,
+        "bytes": None if text is None else len(text.encode()),
+        "tool_call_id": fields.get("tool_call_id"),
+        "success": span.status != "ERROR" and fields.get("status") != "error",
+    }
+
+
+def tool_content(span: Span) -> tuple[str | None, str | None, Message]:
+    """Return a tool's arguments and its result, and the fields of the message that the result was in."""
     given, output = span.attributes.get("input.value"), span.attributes.get("output.value")
     answer = parse(output)
     fields = fields_of(answer)
@@ -296,14 +328,7 @@ def _tool_call(span: Span) -> Attributes:
         result = fields["content"]
     else:
         fields, result = {}, output if answer is None else _without_history(answer)
-    text = None if result is None else dump(result)
-    return {
-        "input": None if given is None else _arguments(given),
-        "output": text,
-        "bytes": None if text is None else len(text.encode()),
-        "tool_call_id": fields.get("tool_call_id"),
-        "success": span.status != "ERROR" and fields.get("status") != "error",
-    }
+    return None if given is None else _arguments(given), None if result is None else dump(result), fields
 
 
 def _arguments(given: Any) -> str:
@@ -314,6 +339,12 @@ def _arguments(given: Any) -> str:
 
 
 def _run(span: Span) -> Attributes:
+    given, output, messages = run_content(span)
+    return {"input": given, "output": output, "messages": span.attributes.get(COUNT) or messages or None}
+
+
+def run_content(span: Span) -> tuple[str | None, str | None, int]:
+    """Return the input and the output of a run as far as no other span has them, and the messages it began with."""
     attributes = span.attributes
     given, output = attributes.get("input.value"), attributes.get("output.value")
     before, on_root = parse(given), attributes.get(SHOWN_ON_ROOT)
@@ -323,11 +354,8 @@ def _run(span: Span) -> Attributes:
     is_answer = isinstance(before, dict) and "resume" in before and before.keys() <= _EMPTY_OF_COMMAND
     is_shown = "input" in (on_root or ()) or (repeats and is_answer)
     shown_output = None if "output" in (on_root or ()) else _shown(output, parse(output), repeats=repeats)
-    return {
-        "input": None if is_shown else _shown(given, before, repeats=repeats),
-        "output": attributes.get(OWN_MESSAGES) or shown_output,
-        "messages": attributes.get(COUNT) or len(messages) or None,
-    }
+    shown_input = None if is_shown else _shown(given, before, repeats=repeats)
+    return shown_input, attributes.get(OWN_MESSAGES) or shown_output, len(messages)
 
 
 def _shown(text: Any, parsed: Any, *, repeats: bool) -> str | None:

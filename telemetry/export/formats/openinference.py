@@ -43,7 +43,7 @@ def openinference(span: Span) -> Span:
     if attributes.get(_KIND) == "LLM" and isinstance(given, MessagesJson):
         attributes["input.value"] = as_langchain_writes(given)
     events = [*shaped.events, *(exception_events(span) if shaped.status == "ERROR" else ())]
-    if (began := _nanoseconds(attributes.get(_ANSWER_BEGAN))) is not None:
+    if (began := nanoseconds(attributes.get(_ANSWER_BEGAN))) is not None:
         # As OpenInference's instrumentors of models' clients say it.
         del attributes[_ANSWER_BEGAN]
         events.insert(0, Event("First Token Stream Event", began, {}))
@@ -60,7 +60,8 @@ def _own_keys(attributes: Attributes) -> Attributes:
     if not about:
         return attributes
     kept = {key: value for key, value in attributes.items() if not key.startswith(_TRACE)}
-    agent, tags = about.get("name"), about.get("tags") or ()
+    agent, tags = about.get("name"), about.get("tags")
+    tags = tags if isinstance(tags, (list, tuple)) else ()
     if agent and kept.get(_KIND) == "AGENT":
         kept.setdefault("agent.name", agent)
     if own := [tag for tag in tags if tag != agent]:
@@ -72,7 +73,7 @@ def _own_keys(attributes: Attributes) -> Attributes:
     return kept
 
 
-def _nanoseconds(text: Any) -> int | None:
+def nanoseconds(text: Any) -> int | None:
     """Return a time in ISO 8601 in nanoseconds; None where it is none."""
     try:
         return round(datetime.fromisoformat(text).timestamp() * 1e9)

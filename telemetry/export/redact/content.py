@@ -35,6 +35,8 @@ _INPUTS = (
     "llm.tools",
     "gen_ai.input",
     "gen_ai.prompt",
+    "gen_ai.request.",
+    "gen_ai.retrieval.query",
     "gen_ai.system_instructions",
     "gen_ai.tool.call.arguments",
     "gen_ai.tool.definitions",
@@ -50,6 +52,7 @@ _OUTPUTS = (
     "llm.output_messages",
     "gen_ai.output",
     "gen_ai.completion",
+    "gen_ai.retrieval.documents",
     "gen_ai.tool.call.result",
     "retrieval.documents",
     "reranker.output_documents",
@@ -59,6 +62,8 @@ _OUTPUT_EVENTS = ("gen_ai.choice", "gen_ai.content.completion", "gen_ai.assistan
 # Set by a program to filter spans by.
 _FOUND_BY = ("langfuse.observation.metadata.", "langfuse.trace.metadata.")
 _TITLE = "langfuse.trace.name"
+# Names that programs give: of these, too, a sentence is content.
+_TITLES = (_TITLE, "gen_ai.agent.name")
 # Keys to find a trace by, what was called, and the outcome; never content.
 _METADATA = {
     "session.id",
@@ -66,12 +71,16 @@ _METADATA = {
     "cancelled",
     "error.type",
     "exception.type",
+    "gen_ai.conversation.id",
     "gen_ai.operation.name",
+    "gen_ai.output.type",
     "gen_ai.request.model",
+    "gen_ai.response.finish_reasons",
     "gen_ai.response.model",
     "gen_ai.provider.name",
     "gen_ai.system",
     "gen_ai.tool.name",
+    "gen_ai.tool.type",
     "gen_ai.tool.call.id",
     "http.request.method",
     "http.route",
@@ -81,7 +90,7 @@ _METADATA = {
     "langfuse.observation.level",
     "langfuse.observation.type",
     "langfuse.release",
-    _TITLE,
+    *_TITLES,
     "langfuse.trace.tags",
     "langfuse.version",
     "llm.finish_reason",
@@ -134,8 +143,7 @@ def metadata_only(span: Span) -> Span:
     message = str(kind).rpartition(".")[2] if kind and span.status == "ERROR" else ""
     if message:
         attributes["langfuse.observation.status_message"] = message
-    if title := attributes.get(_TITLE):
-        attributes[_TITLE] = checked_name(str(title))
+    attributes |= {key: checked_name(str(title)) for key in _TITLES if (title := attributes.get(key))}
     name = span.name if span.kind != "CLIENT" else str(attributes.get("http.request.method", span.name))
     return span.but(
         name=checked_name(name),

@@ -19,15 +19,26 @@ from telemetry.messages_json import MessagesJson
 
 _USER = ("user.id", "langfuse.user.id", "enduser.id")
 # Set on purpose, to find a conversation: contacts in them are not redacted.
-_IDS = (*_USER, "session.id")
+_IDS = (*_USER, "session.id", "gen_ai.conversation.id")
 # OpenInference repeats the user of a graph's config on every span.
 _METADATA = "metadata"
 _USER_IN_METADATA = ("user_id", "langfuse_user_id")
-_FIELDS: dict[str, Field] = {
-    "input.value": "input",
-    "langfuse.observation.input": "input",
-    "output.value": "output",
-    "langfuse.observation.output": "output",
+# Where the attributes begin that hold an input or an output.
+_FIELDS: dict[Field, tuple[str, ...]] = {
+    "input": (
+        "input.value",
+        "langfuse.observation.input",
+        "llm.input_messages",
+        "gen_ai.input",
+        "gen_ai.tool.call.arguments",
+    ),
+    "output": (
+        "output.value",
+        "langfuse.observation.output",
+        "llm.output_messages",
+        "gen_ai.output",
+        "gen_ai.tool.call.result",
+    ),
 }
 # Conversations are searched part by part.
 _WITHOUT_TEXT = frozenset({MessagesJson, int, bool, float})
@@ -154,8 +165,15 @@ def _attachments(span: Span, attributes: Attributes, found: Sequence[Media]) -> 
     for media in found:
         for key, value in attributes.items():
             if media.reference in str(value):
-                places[_FIELDS.get(key, "metadata"), media.id] = media
+                places[_field(key), media.id] = media
     return tuple(Attachment(span.trace_id, span.span_id, field, media) for (field, _), media in places.items())
+
+
+def _field(key: str) -> Field:
+    for place, keys in _FIELDS.items():
+        if key.startswith(keys):
+            return place
+    return "metadata"
 
 
 def _texts(span: Span) -> list[str]:

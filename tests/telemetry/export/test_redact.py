@@ -61,7 +61,7 @@ def sent(span: ReadableSpan, **environment: Any) -> otlp.Span:
     return arrived
 
 
-@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
 def test_no_planted_secret_is_exported(shape: str) -> None:
     """Of a thousand secrets by looks and by name, in every part of a span, none is in any export request."""
     stages = build_stages(Settings.model_validate({"TELEMETRY_SHAPE": shape}))
@@ -470,7 +470,7 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
 @pytest.mark.parametrize(
     ("setting", "gone", "stays"),
     [
@@ -486,7 +486,7 @@ def test_inputs_and_outputs_may_be_hidden(shape: str, setting: str, gone: str, s
     assert stays in str(arrived)
 
 
-@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
 def test_metadata_only(shape: str) -> None:
     """Nothing that was said leaves in this mode, in no part of a span; what can be counted does."""
     about = {"exception.type": "lib.TooColdError", "exception.message": "said", "exception.stacktrace": "said"}
@@ -501,7 +501,7 @@ def test_metadata_only(shape: str) -> None:
     assert not [word for word in ("said", "went in", "came out") if word in str(arrived)]
     assert arrived.attributes["llm.token_count.prompt"] == 12
     assert arrived.attributes["session.id"] == "t-1"
-    assert arrived.attributes["tool.name"] == "shell"
+    assert arrived.attributes["gen_ai.tool.name" if shape == "genai" else "tool.name"] == "shell"
     assert arrived.message == "TooColdError"
 
 

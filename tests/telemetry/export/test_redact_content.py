@@ -76,7 +76,7 @@ def sent(shape: str, **environment: Any) -> otlp.Span:
     return arrived
 
 
-@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
 @pytest.mark.parametrize(
     ("hidden", "gone", "stays"), [("INPUTS", "went in", "came out"), ("OUTPUTS", "came out", "went in")]
 )
@@ -90,7 +90,7 @@ def test_what_is_hidden_leaves_under_no_key(shape: str, hidden: str, gone: str, 
     assert stays in str(arrived.events)
 
 
-@pytest.mark.parametrize("shape", ["langfuse", "openinference"])
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
 def test_of_metadata_only_what_is_listed_leaves(shape: str) -> None:
     """Under whatever key it stands, content does not leave; what was called, and its numbers, do."""
     arrived = sent(shape, TELEMETRY_CONTENT="metadata-only")

@@ -24,6 +24,8 @@ PREPARED = "prepare a span"
 MODES: dict[str, dict[str, Any]] = {
     "default": {},
     "openinference": {"TELEMETRY_SHAPE": "openinference"},
+    "genai": {"TELEMETRY_SHAPE": "genai", "TELEMETRY_GENAI_NAMES": "true"},
+    "all": {"TELEMETRY_SHAPE": "all"},
     "strict": {
         "TELEMETRY_REDACT_CONTACTS": "true",
         "TELEMETRY_USER_HASH_KEY": "k",
