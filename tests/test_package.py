@@ -83,7 +83,14 @@ def test_the_wheel_works_alone(built: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_import_leaves_the_environment_alone() -> None:
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_PROPAGATORS": "tracecontext,baggage", "OTEL_BSP_MAX_QUEUE_SIZE": "100"},
+        {"OTEL_PROPAGATORS": "", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "", "OTEL_BSP_MAX_QUEUE_SIZE": "many"},
+    ],
+)
+def test_an_import_leaves_the_environment_alone(variables: dict[str, str]) -> None:
     """Variables that the SDK can read are not taken away, even for a moment."""
     code = """
 import sys
@@ -92,7 +99,7 @@ sys.addaudithook(lambda event, _: events.append(event) if event in ("os.putenv",
 import telemetry
 print(events)
 """
-    env = {**UNSET, "OTEL_PROPAGATORS": "tracecontext,baggage", "OTEL_BSP_MAX_QUEUE_SIZE": "100"}
+    env = {**UNSET, **variables}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=True
     )

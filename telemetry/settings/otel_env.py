@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib.metadata import entry_points
 
 _NAMED = {
@@ -14,6 +14,7 @@ _NAMED = {
     "OTEL_PYTHON_LOGGER_PROVIDER": "opentelemetry_logger_provider",
     "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "opentelemetry_resource_detector",
 }
+_READ_AT_IMPORT = {"OTEL_PROPAGATORS", "OTEL_PYTHON_CONTEXT"}
 _LIMIT = re.compile(r"OTEL_(SPAN_|EVENT_|LINK_)?(ATTRIBUTE_|EVENT_|LINK_)(COUNT|VALUE_LENGTH)_LIMIT")
 _BATCH = re.compile(r"OTEL_BSP_(MAX_QUEUE_SIZE|MAX_EXPORT_BATCH_SIZE|EXPORT_TIMEOUT)")
 _PATTERNS = re.compile(r"OTEL_PYTHON_(\w+_)?EXCLUDED_URLS|OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_\w+")
@@ -72,19 +73,28 @@ _VALUES: tuple[tuple[re.Pattern[str], Callable[[str], str | None]], ...] = (
 )
 
 
-@contextmanager
-def _without_nonsense(environ: MutableMapping[str, str]) -> Iterator[None]:
-    """Remove, inside, variables that are refused when settings are loaded; an empty variable counts as unset."""
-    nonsense = {name for name, _ in complaints(environ)}
-    empty = {name for name in environ if name in _NAMED or _LIMIT.fullmatch(name) if not environ[name]}
-    kept = {name: environ.pop(name) for name in nonsense | empty}
+def _import_sdk() -> None:
+    import opentelemetry.propagate
+    import opentelemetry.sdk.trace  # noqa: F401 - imported for what it reads meanwhile
+
+
+def _import_with(environ: MutableMapping[str, str]) -> None:
+    """Import the SDK, which reads some variables meanwhile and raises a traceback for an invalid one.
+
+    Only then are such variables removed until it is imported: they are refused in a sentence when settings are loaded.
+    An empty one, which releases before 1.35 fail on, counts as unset.
+    """
+    read = {name for name in environ if name in _READ_AT_IMPORT or _LIMIT.fullmatch(name)}
+    removed = read.intersection(name for name, _ in complaints(environ))
+    if not removed:
+        with suppress(ValueError):
+            _import_sdk()
+            return
+    kept = {name: environ.pop(name) for name in removed | {name for name in read if not environ[name]}}
     try:
-        yield
+        _import_sdk()
     finally:
         environ.update(kept)
 
 
-with _without_nonsense(os.environ):
-    # The SDK reads some variables at import, where an invalid one would raise a traceback instead of our sentence.
-    import opentelemetry.propagate
-    import opentelemetry.sdk.trace  # noqa: F401 - imported for what it reads meanwhile
+_import_with(os.environ)
