@@ -13,6 +13,7 @@ from opentelemetry.trace import NonRecordingSpan, StatusCode, set_span_in_contex
 
 from telemetry.export.formats.genai import KIND, MODEL_OPERATIONS
 from telemetry.export.formats.marks import RECORDERS, SAME_CALL_BELOW
+from telemetry.export.formats.otel_genai import provider_name
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.metrics.instruments import OTHER, Instruments
 
@@ -25,15 +26,6 @@ _KINDS = {
     "invoke_agent": "AGENT",
 }
 _OPERATIONS = {"LLM": "chat", "EMBEDDING": "embeddings", "RETRIEVER": "retrieval"}
-# OpenInference's names of providers, where the GenAI conventions have another one.
-_PROVIDERS = {
-    "aws": "aws.bedrock",
-    "azure": "azure.ai.openai",
-    "google": "gcp.gen_ai",
-    "mistralai": "mistral_ai",
-    "moonshot": "moonshot_ai",
-    "xai": "x_ai",
-}
 _STATUS = "turn.status"
 # The page's part of a background turn ends when the turn is queued; the turn itself is counted where it runs.
 _QUEUED = "queued"
@@ -45,7 +37,6 @@ _TOKENS = {
     "output": ("llm.token_count.completion", "gen_ai.usage.output_tokens"),
 }
 _MODEL = ("llm.model_name", "embedding.model_name", "gen_ai.request.model", "gen_ai.response.model")
-_PROVIDER = ("gen_ai.provider.name", "llm.provider", "gen_ai.system", "llm.system")
 _COST = ("llm.cost.total", "operation.cost")
 _AGENT = ("langfuse.trace.metadata.agent", "langfuse.trace.name")
 _OWN_AGENT = ("gen_ai.agent.name", "agent.name", *_AGENT)
@@ -99,9 +90,7 @@ class SpanMetrics(SpanProcessor):
             return
         of = self._instruments
         operation = str(known.get(_OPERATION) or _OPERATIONS[str(known.get(KIND))])
-        call, by_token = self._of_call(
-            operation, str(_first(known, _PROVIDER) or OTHER), str(_first(known, _MODEL) or "")
-        )
+        call, by_token = self._of_call(operation, provider_name(known), str(_first(known, _MODEL) or ""))
         of.operation_duration.record(_duration_s(span), self._with_error(call, span), context)
         for names, attributes in by_token:
             count = _first(known, names)
@@ -136,7 +125,7 @@ class SpanMetrics(SpanProcessor):
         of = self._instruments
         call = {
             _OPERATION: of.bounded("operation", operation),
-            "gen_ai.provider.name": of.bounded("provider", _PROVIDERS.get(provider, provider)),
+            "gen_ai.provider.name": of.bounded("provider", provider),
             **({"gen_ai.request.model": of.bounded("model", model)} if model else {}),
         }
         return call, [(names, {**call, "gen_ai.token.type": kind}) for kind, names in _TOKENS.items()]

@@ -429,7 +429,7 @@ def _embeddings(span: Span) -> Attributes:
     text, answer, _ = run_content(span)
     model = attributes.get("embedding.model_name")
     return {
-        "gen_ai.provider.name": _provider(attributes),
+        "gen_ai.provider.name": provider_name(attributes),
         "gen_ai.request.model": model,
         **given,
         **_tokens(attributes),
@@ -439,9 +439,16 @@ def _embeddings(span: Span) -> Attributes:
     }
 
 
-def _provider(attributes: Attributes) -> str:
+def provider_name(attributes: Mapping[str, Any]) -> str:
+    """Return the provider of a model call by the name that the conventions have for it; `_OTHER` if nothing says it.
+
+    Example:
+        >>> provider_name({"llm.provider": "aws"})
+        'aws.bedrock'
+    """
     provider, system = attributes.get("llm.provider"), attributes.get("llm.system")
-    name = str(provider or system or _OTHER).lower()
+    known = attributes.get("gen_ai.provider.name") or provider or system or attributes.get("gen_ai.system")
+    name = str(known or _OTHER).lower()
     if name in ("azure", "google") and system in ("openai", "vertexai"):
         # OpenInference says `vertexai` of all of Google's models.
         return "azure.ai.openai" if system == "openai" else "gcp.gen_ai"
@@ -452,7 +459,7 @@ def _models(attributes: Attributes, parameters: Attributes, *, answered: bool) -
     known = attributes.get("llm.model_name")
     asked = parameters.get("model") or parameters.get("model_name")
     return {
-        "gen_ai.provider.name": _provider(attributes),
+        "gen_ai.provider.name": provider_name(attributes),
         "gen_ai.request.model": asked if answered and isinstance(asked, str) else known,
         "gen_ai.response.model": known if answered else None,
     }
