@@ -202,7 +202,8 @@ def compare(users: Users, url: str, receiver: Receiver) -> Found:
         differing,
         threads,
         [question for question, times in questions.items() if times > 1]
-        + [run_id for run_id, spans in traced.items() if len(spans) > 1],
+        # A background run has a span for each attempt.
+        + [run_id for run_id in users.threads if len(traced[run_id]) > 1],
         [run_id for run_id, status in history.items() if status == "running"],
     )
 
