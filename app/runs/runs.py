@@ -232,7 +232,7 @@ class BackgroundRuns:
         }
         limit_waits()
         DBOS(config=config)
-        logging.getLogger("dbos").addFilter(_is_unexpected)
+        logging.getLogger("dbos").addFilter(self._is_unexpected)
 
         @DBOS.step(
             name="attempt",
@@ -256,6 +256,14 @@ class BackgroundRuns:
                 await self._give_up(run_id, error)
 
         DBOS.launch()
+
+    def _is_unexpected(self, record: logging.LogRecord) -> bool:
+        """Return whether to log what the engine says: not a cancelled run, and of an outage one line."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error and self.availability.is_outage(error):
+            record.msg, record.args = f"the engine cannot store the end of a run yet: {one_line(error)}", ()
+            record.exc_info = record.exc_text = None
+        return not isinstance(error, engine.DBOSAwaitedWorkflowCancelledError)
 
     async def _enqueue(self, run: BackgroundRun) -> None:
         await DBOS.enqueue_workflow_with_options_async(
@@ -488,12 +496,6 @@ class BackgroundRuns:
         await retry(lambda: self.turns.store.end_run(run.run_id, status))
         await self._attempt_store.end(run, status, error)
         self.turns.pruning.prune_later(run.thread_id)
-
-
-def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Return whether the engine logs anything but a cancelled run, which it treats as an error."""
-    error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, engine.DBOSAwaitedWorkflowCancelledError)
 
 
 def _thread(run: BackgroundRun) -> Thread:
