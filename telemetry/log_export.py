@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from telemetry import pipeline
 from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S
-from telemetry.export.redact import LogFilter
+from telemetry.export.redact import LogFilter, Redactor
 from telemetry.export.redact.logs import OWN
 from telemetry.export.stages import build_redactor
 from telemetry.internal_errors import handle_internal_errors
@@ -34,9 +34,9 @@ class LogExport:
     program without handlers would not be printed.
     """
 
-    def __init__(self, settings: Settings, to: "LogPipeline") -> None:
+    def __init__(self, settings: Settings, redactor: Redactor, to: "LogPipeline") -> None:
         self._pipeline = to
-        self._redact = LogFilter(build_redactor(settings))
+        self._redact = LogFilter(redactor)
         self._only_metadata = settings.content == "metadata-only"
         self._handle = logging.Logger.callHandlers
         self._with_export = self._exporting(self._handle)
@@ -87,16 +87,17 @@ def start(settings: Settings, provider: TracerProvider) -> LogExport:
 
     Raises `SettingsError` for settings that cannot be used.
     """
+    redactor = build_redactor(settings)
     try:
         # Imported here, so that a process that sends no logs does not import their SDK.
         from telemetry.otel.logs_sdk import LogPipeline
 
-        sender = LogPipeline(settings.logs_endpoint, redacted_resource(provider, build_redactor(settings)))
+        sender = LogPipeline(settings.logs_endpoint, redacted_resource(provider, redactor))
     except ImportError:
         raise SettingsError("OTEL_LOGS_EXPORTER needs a newer opentelemetry-sdk: install one, or remove it.") from None
     except (OSError, ValueError) as error:
         raise unusable("OTEL_EXPORTER_OTLP_LOGS_*", error, "correct these variables, or remove them") from None
-    export = LogExport(settings, sender)
+    export = LogExport(settings, redactor, sender)
     export.start()
     atexit.register(partial(export.send, SHUTDOWN_TIMEOUT_S))
     return export

@@ -1,9 +1,13 @@
 """A backend of metrics and logs on loopback: it keeps the decoded requests of both, and of nothing else."""
 
 import gzip
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from textwrap import dedent
 from typing import Any, Self
 
 from google.protobuf.message import Message
@@ -12,7 +16,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
-from tests.processes import until
+from telemetry.testing import Receiver
+from tests.processes import ROOT, UNSET, until
 
 KINDS: dict[str, Callable[[], Message]] = {
     "/v1/metrics": ExportMetricsServiceRequest,
@@ -87,3 +92,13 @@ class Signals:
     def wait(self, number: int = 1) -> None:
         """Return once so many requests have been accepted."""
         until(lambda: len(self.requests) >= number)
+
+
+def run_program(code: str, folder: Path, receiver: Receiver, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program whose spans go to the receiver, in an interpreter of its own; it ends well."""
+    env = {**UNSET, "TELEMETRY_SPOOL_DIR": str(folder), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, **environ}
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(code)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done

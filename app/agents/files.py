@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from anyio.to_thread import run_sync
@@ -44,10 +45,10 @@ class ThreadFiles:
         file_ids = list(dict.fromkeys(artifact["file_id"] for artifact in read if _is_attachment(artifact)))
         parts: list[str | dict[str, Any]] = []
         for file_id in file_ids[-MAX_ATTACHED:]:
-            file = await self._files.catalogue.find(file_id)
-            content = await self._content(file) if file else None
-            if file and content is not None:
-                parts += [{"type": "text", "text": f"{file.name}:"}, _block(file, content)]
+            # It may have been deleted in the meantime.
+            with suppress(Refusal):
+                if file := await self._files.catalogue.find(file_id):
+                    parts += [{"type": "text", "text": f"{file.name}:"}, _block(file, await self._content(file))]
         return [*messages, HumanMessage(parts)] if parts else list(messages)
 
     def _build_tools(self) -> Sequence[BaseTool]:
@@ -87,7 +88,7 @@ class ThreadFiles:
         return text if file.size <= MAX_TEXT else f"{text}\n… (the beginning of {file.size} bytes)"
 
     async def _document(self, file: File) -> str:
-        content = b"".join([data async for data in await self._files.open(file)])
+        content = await self._content(file)
         try:
             text = await document_text(content, file.type, MAX_TEXT + 1)
         except DocumentError as error:
@@ -100,7 +101,7 @@ class ThreadFiles:
         """Check the file, because a provider may refuse the whole request for a damaged one."""
         if file.size > MAX_ATTACHED_BYTES:
             raise ToolException(f"{file.name} has {file.size} bytes: at most {MAX_ATTACHED_BYTES} can be read.")
-        content = b"".join([data async for data in await self._files.open(file)])
+        content = await self._content(file)
         try:
             if file.type in MODEL_IMAGES:
                 await run_sync(check_image, content, file.type)
@@ -110,12 +111,8 @@ class ThreadFiles:
             raise ToolException(f"{file.name} cannot be read: {error}.") from error
         return f"The content of {file.name} follows."
 
-    async def _content(self, file: File) -> bytes | None:
-        try:
-            return b"".join([data async for data in await self._files.open(file)])
-        except Refusal:
-            # It was deleted in the meantime.
-            return None
+    async def _content(self, file: File) -> bytes:
+        return b"".join([data async for data in await self._files.open(file)])
 
 
 def _is_attachment(artifact: Any) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    Update,
     delete,
     select,
     update,
@@ -119,6 +120,11 @@ class RunProgress:
     updated: datetime = field(default_factory=_now)
 
 
+def _answer_so_far(run_id: str, answer: str) -> Update:
+    """Return the statement that stores what a turn has said so far."""
+    return update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
+
+
 def insert_into(engine: AsyncEngine) -> Callable[[Table], Any]:
     """Return the INSERT of the engine's dialect, which supports ON CONFLICT."""
     return postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
@@ -158,9 +164,8 @@ class ThreadStore:
 
     async def save_answer(self, run_id: str, answer: str) -> None:
         """Store what a turn has said so far."""
-        change = update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
         async with self._engine.begin() as connection:
-            await connection.execute(change)
+            await connection.execute(_answer_so_far(run_id, answer))
 
     async def progress_of(self, run_id: str) -> RunProgress | None:
         """Return what a turn has said so far; None if that is not stored."""
@@ -204,11 +209,10 @@ class ThreadStore:
     async def end_run(self, run_id: str, status: str, answer: str | None = None) -> None:
         """Store the outcome of a run, and for its span the whole answer of a turn."""
         change = update(runs).where(runs.c.run_id == run_id).values(status=status, ended=_now())
-        said = update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
         async with self._engine.begin() as connection:
             await connection.execute(change)
             if answer is not None:
-                await connection.execute(said)
+                await connection.execute(_answer_so_far(run_id, answer))
 
     async def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run, None if there is none."""

@@ -27,6 +27,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from telemetry import pipeline
 from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S
+from telemetry.export.redact import Redactor
 from telemetry.export.stages import build_redactor
 from telemetry.metrics.figures import observe
 from telemetry.metrics.instruments import Instruments
@@ -52,36 +53,35 @@ def start(settings: Settings, tracer_provider: TracerProvider) -> None:
     A meter provider of the program is used as it is, with its readers and views; otherwise one is created. Raises
     `SettingsError` for settings that cannot be used.
     """
-    part = Metrics(metrics.NoOpMeterProvider())
+    part, redactor = Metrics(metrics.NoOpMeterProvider()), build_redactor(settings)
     if has_meter_provider():
         part.provider = metrics.get_meter_provider()
         logger.warning("a meter provider was already set: metrics are recorded with it and sent by its own readers")
     else:
-        part.provider = _build(settings, tracer_provider, part.exports)
+        part.provider = _build(settings, _resource(tracer_provider, redactor), part.exports)
         metrics.set_meter_provider(part.provider)
     pipeline.put(part)
     meter = part.provider.get_meter("telemetry")
-    instruments = pipeline.put(Instruments(meter, build_redactor(settings).redact_text))
+    instruments = pipeline.put(Instruments(meter, redactor.redact_text))
     observe(meter)
     # The last of its processors: when it is shut down, the spans have been sent and are counted.
     tracer_provider.add_span_processor(SpanMetrics(instruments, partial(part.flush, SHUTDOWN_TIMEOUT_S)))
 
 
-def _build(settings: Settings, tracer_provider: TracerProvider, exports: Counter[str]) -> MeterProvider:
+def _build(settings: Settings, resource: Resource, exports: Counter[str]) -> MeterProvider:
     return MeterProvider(
         [reader for kind in settings.metrics_exporters for reader in _readers(kind, settings, exports)],
-        resource=redacted_resource(tracer_provider, build_redactor(settings)).merge(
-            Resource({_INSTANCE: _instance(tracer_provider)})
-        ),
+        resource=resource,
         # It would wait for a backend that is down.
         shutdown_on_exit=False,
         views=[_BOUNDED_CLIENT],
     )
 
 
-def _instance(tracer_provider: TracerProvider) -> str:
-    """Return the name of this process, without which the series of several processes would be mixed up."""
-    return str(attributes_of(tracer_provider).get(_INSTANCE) or uuid4())
+def _resource(tracer_provider: TracerProvider, redactor: Redactor) -> Resource:
+    """Return the resource of the spans, with a name of this process: without one, several would be mixed up."""
+    name = attributes_of(tracer_provider).get(_INSTANCE) or uuid4()
+    return redacted_resource(tracer_provider, redactor).merge(Resource({_INSTANCE: str(name)}))
 
 
 def _readers(kind: str, settings: Settings, exports: Counter[str]) -> list[MetricReader]:

@@ -11,21 +11,14 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import NonRecordingSpan, StatusCode, set_span_in_context
 
-from telemetry.export.formats.genai import KIND, MODEL_OPERATIONS
+from telemetry.export.formats.genai import KIND, KINDS
 from telemetry.export.formats.marks import RECORDERS, SAME_CALL_BELOW
-from telemetry.export.formats.otel_genai import provider_name
+from telemetry.export.formats.otel_genai import OPERATION, OPERATIONS, provider_name
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.metrics.instruments import OTHER, Instruments
 
-_OPERATION = "gen_ai.operation.name"
-_KINDS = {
-    **dict.fromkeys(MODEL_OPERATIONS, "LLM"),
-    "embeddings": "EMBEDDING",
-    "retrieval": "RETRIEVER",
-    "execute_tool": "TOOL",
-    "invoke_agent": "AGENT",
-}
-_OPERATIONS = {"LLM": "chat", "EMBEDDING": "embeddings", "RETRIEVER": "retrieval"}
+# To create an agent is not to invoke it.
+_KINDS = {operation: kind for operation, kind in KINDS.items() if operation != "create_agent"}
 _STATUS = "turn.status"
 # The page's part of a background turn ends when the turn is queued; the turn itself is counted where it runs.
 _QUEUED = "queued"
@@ -69,7 +62,7 @@ class SpanMetrics(SpanProcessor):
         """Record the span's metrics, if it is that of a model, a tool, an agent or a turn."""
         with handle_internal_errors("record a metric"):
             known = _plain(span.attributes)
-            kind = known.get(KIND) or _KINDS.get(str(known.get(_OPERATION)))
+            kind = known.get(KIND) or _KINDS.get(str(known.get(OPERATION)))
             record = self._recorders.get(str(kind))
             is_turn = _is_turn(span, known)
             if span.context is None or (record is None and not is_turn):
@@ -89,7 +82,7 @@ class SpanMetrics(SpanProcessor):
         if known.get(SAME_CALL_BELOW):
             return
         of = self._instruments
-        operation = str(known.get(_OPERATION) or _OPERATIONS[str(known.get(KIND))])
+        operation = str(known.get(OPERATION) or OPERATIONS[str(known.get(KIND))])
         call, by_token = self._of_call(operation, provider_name(known), str(_first(known, _MODEL) or ""))
         of.operation_duration.record(_duration_s(span), self._with_error(call, span), context)
         for names, attributes in by_token:
@@ -100,7 +93,7 @@ class SpanMetrics(SpanProcessor):
             of.first_chunk.record(first, call, context)
         cost = _first(known, _COST)
         if isinstance(cost, (int, float)) and cost > 0:
-            of.cost.add(cost, {key: value for key, value in call.items() if key != _OPERATION}, context)
+            of.cost.add(cost, {key: value for key, value in call.items() if key != OPERATION}, context)
 
     def _record_tool(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         name = str(_first(known, _TOOL) or span.name)
@@ -124,7 +117,7 @@ class SpanMetrics(SpanProcessor):
         """Return the attributes of a call, and for each type of its tokens where they are and their attributes."""
         of = self._instruments
         call = {
-            _OPERATION: of.bounded("operation", operation),
+            OPERATION: of.bounded("operation", operation),
             "gen_ai.provider.name": of.bounded("provider", provider),
             **({"gen_ai.request.model": of.bounded("model", model)} if model else {}),
         }

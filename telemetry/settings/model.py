@@ -340,15 +340,10 @@ class Settings(BaseSettings):
     def _lower(cls, value: object) -> object:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("trusted_hosts", mode="before")
+    @field_validator("trusted_hosts", "metrics_exporter", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("metrics_exporter", mode="before")
-    @classmethod
-    def _named(cls, value: object) -> object:
-        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("redact_patterns", mode="before")
     @classmethod

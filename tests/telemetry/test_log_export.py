@@ -1,17 +1,14 @@
 """The log records of a process over OTLP: off unless asked, redacted, with their traces. Each test is a process."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 from telemetry.settings import SettingsError, load_settings
 from telemetry.testing import Receiver
-from tests.otlp_signals import Signals
-from tests.processes import ROOT, UNSET, free_port
+from tests.otlp_signals import Signals, run_program
+from tests.processes import free_port
 
 SECRET = "sk-proj-Zx81hQ2mV0pLr5tYw9Kc3NbEa7DfGu6J"
 PROGRAM = f"""
@@ -44,12 +41,7 @@ def signals() -> Iterator[Signals]:
 
 def run(code: str, folder: Path, receiver: Receiver, **environ: str) -> str:
     """What the program prints."""
-    env = {**UNSET, "TELEMETRY_SPOOL_DIR": str(folder), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, **environ}
-    done = subprocess.run(
-        [sys.executable, "-c", dedent(code)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return run_program(code, folder, receiver, **environ).stdout
 
 
 def to(signals: Signals) -> dict[str, str]:

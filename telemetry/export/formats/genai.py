@@ -9,7 +9,7 @@ from telemetry.json_text import dump, parse
 
 KIND = "openinference.span.kind"
 MODEL_OPERATIONS = frozenset({"chat", "text_completion", "generate_content"})
-_KINDS = {
+KINDS = {
     **dict.fromkeys(MODEL_OPERATIONS, "LLM"),
     "embeddings": "EMBEDDING",
     "execute_tool": "TOOL",
@@ -61,7 +61,7 @@ CONTENT = frozenset(
 
 def genai(attributes: Attributes) -> Attributes:
     """Return the attributes with what GenAI's say under OpenInference's names as well, unless they have those."""
-    kind = _KINDS.get(str(attributes.get("gen_ai.operation.name")))
+    kind = KINDS.get(str(attributes.get("gen_ai.operation.name")))
     if kind is None or KIND in attributes:
         return attributes
     shape = {"LLM": _model_call, "EMBEDDING": _model_call, "TOOL": _tool_call}.get(kind, _run)

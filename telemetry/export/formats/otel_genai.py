@@ -33,7 +33,7 @@ from telemetry.json_text import dump, parse
 
 OPERATION = "gen_ai.operation.name"
 _INPUT_MESSAGES, _OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
-_OPERATIONS = {
+OPERATIONS = {
     "AGENT": "invoke_agent",
     "EMBEDDING": "embeddings",
     "LLM": "chat",
@@ -212,7 +212,7 @@ class GenaiFormat:
         kept, about = _sorted_out(attributes, _WRITTEN_OF.get(kind, _WRITTEN), parts)
         found = _about_trace(attributes, about, metadata)
         if operation:
-            found |= _about_operation(span, operation)
+            found |= {OPERATION: operation, **_about_operation(span)}
         found |= self._content(span, operation)
         return span.but(attributes={**{key: value for key, value in found.items() if value is not None}, **kept})
 
@@ -303,8 +303,7 @@ def _completed(span: Span) -> Span:
     metadata = parse(attributes.get("metadata"))
     found = {
         **_about_trace(attributes, about, metadata if isinstance(metadata, dict) else {}),
-        "gen_ai.conversation.id": attributes.get("session.id"),
-        "error.type": _error_type(span),
+        **_about_operation(span),
     }
     return span.but(attributes={**{key: value for key, value in found.items() if value is not None}, **kept})
 
@@ -316,7 +315,7 @@ def _operation(span: Span, kind: str, metadata: Mapping[str, Any]) -> str | None
         return "invoke_workflow" if is_graph and span.scope in RECORDERS else None
     if kind == "LLM" and any(key.startswith("llm.prompts") for key in span.attributes):
         return "text_completion"
-    return _OPERATIONS.get(kind)
+    return OPERATIONS.get(kind)
 
 
 def _sorted_out(attributes: Attributes, written: Set[str], parts: tuple[str, ...]) -> tuple[Attributes, Attributes]:
@@ -346,9 +345,8 @@ def _about_trace(attributes: Attributes, about: Attributes, metadata: Mapping[st
     return {"tag.tags": own or None, "metadata": dump(fields) if fields else None}
 
 
-def _about_operation(span: Span, operation: str) -> Attributes:
+def _about_operation(span: Span) -> Attributes:
     return {
-        OPERATION: operation,
         "gen_ai.conversation.id": span.attributes.get("session.id"),
         "error.type": _error_type(span),
     }

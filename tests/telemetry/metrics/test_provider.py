@@ -1,20 +1,17 @@
 """Where metrics go: nowhere unless asked, over OTLP or to Prometheus. Each test is a process of its own."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 from telemetry.settings import Settings, SettingsError, load_settings
 from telemetry.testing import Receiver
-from tests.otlp_signals import Signals
+from tests.otlp_signals import Signals, run_program
 from tests.parts import missing
-from tests.processes import ROOT, UNSET, free_port
+from tests.processes import free_port
 
 TURN = """
 import telemetry
@@ -38,11 +35,7 @@ def signals() -> Iterator[Signals]:
 
 def run(code: str, folder: Path, receiver: Receiver, **environ: str) -> str:
     """What the program prints."""
-    env = {**UNSET, "TELEMETRY_SPOOL_DIR": str(folder), "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, **environ}
-    done = subprocess.run(
-        [sys.executable, "-c", dedent(code)], cwd=ROOT, env=env, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_program(code, folder, receiver, **environ)
     return done.stdout + done.stderr
 
 
