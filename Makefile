@@ -8,8 +8,10 @@ NODE = $(wildcard $(CURDIR)/.venv/lib/python3*/site-packages/playwright/driver)
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--exclude-newer "3 days" --custom-compile-command "make lock" --quiet
 
+SERVICE := --extra langfuse --extra prometheus --extra viewer --group api
+
 .DEFAULT_GOAL := help
-.PHONY: help python setup demo test coverage chaos matrix bench bench-short profile check docs fmt lock collector containers gitleaks
+.PHONY: help python setup demo test coverage chaos matrix dist sbom site bench bench-short profile check docs fmt lock collector containers gitleaks
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -31,6 +33,21 @@ chaos: setup ## break backends, databases, disks and processes, and count what i
 matrix: setup | $(UV) ## install the wheel beside the oldest and newest releases of others, for docs/compatibility.md (an hour; MATRIX="logfire")
 	@UV=$(UV) $(BIN)/python -m tests.adoption.matrix $(MATRIX)
 	@[ -n "$(MATRIX)" ] || $(BIN)/python -m pytest -m matrix tests/app
+
+dist: setup | $(UV) ## build the package into dist/, and install it on each Python here, by pip and by uv (some minutes)
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	UV=$(UV) $(BIN)/python -m pytest -m matrix tests/adoption/test_install.py
+
+sbom: .tools/.locked ## list what is installed in each image, with hashes, in dist/*.cdx.json (CycloneDX)
+	@mkdir -p dist
+	@for lock in api ui viewer; do \
+		PYTHONWARNINGS=ignore .tools/bin/cyclonedx-py requirements locks/$$lock.txt --pyproject pyproject.toml --output-reproducible \
+			-o dist/$$lock.cdx.json || exit 1; \
+	done
+
+site: .tools/.locked ## build the site of docs/ into .data/site, and check its links
+	@.tools/bin/mkdocs build --strict --quiet
 
 gitleaks: setup ## how many of gitleaks' own samples are recognised (Go is needed, and the network)
 	GITLEAKS=1 $(BIN)/python -m pytest tests/gitleaks -s
@@ -60,10 +77,11 @@ fmt: setup ## format, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 
 lock: | $(UV) ## recompile locks/*.txt from pyproject.toml (LOCK=--upgrade for newer releases)
-	$(UV) $(COMPILE) $(LOCK) --extra api --extra ui --extra viewer --group dev -o locks/dev.txt
-	for extra in api ui viewer; do \
-		$(UV) $(COMPILE) --constraint locks/dev.txt --extra $$extra -o locks/$$extra.txt || exit 1; \
-	done
+	$(UV) $(COMPILE) $(LOCK) $(SERVICE) --group ui --group dev -o locks/dev.txt
+	$(UV) $(COMPILE) --constraint locks/dev.txt $(SERVICE) -o locks/api.txt
+	$(UV) $(COMPILE) --constraint locks/dev.txt --extra langfuse --group ui -o locks/ui.txt
+	$(UV) $(COMPILE) --constraint locks/dev.txt --extra viewer -o locks/viewer.txt
+	$(UV) $(subst pyproject.toml,,$(COMPILE)) $(LOCK) --group tools -o locks/tools.txt
 	echo uv | $(UV) $(subst pyproject.toml,-,$(COMPILE)) $(LOCK) --no-annotate -o locks/uv.txt
 
 collector: otel-collector/dist/otelcol ## build the collector (needs Go; takes some minutes the first time, then cached)
@@ -82,6 +100,11 @@ python:
 .venv/.locked: locks/dev.txt | python $(UV)
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
 	@$(UV) pip sync --quiet --python $(BIN)/python locks/dev.txt
+	@touch $@
+
+.tools/.locked: locks/tools.txt | python $(UV)
+	@test -x .tools/bin/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .tools
+	@$(UV) pip sync --quiet --python .tools/bin/python locks/tools.txt
 	@touch $@
 
 .uv/bin/uv: locks/uv.txt

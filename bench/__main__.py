@@ -20,6 +20,7 @@ TEXTS = {
     "A photo in the history": "bench.photo",
     "Tasks and heartbeats": "bench.task",
     "Metrics, where they are on": "bench.metrics",
+    "The package": "bench.package",
 }
 ONLY_TEXTS = "texts"
 SHORT_TEXTS = {title: module for title, module in TEXTS.items() if module == "bench.redaction"}

@@ -1,10 +1,14 @@
-"""Check the set-up (`python -m telemetry doctor`), resend waiting spans (`spool`), store prompts (`prompts`)."""
+"""The commands, as `agent-telemetry` and as `python -m telemetry`.
+
+Check the set-up (`doctor`), resend waiting spans (`spool`), show traces (`viewer`), store prompts (`prompts`).
+"""
 
 import argparse
 import os
 import sys
 from difflib import unified_diff
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,15 +18,23 @@ from telemetry.delivery import spool
 from telemetry.delivery.writer import SpanWriter, destination
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.settings import Settings, SettingsError, load_settings
+from telemetry.settings.cli_help import describe
+from telemetry.viewer import __main__ as viewer
+from telemetry.viewer.settings import ViewerSettings
+
+PACKAGE = "agent-telemetry"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code: 0 for success."""
     parsed = _parser().parse_args(arguments)
     origins = _read_env_file()
+    if parsed.command == "viewer":
+        viewer.serve()
+        return 0
     try:
         settings = load_settings()
-        if parsed.run is None:
+        if parsed.command == "prompts":
             return push(settings, parsed.folder, parsed.label, only_compare=parsed.action == "diff")
         return parsed.run(settings, origins)
     except SettingsError as error:
@@ -31,8 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m telemetry")
-    commands = parser.add_subparsers(required=True)
+    called = Path(sys.argv[0]).name
+    parser = argparse.ArgumentParser(prog=PACKAGE if called.startswith(PACKAGE) else "python -m telemetry")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="show the settings, send a test trace, report problems").set_defaults(
         run=examine
     )
@@ -45,8 +59,20 @@ def _parser() -> argparse.ArgumentParser:
     pushed.add_argument("action", choices=["diff", "push"], help="diff shows what would change; push stores it as well")
     pushed.add_argument("folder", type=Path, help="a text file for each prompt, NAME.txt")
     pushed.add_argument("--label", default="production", help="the label of the versions; default: production")
-    pushed.set_defaults(run=None)
+    commands.add_parser(
+        "viewer",
+        help="show traces in a browser, from a local backend",
+        description=describe(viewer.ABOUT, ViewerSettings, list(ViewerSettings.model_fields)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     return parser
+
+
+def _version() -> str:
+    try:
+        return f"{PACKAGE} {version(PACKAGE)}"
+    except PackageNotFoundError:  # run from a checkout
+        return f"{PACKAGE}, not installed"
 
 
 def push(settings: Settings, folder: Path, label: str, *, only_compare: bool) -> int:

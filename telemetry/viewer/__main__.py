@@ -8,11 +8,17 @@ from telemetry.settings import SettingsError, refuse_nonsense
 from telemetry.settings.cli_help import take_no_arguments
 from telemetry.viewer.settings import ViewerSettings
 
+ABOUT = "Take traces and scores, over OTLP and on Langfuse's paths, and show them in a browser."
+
 
 def main() -> None:
+    """Take no arguments but `--help`, and serve the viewer."""
+    take_no_arguments("telemetry.viewer", ABOUT, ViewerSettings, list(ViewerSettings.model_fields))
+    serve()
+
+
+def serve() -> None:
     """Serve the viewer with the settings of the environment, or print in one sentence why that fails."""
-    about = "Take traces and scores, over OTLP and on Langfuse's paths, and show them in a browser."
-    take_no_arguments("telemetry.viewer", about, ViewerSettings, list(ViewerSettings.model_fields))
     try:
         refuse_nonsense()
         settings = ViewerSettings()

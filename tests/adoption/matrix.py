@@ -142,7 +142,7 @@ def _build(folder: Path) -> Path:
 def _try(environment: Environment, wheel: Path, folder: Path) -> Result:
     python = folder / "venv" / "bin" / "python"
     try:
-        _uv("venv", "--clear", "--python", _interpreter(environment.python), str(folder / "venv"))
+        _uv("venv", "--clear", "--python", interpreter(environment.python), str(folder / "venv"))
         install = ["pip", "install", "--only-binary", ":all:", "--python", str(python)]
         if environment.is_oldest:
             # uv resolves the lowest releases of what is asked for itself, not of what a wheel asks for.
@@ -179,7 +179,7 @@ def _versions(python: Path) -> dict[str, str]:
     return {each["name"]: each["version"] for each in listed}
 
 
-def _interpreter(version: str) -> str:
+def interpreter(version: str) -> str:
     """Return the Python of this version: on the path, or one that pyenv has installed."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     built = sorted(root.glob(f"versions/{version}.*/bin/python"))
