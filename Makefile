@@ -47,7 +47,7 @@ sbom: .tools/.locked ## list what is installed in each image, with hashes, in di
 	done
 
 site: .tools/.locked ## build the site of docs/ into .data/site, and check its links
-	@.tools/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 .tools/bin/mkdocs build --strict --quiet
 
 gitleaks: setup ## how many of gitleaks' own samples are recognised (Go is needed, and the network)
 	GITLEAKS=1 $(BIN)/python -m pytest tests/gitleaks -s
@@ -63,6 +63,7 @@ profile: setup ## show where the time of a turn goes (VARIANT=default CELL="mode
 
 docs: setup ## write the pages that are generated from the source
 	@PYTHONPATH=. $(BIN)/python docs/settings.py
+	@PYTHONPATH=. $(BIN)/python docs/http_routes.py
 	@PYTHONPATH=. $(BIN)/python docs/dashboards/build.py
 
 check: setup ## check format, lint, types, dependencies and spelling
