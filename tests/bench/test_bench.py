@@ -57,6 +57,26 @@ def test_the_short_form_runs(tmp_path: Path) -> None:
     assert "ours, `default`" in done.stdout
 
 
+def test_the_readme_compares_what_was_measured(committed: dict[str, Any]) -> None:
+    """Its table, and that of docs/decisions.md, have the figures of the committed results."""
+    rows = {(row["variant"], row["history"]): row for row in committed["rows"] if row["mode"] == "stream"}
+    four = ["langfuse", "openinference", "default", "recorder"]
+    told = re.sub(r"\*\*", "", (ROOT / "README.md").read_text())
+    for line, history, write in [
+        ("CPU, 40 messages before it | 1", 40, lambda row: f"{row['cpu_ratio']:.2f}"),
+        ("CPU, 200 messages | 1", 200, lambda row: f"{row['cpu_ratio']:.2f}"),
+        ("milliseconds added, 40 messages |", 40, lambda row: f"{row['added_ms']:.1f}"),
+        ("kB recorded and sent, 200 messages |", 200, lambda row: f"{row['kb']:.0f} ({row['kb_sent']:.0f} sent)"),
+    ]:
+        assert f"| {line} | {' | '.join(write(rows[name, history]) for name in four)} |" in told
+    memory = " | ".join(f"{rows[name, 200]['rss_mb']:.0f} MB" for name in ["untraced", *four])
+    assert f"| memory at its peak, 200 messages | {memory} |" in told
+
+    decisions = (ROOT / "docs" / "decisions.md").read_text()
+    for name in ("openinference", "default", "recorder"):
+        assert " | ".join(f"{rows[name, history]['cpu_ratio']:.2f}" for history in HISTORIES) in decisions
+
+
 def test_the_committed_rows_have_the_promised_shape(committed: dict[str, Any]) -> None:
     """Each of our variants, streamed and invoked, at every length of history; the header says on what."""
     assert all(map(is_row, committed["rows"]))
