@@ -38,3 +38,15 @@ def test_arguments_are_refused(program: str, tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "unrecognized arguments: --port=1" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_viewer_is_a_command_too(tmp_path: Path) -> None:
+    """`python -m telemetry viewer` says of its settings what `python -m telemetry.viewer` says."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **UNSET}
+    command = [sys.executable, "-m", "telemetry", "viewer", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m telemetry viewer ")
+    alone = run("telemetry.viewer", "--help", tmp_path).stdout
+    assert done.stdout.partition("\n")[2] == alone.partition("\n")[2]
