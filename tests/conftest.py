@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from telemetry import pipeline
 from telemetry.otel.propagator import TrustedHosts
 from telemetry.settings import Settings
-from telemetry.testing import Recorded, recording
+from telemetry.testing import Receiver, Recorded, recording
 from tests.leaks import in_spools, watch
 from tests.parts import missing
 
@@ -133,6 +133,13 @@ def _trusting() -> Iterator[None]:
 # A server and its client live as long as a test, or as a file.
 trusted_by_test = pytest.fixture(autouse=True)(_trusting)
 trusted_by_file = pytest.fixture(scope="module", autouse=True)(_trusting)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A backend on loopback."""
+    with Receiver() as running:
+        yield running
 
 
 @pytest.fixture
