@@ -80,10 +80,18 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start files with a browser, then those of few tests: they take longest, and a worker would end alone."""
+    """Mark the tests that need a browser, and start files with them, then those of few tests.
+
+    These files take longest, and a worker that begins with one of them late would end alone.
+    """
     tests = Counter(item.path for item in items)
-    with_browser = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    with_browser: set[Path] = set()
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+            with_browser.add(item.path)
     items.sort(key=lambda item: (item.path not in with_browser, tests[item.path]))
 
 
