@@ -14,6 +14,7 @@ from telemetry.backends import langfuse
 from telemetry.backends.langfuse_sdk import send_sdk_spans_once
 from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S, SpoolProcessor
 from telemetry.export.stages import build_stages, prepare_all
+from telemetry.genai_events import GenaiEvents
 from telemetry.instrumentation import libraries
 from telemetry.logs import Correlated, correlate
 from telemetry.metrics import process as metrics
@@ -104,7 +105,15 @@ def deactivate() -> None:
         logs.undo()
     if records := pipeline.remove(log_export.LogExport):
         records.undo()
-    for part in (RequestFilter, SpoolProcessor, TrustedPropagator, prompts.Prompts, metrics.Metrics, Instruments):
+    for part in (
+        RequestFilter,
+        SpoolProcessor,
+        TrustedPropagator,
+        prompts.Prompts,
+        metrics.Metrics,
+        Instruments,
+        GenaiEvents,
+    ):
         pipeline.remove(part)
 
 

@@ -16,6 +16,7 @@ from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S
 from telemetry.export.redact import LogFilter, Redactor
 from telemetry.export.redact.logs import OWN
 from telemetry.export.stages import build_redactor
+from telemetry.genai_events import GenaiEvents
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.provider import redacted_resource
 from telemetry.settings import Settings, SettingsError, unusable
@@ -99,6 +100,8 @@ def start(settings: Settings, provider: TracerProvider) -> LogExport:
         raise unusable("OTEL_EXPORTER_OTLP_LOGS_*", error, "correct these variables, or remove them") from None
     export = LogExport(settings, redactor, sender)
     export.start()
+    if settings.genai_events:
+        provider.add_span_processor(pipeline.put(GenaiEvents(settings, sender)))
     atexit.register(partial(export.send, SHUTDOWN_TIMEOUT_S))
     return export
 

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, sync_playwright
 from telemetry import pipeline
 from telemetry.otel.propagator import TrustedHosts
 from telemetry.settings import Settings
-from telemetry.testing import Recorded, recording
+from telemetry.testing import Receiver, Recorded, recording
 from tests.leaks import in_spools, watch
 from tests.parts import missing
 
@@ -80,10 +80,18 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start files with a browser, then those of few tests: they take longest, and a worker would end alone."""
+    """Mark the tests that need a browser, and start files with them, then those of few tests.
+
+    These files take longest, and a worker that begins with one of them late would end alone.
+    """
     tests = Counter(item.path for item in items)
-    with_browser = {item.path for item in items if "chromium" in getattr(item, "fixturenames", ())}
+    with_browser: set[Path] = set()
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+            with_browser.add(item.path)
     items.sort(key=lambda item: (item.path not in with_browser, tests[item.path]))
 
 
@@ -133,6 +141,13 @@ def _trusting() -> Iterator[None]:
 # A server and its client live as long as a test, or as a file.
 trusted_by_test = pytest.fixture(autouse=True)(_trusting)
 trusted_by_file = pytest.fixture(scope="module", autouse=True)(_trusting)
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A backend on loopback."""
+    with Receiver() as running:
+        yield running
 
 
 @pytest.fixture

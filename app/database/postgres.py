@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from psycopg import AsyncConnection, OperationalError, ProgrammingError
+from psycopg import AsyncConnection, InterfaceError, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 from sqlalchemy.engine import URL, make_url
@@ -43,6 +43,7 @@ class AdvisoryLocks:
         # The threads that this process has locked, and those that a lost session has unlocked.
         self._held: set[str] = set()
         self._unlocked: set[str] = set()
+        self._is_closed = False
 
     async def acquire(self, thread_id: str) -> bool:
         """Return whether no other process holds the lock."""
@@ -60,7 +61,7 @@ class AdvisoryLocks:
         self._held.discard(thread_id)
         self._unlocked.discard(thread_id)
         # A session that is gone has released everything.
-        with suppress(DBAPIError):
+        with suppress(DBAPIError, InterfaceError):
             await self._call("pg_advisory_unlock", thread_id)
 
     async def check(self) -> None:
@@ -77,9 +78,10 @@ class AdvisoryLocks:
                 raise
 
     async def close(self) -> None:
-        """Release every lock."""
+        """Release every lock; no session is opened any more."""
+        self._is_closed = True
         self._held.clear()
-        # A ping that is under way may open a session, which nobody else would close.
+        # For what is under way, if the server answers.
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S), self._mutex:
                 pass
@@ -111,6 +113,10 @@ class AdvisoryLocks:
         if self._session is None:
             self._session = await self._engine.connect()
             self._unlocked = set(self._held)
+        if self._is_closed:
+            # A ping that began before: nobody else would close its session.
+            await self._close_session()
+            raise InterfaceError("the locks are closed")
         return self._session
 
 

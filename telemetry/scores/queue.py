@@ -19,6 +19,7 @@ from telemetry.delivery.sender import Sender
 from telemetry.export.redact.content import checked_name
 from telemetry.export.redact.stage import pseudonym
 from telemetry.export.stages import build_redactor
+from telemetry.genai_events import GenaiEvents
 from telemetry.metrics.instruments import Instruments
 from telemetry.scores.score import Score
 from telemetry.settings import Settings
@@ -103,6 +104,15 @@ class ScoreQueue:
         clean = self._clean(score)
         if instruments := pipeline.get(Instruments):
             instruments.record_score(clean.name, clean.value)
+        if (events := pipeline.get(GenaiEvents)) and clean.trace_id and clean.value is not None:
+            events.record_score(
+                clean.name,
+                clean.value,
+                at=clean.at,
+                trace_id=clean.trace_id,
+                span_id=clean.observation_id,
+                comment=clean.comment,
+            )
         skipped = {**self._skipped, **(skip or {})}
         receipts = {name: queue.put(clean) for name, queue in queues.items() if name not in skipped}
         ids = [receipt.score_id for receipt in receipts.values() if isinstance(receipt, Receipt)]

@@ -267,6 +267,12 @@ class Settings(BaseSettings):
         alias="OTEL_EXPORTER_OTLP_LOGS_ENDPOINT",
         description="full address that log records are sent to; default: OTEL_EXPORTER_OTLP_ENDPOINT with /v1/logs",
     )
+    genai_events: bool = Field(
+        default=False,
+        alias="OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT",
+        description="true sends the events of the GenAI conventions beside the log records: the details of each call "
+        "of a model, and each score; needs OTEL_LOGS_EXPORTER=otlp",
+    )
 
     langchain: Literal["openinference", "recorder"] = Field(
         default="openinference",
@@ -449,6 +455,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"OTEL_{signal}_EXPORTER=otlp needs an endpoint that takes {signal.lower()}, which Langfuse does not: "
                 f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _events_are_log_records(self) -> Self:
+        if self.genai_events and self.active and not self.sends_logs:
+            raise ValueError(
+                "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT sends events as log records: set OTEL_LOGS_EXPORTER=otlp, or "
+                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or remove it"
             )
         return self
 

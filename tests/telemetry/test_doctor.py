@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,6 @@ from telemetry.testing.receiver import Receiver
 from tests import processes
 from tests.langfuse_server import langfuse_server
 from tests.processes import free_port
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def run(folder: Path, *arguments: str, **env: str) -> tuple[int, str]:

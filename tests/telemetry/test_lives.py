@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent, indent
 
@@ -60,12 +59,6 @@ SUDDEN = {
     "is stopped": "os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)",
     "is killed": "os.kill(os.getpid(), signal.SIGKILL)",
 }
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
 
 
 def _run(code: str, receiver: Receiver, folder: Path, **environ: str) -> int:

@@ -28,12 +28,6 @@ log.debug("below the level")
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def signals() -> Iterator[Signals]:
     with Signals() as running:
         yield running

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -10,12 +9,6 @@ import pytest
 
 from telemetry.testing import Receiver
 from tests.processes import ROOT, UNSET
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
 
 
 def run(code: str, folder: Path, **environ: str) -> str:

@@ -21,12 +21,6 @@ from tests.telemetry.spooling import encode, hasten, settings
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 def active(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     hasten(monkeypatch)
     chosen = settings(receiver.endpoint, tmp_path)

@@ -11,9 +11,12 @@ import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.client import AgentClient, AgentError, Refused
 from app.database.connect import open_database
+from app.database.postgres import AdvisoryLocks
 from app.database.thread_store import Thread
 from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
 from app.settings import ServiceSettings
@@ -62,6 +65,21 @@ async def test_a_session_that_stands_still_lets_go(database: str) -> None:
             assert (await other.execute(text("show search_path"))).scalar() == "public"
         with pytest.raises(DBAPIError):
             await stopped.execute(text("select 1"))
+
+
+async def test_a_ping_that_outlives_the_locks_leaves_no_session(database: str) -> None:
+    """A check that is under way while the locks are closed fails, and the server keeps no connection of it."""
+    engine = create_async_engine(database.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+    locks = AdvisoryLocks(engine)
+    checking = asyncio.ensure_future(locks.check())
+    await locks.close()
+    with pytest.raises(psycopg.InterfaceError):
+        await checking
+    with psycopg.connect(database) as connection:
+        left = connection.execute(
+            "select pid from pg_stat_activity where datname = 'service' and pid <> %s", [connection.info.backend_pid]
+        )
+        assert left.fetchall() == []
 
 
 def test_what_postgres_cannot_keep_is_refused(workers: tuple[str, str]) -> None:

@@ -29,12 +29,6 @@ RIGHT = "The calculator tool says: 2\nThe calculator tool says: 4\nThe calculato
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def one(tmp_path: Path, receiver: Receiver) -> Iterator[Api]:
     with api(tmp_path, receiver) as running:
         yield running

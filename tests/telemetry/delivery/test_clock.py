@@ -1,7 +1,6 @@
 """Age, while the clock of the machine is set."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from tests.processes import until
 from tests.telemetry.spooling import hasten, spooling
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.mark.parametrize("days", [8, -8, 3650, -3650])

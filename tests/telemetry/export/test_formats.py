@@ -1,7 +1,7 @@
 """What Langfuse shows of every agent and of every failure, and how it comes to be."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,6 @@ from tests.telemetry.langfuse_rules import Observation, Trace, traces, violation
 from tests.telemetry.planted import finished
 
 USER, THREAD = "ada", "t-1"
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
 
 
 Talk = Callable[..., list[Trace]]

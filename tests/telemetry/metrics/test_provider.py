@@ -22,12 +22,6 @@ with telemetry.turn("support"), telemetry.span("look up", kind="TOOL"):
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def signals() -> Iterator[Signals]:
     with Signals() as running:
         yield running

@@ -3,7 +3,6 @@
 import gzip
 import threading
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -15,12 +14,6 @@ from telemetry.testing.receiver import PATHS, Receiver, Request
 from tests.processes import until
 
 EMPTY = {"content-type": "application/json"}
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as receiver:
-        yield receiver
 
 
 def send(receiver: Receiver, *names: str) -> None:

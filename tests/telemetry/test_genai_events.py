@@ -1,0 +1,165 @@
+"""The events of the GenAI conventions, as log records: off unless asked, redacted, each call of a model once."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+
+from telemetry.settings import SettingsError, load_settings
+from telemetry.testing import Receiver
+from tests.otlp_signals import Signals, run_program
+
+SECRET = "sk-proj-Zx81hQ2mV0pLr5tYw9Kc3NbEa7DfGu6J"
+DETAILS, EVALUATION = "gen_ai.client.inference.operation.details", "gen_ai.evaluation.result"
+AGENT = f"""
+import telemetry
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+
+telemetry.configure("shop")
+model = GenericFakeChatModel(messages=iter([AIMessage("It is 408, {SECRET}")]))
+builder = StateGraph(MessagesState)
+builder.add_node("answer", lambda state: {{"messages": [model.invoke(state["messages"])]}})
+builder.add_edge(START, "answer")
+graph = builder.compile(name="clerk")
+with telemetry.scope(session_id="s-1"):
+    graph.invoke({{"messages": [("user", "What is 12*34? {SECRET}")]}})
+"""
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    with Signals() as running:
+        yield running
+
+
+def events(signals: Signals, name: str) -> list[LogRecord]:
+    """The events of this name that have arrived."""
+    return [record for record in signals.logs() if record.event_name == name]
+
+
+def asked(signals: Signals, **more: str) -> dict[str, str]:
+    """The settings that send events there."""
+    endpoint = f"{signals.endpoint}/v1/logs"
+    return {
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": endpoint,
+        "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT": "true",
+        **more,
+    }
+
+
+def plain(value: AnyValue) -> Any:
+    """A value of OTLP as one of Python."""
+    match value.WhichOneof("value"):
+        case "array_value":
+            return [plain(each) for each in value.array_value.values]
+        case "kvlist_value":
+            return attributes(value.kvlist_value.values)
+        case kind:
+            return getattr(value, kind) if kind else None
+
+
+def attributes(pairs: Any) -> Mapping[str, Any]:
+    """Attributes of OTLP as a dictionary."""
+    listed: list[KeyValue] = list(pairs)
+    return {each.key: plain(each.value) for each in listed}
+
+
+@pytest.mark.parametrize("recorder", ["openinference", "recorder"])
+@pytest.mark.parametrize("shape", ["langfuse", "genai"])
+def test_each_call_of_a_model_is_one_event(
+    receiver: Receiver, signals: Signals, tmp_path: Path, recorder: str, shape: str
+) -> None:
+    """It belongs to the call's span, with messages as values rather than JSON, and without secrets."""
+    settings = asked(signals, TELEMETRY_LANGCHAIN=recorder, TELEMETRY_SHAPE=shape)
+    run_program(f"{AGENT}\ntelemetry.shutdown()", tmp_path, receiver, **settings)
+
+    (event,) = events(signals, DETAILS)
+    (span,) = [span for span in receiver.wait() if span.name == "GenericFakeChatModel"]
+    assert (event.trace_id.hex(), event.span_id.hex()) == (span.trace_id, span.span_id)
+    assert event.severity_number == 9
+    assert plain(event.body) is None
+    told = attributes(event.attributes)
+    assert told["gen_ai.operation.name"] == "chat"
+    assert told["gen_ai.conversation.id"] == "s-1"
+    (question,) = told["gen_ai.input.messages"]
+    (answer,) = told["gen_ai.output.messages"]
+    assert (question["role"], answer["role"]) == ("user", "assistant")
+    assert question["parts"][0]["content"].startswith("What is 12*34? [redacted")
+    assert answer["parts"][0]["content"].startswith("It is 408, [redacted")
+    assert all(key.startswith(("gen_ai.", "error.type", "server.")) for key in told)
+    assert not any(SECRET.encode() in request.SerializeToString() for request in signals.requests)
+
+
+def test_a_call_that_a_framework_traces(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """A span that follows the conventions itself is an event too; one of another operation is none."""
+    code = f"""
+        import json
+        import telemetry
+        from opentelemetry import trace
+        telemetry.configure("shop")
+        tracer = trace.get_tracer("framework")
+        said = json.dumps([{{"role": "user", "parts": [{{"type": "text", "content": "Hello {SECRET}"}}]}}])
+        for operation in ("chat", "execute_tool"):
+            known = {{"gen_ai.operation.name": operation, "gen_ai.input.messages": said, "gen_ai.request.model": "m"}}
+            tracer.start_span(operation, attributes=known).end()
+        telemetry.shutdown()
+    """
+    run_program(code, tmp_path, receiver, **asked(signals))
+    (event,) = events(signals, DETAILS)
+    told = attributes(event.attributes)
+    assert told["gen_ai.request.model"] == "m"
+    assert told["gen_ai.input.messages"][0]["parts"][0]["content"].startswith("Hello [redacted")
+
+
+def test_a_score_is_an_event_on_its_trace(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """A number has a value, a category a label, a comment is redacted; a score that is deleted is no event."""
+    code = f"""
+        import telemetry
+        telemetry.configure("shop")
+        with telemetry.span("answer"):
+            telemetry.score("helpful", True, comment="{SECRET}")
+            telemetry.score("tone", "polite")
+            telemetry.score("tone", None)
+        telemetry.shutdown()
+    """
+    run_program(code, tmp_path, receiver, **asked(signals))
+    sent = events(signals, EVALUATION)
+    (span,) = receiver.wait()
+    assert {event.trace_id.hex() for event in sent} == {span.trace_id}
+    helpful, tone = (attributes(event.attributes) for event in sent)
+    assert (helpful["gen_ai.evaluation.name"], helpful["gen_ai.evaluation.score.value"]) == ("helpful", 1.0)
+    assert helpful["gen_ai.evaluation.explanation"].startswith("[redacted")
+    assert (tone["gen_ai.evaluation.name"], tone["gen_ai.evaluation.score.label"]) == ("tone", "polite")
+
+
+def test_metadata_only(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:
+    """Where no content may leave, an event tells which call it was, and nothing that was said."""
+    run_program(
+        f"{AGENT}\ntelemetry.shutdown()", tmp_path, receiver, **asked(signals, TELEMETRY_CONTENT="metadata-only")
+    )
+    (event,) = events(signals, DETAILS)
+    assert attributes(event.attributes)["gen_ai.operation.name"] == "chat"
+    assert b"408" not in event.SerializeToString()
+    assert b"12*34" not in event.SerializeToString()
+
+
+@pytest.mark.parametrize("off", ["OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT", "OTEL_TRACES_SAMPLER"])
+def test_none_is_sent_unless_asked(receiver: Receiver, signals: Signals, tmp_path: Path, off: str) -> None:
+    """Log records alone have no events, and a trace that is not sampled has none."""
+    settings = asked(signals) | {off: {"OTEL_TRACES_SAMPLER": "always_off"}.get(off, "false")}
+    code = f"{AGENT}\nimport logging\nlogging.getLogger('shop').warning('sold out')\ntelemetry.shutdown()"
+    run_program(code, tmp_path, receiver, **settings)
+    assert "sold out" in [record.body.string_value for record in signals.logs()]
+    assert not events(signals, DETAILS)
+
+
+def test_events_without_log_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence says what to set."""
+    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT", "true")
+    with pytest.raises(SettingsError, match="set OTEL_LOGS_EXPORTER=otlp"):
+        load_settings()
