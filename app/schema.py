@@ -202,6 +202,10 @@ class StreamInput(UserInput):
     """One user message whose answer is streamed."""
 
     stream_tokens: bool = True
+    on_disconnect: Literal["cancel", "continue"] = Field(
+        default="cancel",
+        description="the turn, if its reader is lost; one that continues can be rejoined: /runs/{run_id}/events",
+    )
 
 
 class HistoryInput(BaseModel):

@@ -27,6 +27,7 @@ from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
 from app.database.thread_locks import ThreadLocks
 from app.database.thread_store import CANCELLING, RunProgress, RunRecord, StaleRunError, Thread, ThreadStore
+from app.database.turn_events import TurnEvents
 from app.limits import Limits
 from app.messages import (
     answer_open_calls,
@@ -41,7 +42,10 @@ from app.messages import (
 )
 from app.models.usage import INPUT, OUTPUT, Price, Usage, cost
 from app.questions import interrupt_event, resume_values
+from app.recording import Recording
 from app.schema import (
+    EndEvent,
+    ErrorEvent,
     Figures,
     InnerTokenEvent,
     MessageEvent,
@@ -53,7 +57,7 @@ from app.schema import (
     TokenEvent,
     UserInput,
 )
-from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation
+from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation, trace_url
 from telemetry.context import Scope
 from telemetry.heartbeat import LostTurn, close_as_lost, written
 from telemetry.instrumentation.langchain.cancellation import CancellationCallback
@@ -77,6 +81,8 @@ REPAIR_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 1.0
 # How often to store what a turn has said so far, which remains if its process dies.
 PARTIAL_INTERVAL_S = 1.0
+# How long the process of a turn that has ended may take to store its last events.
+EVENTS_PATIENCE_S = 5.0
 # The nodes that LangChain's middleware adds to an agent's graph.
 _HOOK = re.compile(r"\.(?:before|after)_(?:agent|model)$")
 # The error of a turn that its process left unfinished.
@@ -90,6 +96,7 @@ class Turns:
     graphs: Mapping[str, CompiledStateGraph]
     store: ThreadStore
     outcomes: Outcomes
+    events: TurnEvents
     thread_locks: ThreadLocks
     availability: Availability
     pruning: CheckpointPruning
@@ -98,6 +105,8 @@ class Turns:
     price_of: PriceOf
     single_process: bool
     has_background_run: Callable[[str], Awaitable[bool]] | None = None
+    # Of the turns of this process that outlive their readers, by the run's id.
+    recordings: dict[str, Recording] = field(default_factory=dict)
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _cancel_watcher: asyncio.Task[None] | None = None
@@ -249,9 +258,10 @@ class Turns:
         if run is None:
             return
         progress = await self.store.progress_of(run_id)
+        partial_message: AIMessage | None = None
         if run.status == "running":
             try:
-                await self._save_lost_messages(run, progress.answer if progress else "")
+                partial_message = await self._save_lost_messages(run, progress.answer if progress else "")
             except Exception as error:
                 if self.availability.is_outage(error):
                     raise
@@ -259,16 +269,57 @@ class Turns:
             await self.outcomes.save(Outcome(run_id, run.thread_id, run.sampled, LOST, Figures()))
             await self.store.end_run(run_id, "failed")
         outcome = (await self.outcomes.of_thread(run.thread_id)).get(run_id)
+        await self._end_lost_events(run, partial_message, outcome)
         if progress and run.trace and outcome and outcome.kept:
             lost = _lost_turn(run, run.trace, progress, outcome.error)
             await asyncio.to_thread(close_as_lost, lost)
         await self.store.forget_progress(run_id)
 
-    async def _save_lost_messages(self, run: RunRecord, answer: str) -> None:
-        """Add the question and the partial answer of a dead process's turn to the thread, unless they are in it."""
-        graph = self.graphs.get(run.agent)
-        if graph is None:
+    async def end_events_if_lost(self, run_id: str) -> None:
+        """End the events of a turn of this database whose process has died."""
+        if run_id in self.recordings:
             return
+        # After an outage, living processes have to lock their threads again first.
+        if not self.single_process and self.availability.usable_for_s < REPAIR_INTERVAL_S:
+            return
+        run = await self.store.get_run(run_id)
+        if run is None:
+            return
+        if run.status == "running":
+            async with self.try_lock_thread(run.thread_id) as is_free:
+                if is_free:
+                    await self.end_lost_turns(run.thread_id)
+        elif run.ended and (datetime.now(UTC) - as_utc(run.ended)).total_seconds() > EVENTS_PATIENCE_S:
+            await self._end_lost_events(run, None, (await self.outcomes.of_thread(run.thread_id)).get(run_id))
+
+    async def _end_lost_events(self, run: RunRecord, answer: AIMessage | None, outcome: Outcome | None) -> None:
+        """Store the last events of a turn that its process could not store: its partial answer, its error, its end."""
+        last: list[StreamEvent] = []
+        if answer and (content := to_chat_message(answer, run.run_id, run.trace_id)):
+            last.append(MessageEvent(content=content))
+        if outcome and outcome.error:
+            name, separator, _ = outcome.error.partition(": ")
+            error = ErrorEvent(error=name if separator else "Failed", message=outcome.error, trace_id=run.trace_id)
+            last.append(error)
+        kept = run.sampled and (outcome is None or outcome.kept)
+        last.append(
+            EndEvent(
+                status=cast("Any", "failed" if run.status == "running" else run.status),
+                kept=kept,
+                trace_url=trace_url(run.trace_id) if kept and run.trace_id else None,
+                figures=outcome.figures if outcome else None,
+            )
+        )
+        await self.events.end(run, [event.model_dump_json() for event in last])
+
+    async def _save_lost_messages(self, run: RunRecord, answer: str) -> AIMessage | None:
+        """Add the question and the partial answer of a dead process's turn to the thread, unless they are in it.
+
+        Return the partial answer if it was added.
+        """
+        graph, partial_message = self.graphs.get(run.agent), None
+        if graph is None:
+            return None
         config = RunnableConfig(configurable={"thread_id": run.thread_id, "run_id": run.run_id})
         with suppress_instrumentation():
             state = await graph.aget_state(config)
@@ -278,7 +329,8 @@ class Turns:
             said = since_last_human(messages) if has_begun else [*complete_turn(messages), question]
             is_in_thread = any(message.text.startswith(answer) for message in said if isinstance(message, AIMessage))
             if answer and not is_in_thread:
-                said += [*answer_open_calls(said), partial_answer(answer, id=f"partial-{run.run_id}")]
+                partial_message = partial_answer(answer, id=f"partial-{run.run_id}")
+                said += [*answer_open_calls(said), partial_message]
             elif has_begun:
                 said = []
             for message in said:
@@ -286,6 +338,7 @@ class Turns:
             if said:
                 await graph.aupdate_state(config, {"messages": said}, as_node=START)
         await self.outcomes.save_messages(run.run_id, run.thread_id, {message.id or "" for message in said})
+        return partial_message
 
     @asynccontextmanager
     async def lock_thread(self, thread_id: str) -> AsyncIterator[None]:
@@ -359,9 +412,14 @@ class Turns:
             resumes=await self._resumed_run(state),
         )
         execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
+        event = run_event(turn)
+        is_recorded = isinstance(request, StreamInput) and request.on_disconnect == "continue"
         try:
             caller_id = turn.caller.span_id if turn.caller else None
             progress = RunProgress(str(turn.run_id), thread.thread_id, caller_id)
+            if is_recorded:
+                # Before the run, so that whoever finds the run finds its events.
+                await self.events.append(str(turn.run_id), thread.thread_id, 0, [event.model_dump_json()])
             await self.store.begin_run(run_record(turn, key, thread, request, state), progress)
         except BaseException as error:
             turn.refuse(error)
@@ -378,7 +436,10 @@ class Turns:
                 self.pruning.prune_later(thread.thread_id)
 
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
-        self._start_task(self._save_partial_answers(turn, execution))
+        if is_recorded:
+            self._record(turn, execution, event)
+        else:
+            self._start_task(self._save_partial_answers(turn, execution))
         if turn.sampled == "pending":
             self._start_task(self._save_sampling_decision(turn))
         return turn
@@ -425,9 +486,26 @@ class Turns:
                 if not self.availability.is_outage(error):
                     logger.warning("the partial answer of run %s is not stored: %s", turn.run_id, one_line(error))
 
+    def _record(self, turn: AgentTurn, execution: "AgentExecution", first: RunEvent) -> None:
+        """Store the events of the turn, which outlives its reader."""
+        ending = partial(ending_events, turn, partial(self.figures, turn, execution.request.model))
+        retry = self.availability.retry
+        recording = Recording(turn, first, self.events, retry, lambda: execution.partial, ending)
+        self.recordings[str(turn.run_id)] = recording
+
+        async def record() -> None:
+            try:
+                await recording.run()
+            finally:
+                del self.recordings[str(turn.run_id)]
+
+        self._start_task(record())
+
     async def _forget_progress(self, turn: AgentTurn) -> None:
         """Forget what the turn has said once its span is on disk, like its end: a process that dies loses neither."""
         await turn.ended()
+        if recording := self.recordings.get(str(turn.run_id)):
+            await recording.ended()
         await asyncio.to_thread(written)
         await self.availability.retry(lambda: self.store.forget_progress(str(turn.run_id)))
 
@@ -583,6 +661,19 @@ def run_event(turn: AgentTurn) -> RunEvent:
         sampled=turn.sampled,
         trace_url=trace.url if trace else None,
     )
+
+
+def ending_events(turn: AgentTurn, figures: Callable[[], Figures]) -> Sequence[StreamEvent]:
+    """Return the last events of a stream, once the turn is over."""
+    errors: list[StreamEvent] = []
+    if turn.error:
+        trace_id = turn.trace.trace_id if turn.trace else None
+        errors = [ErrorEvent(error=type(turn.error).__name__, message=one_line(turn.error), trace_id=trace_id)]
+    url = turn.trace.url if turn.trace and turn.kept else None
+    end = EndEvent(
+        status=turn.status or "failed", stored=turn.settled, kept=turn.kept, trace_url=url, figures=figures()
+    )
+    return [*errors, end]
 
 
 def tokens_of(turn: AgentTurn) -> int:

@@ -120,7 +120,7 @@ class RunProgress:
     updated: datetime = field(default_factory=_now)
 
 
-def _answer_so_far(run_id: str, answer: str) -> Update:
+def answer_so_far(run_id: str, answer: str) -> Update:
     """Return the statement that stores what a turn has said so far."""
     return update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
 
@@ -165,7 +165,7 @@ class ThreadStore:
     async def save_answer(self, run_id: str, answer: str) -> None:
         """Store what a turn has said so far."""
         async with self._engine.begin() as connection:
-            await connection.execute(_answer_so_far(run_id, answer))
+            await connection.execute(answer_so_far(run_id, answer))
 
     async def progress_of(self, run_id: str) -> RunProgress | None:
         """Return what a turn has said so far; None if that is not stored."""
@@ -212,7 +212,7 @@ class ThreadStore:
         async with self._engine.begin() as connection:
             await connection.execute(change)
             if answer is not None:
-                await connection.execute(_answer_so_far(run_id, answer))
+                await connection.execute(answer_so_far(run_id, answer))
 
     async def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run, None if there is none."""
