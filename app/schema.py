@@ -463,11 +463,19 @@ class AgentInfo(BaseModel):
     starters: list[str] = Field(default_factory=list, description="example messages that show what it can do")
 
 
+class Connections(BaseModel):
+    """The process's connections to its database; requests wait while all of them are in use."""
+
+    in_use: int
+    most: int
+
+
 class Health(BaseModel):
     """The state of the process: it is running, and `ready` if it can use its database."""
 
     status: Literal["ok"]
     ready: bool
+    connections: Connections
 
 
 class ServiceInfo(BaseModel):

@@ -389,8 +389,9 @@ class Turns:
         await asyncio.sleep(POLL_INTERVAL_S)
         while under_way := self._under_way():
             try:
-                for run_id in await self.store.cancel_requested(list(under_way)):
-                    under_way[run_id].cancel("cancel")
+                for run_id, status in (await self.store.to_be_stopped(list(under_way))).items():
+                    # A turn that has ended by itself is over, and cannot be cancelled.
+                    under_way[run_id].cancel("cancel" if status == CANCELLING else "fenced")
             except SQLAlchemyError as error:
                 if not self.availability.is_outage(error):
                     logger.warning("cannot read which turns are to be cancelled: %s", one_line(error))
@@ -447,8 +448,8 @@ class Turns:
     def _guarded(self, graph: CompiledStateGraph, turn: AgentTurn) -> CompiledStateGraph:
         """Return the graph with checkpoints that wait for the database, and that another process may take over."""
         assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
-        check = _never_stale if self.single_process else partial(self.store.check_unfinished, str(turn.run_id))
-        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, check)})
+        fence = None if self.single_process else self.store.fence(str(turn.run_id))
+        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, fence)})
 
     async def _settle(self, turn: AgentTurn, execution: "AgentExecution") -> None:
         """Store the messages of the turn and then its outcome, however long the database is unavailable."""
@@ -460,11 +461,19 @@ class Turns:
             logger.exception("run %s leaves its thread as it is", turn.run_id)
 
         async def store() -> None:
+            stored = await self.store.get_run(str(turn.run_id))
+            if stored is None or stored.status not in ("running", turn.status):
+                raise StaleRunError(f"another process has ended run {turn.run_id}")
+            # What was stored before the database failed is stored again.
             await self.save_outcome(turn, execution.request.model)
             await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
             await self.store.end_run(str(turn.run_id), turn.status or "failed", turn.answer)
 
-        await self.availability.retry(store)
+        try:
+            await self.availability.retry(store)
+        except StaleRunError as error:
+            # Its reader and its trace tell what the history tells.
+            turn.status, turn.error = "failed", error
         await self.availability.retry(lambda: self.limits.record(str(turn.run_id), tokens_of(turn)))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -708,10 +717,6 @@ def _lost_turn(run: RunRecord, trace: TraceRef, progress: RunProgress, error: st
         status="failed" if run.status == "running" else run.status,
         reason=error,
     )
-
-
-async def _never_stale() -> None:
-    """Do nothing: no other process can take over."""
 
 
 def no_such_thread(thread_id: str) -> HTTPException:
