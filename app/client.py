@@ -319,8 +319,9 @@ class AgentClient:
         They begin with the first one, and go on if the connection breaks.
         """
         reader = EventReader(run_id)
+        read: Callable[[httpx.Response], Reader[StreamEvent]] = lambda _: reader  # noqa: E731 - a lambda has no type
         request = self._request("GET", "/runs/{run_id}/events", run_id)
-        return Call(request, lambda _: reader, rejoin=lambda: self._rest_of(reader))
+        return Call(request, read, rejoin=lambda: self._rest_of(reader))
 
     def _cancel(self, run_id: str) -> Call[None]:
         """Cancel the run; its stream ends by itself."""
