@@ -295,7 +295,7 @@ class AgentClient:
     def _stream_turn(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[Reader[StreamEvent]]:
         """Send one message and yield its events; an error of the turn is an event, a broken stream is raised."""
         reader = EventReader()
-        call = self._turn("stream", message, options, lambda _: reader)
+        call: Call[Reader[StreamEvent]] = self._turn("stream", message, options, lambda _: reader)
         is_rejoined = options.get("on_disconnect") == "continue"
         return replace(call, rejoin=lambda: self._rest_of(reader)) if is_rejoined else call
 
@@ -319,9 +319,8 @@ class AgentClient:
         They begin with the first one, and go on if the connection breaks.
         """
         reader = EventReader(run_id)
-        read: Callable[[httpx.Response], Reader[StreamEvent]] = lambda _: reader  # noqa: E731 - a lambda has no type
         request = self._request("GET", "/runs/{run_id}/events", run_id)
-        return Call(request, read, rejoin=lambda: self._rest_of(reader))
+        return Call(request, lambda _: reader, rejoin=lambda: self._rest_of(reader))
 
     def _cancel(self, run_id: str) -> Call[None]:
         """Cancel the run; its stream ends by itself."""
