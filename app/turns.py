@@ -1,6 +1,7 @@
 """Run turns: an agent's work on one user message, the events for clients, and what is stored."""
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -33,17 +34,20 @@ from app.messages import (
     answer_open_calls,
     answer_text,
     complete_turn,
+    from_chat_message,
     messages_in,
     no_answer,
     partial_answer,
     reasoning_text,
     since_last_human,
     to_chat_message,
+    without,
 )
 from app.models.usage import INPUT, OUTPUT, Price, Usage, cost
 from app.questions import interrupt_event, resume_values
 from app.recording import Recording
 from app.schema import (
+    ChatMessage,
     EndEvent,
     ErrorEvent,
     Figures,
@@ -258,10 +262,9 @@ class Turns:
         if run is None:
             return
         progress = await self.store.progress_of(run_id)
-        partial_message: AIMessage | None = None
         if run.status == "running":
             try:
-                partial_message = await self._save_lost_messages(run, progress.answer if progress else "")
+                await self._save_lost_messages(run, progress.answer if progress else "")
             except Exception as error:
                 if self.availability.is_outage(error):
                     raise
@@ -269,7 +272,7 @@ class Turns:
             await self.outcomes.save(Outcome(run_id, run.thread_id, run.sampled, LOST, Figures()))
             await self.store.end_run(run_id, "failed")
         outcome = (await self.outcomes.of_thread(run.thread_id)).get(run_id)
-        await self._end_lost_events(run, partial_message, outcome)
+        await self._end_lost_events(run, outcome)
         if progress and run.trace and outcome and outcome.kept:
             lost = _lost_turn(run, run.trace, progress, outcome.error)
             await asyncio.to_thread(close_as_lost, lost)
@@ -290,13 +293,19 @@ class Turns:
                 if is_free:
                     await self.end_lost_turns(run.thread_id)
         elif run.ended and (datetime.now(UTC) - as_utc(run.ended)).total_seconds() > EVENTS_PATIENCE_S:
-            await self._end_lost_events(run, None, (await self.outcomes.of_thread(run.thread_id)).get(run_id))
+            await self._end_lost_events(run, (await self.outcomes.of_thread(run.thread_id)).get(run_id))
 
-    async def _end_lost_events(self, run: RunRecord, answer: AIMessage | None, outcome: Outcome | None) -> None:
-        """Store the last events of a turn that its process could not store: its partial answer, its error, its end."""
+    async def _end_lost_events(self, run: RunRecord, outcome: Outcome | None) -> None:
+        """Store the last events of a turn that its process could not store: messages of its thread, error and end."""
+        if await self.events.has_ended(run.run_id):
+            return
         last: list[StreamEvent] = []
-        if answer and (content := to_chat_message(answer, run.run_id, run.trace_id)):
-            last.append(MessageEvent(content=content))
+        if graph := self.graphs.get(run.agent):
+            messages = messages_of(await graph.aget_state({"configurable": {"thread_id": run.thread_id}}))
+            run_ids = await self.outcomes.messages_of(run.thread_id)
+            said = [message for message in messages if run_ids.get(message.id or "") == run.run_id]
+            told = await self._messages_told(run.run_id)
+            last += [MessageEvent(content=content) for content in without(_answers(said, run), told)]
         if outcome and outcome.error:
             name, separator, _ = outcome.error.partition(": ")
             error = ErrorEvent(error=name if separator else "Failed", message=outcome.error, trace_id=run.trace_id)
@@ -312,14 +321,16 @@ class Turns:
         )
         await self.events.end(run, [event.model_dump_json() for event in last])
 
-    async def _save_lost_messages(self, run: RunRecord, answer: str) -> AIMessage | None:
-        """Add the question and the partial answer of a dead process's turn to the thread, unless they are in it.
+    async def _messages_told(self, run_id: str) -> list[ChatMessage]:
+        """Return the messages in the stored events of a turn."""
+        events = [json.loads(body) for _, body in await self.events.after(run_id, 0)]
+        return [ChatMessage.model_validate(event["content"]) for event in events if event["type"] == "message"]
 
-        Return the partial answer if it was added.
-        """
-        graph, partial_message = self.graphs.get(run.agent), None
+    async def _save_lost_messages(self, run: RunRecord, answer: str) -> None:
+        """Add to the thread what a dead process's turn has asked and said, as far as it is not in it."""
+        graph = self.graphs.get(run.agent)
         if graph is None:
-            return None
+            return
         config = RunnableConfig(configurable={"thread_id": run.thread_id, "run_id": run.run_id})
         with suppress_instrumentation():
             state = await graph.aget_state(config)
@@ -327,18 +338,20 @@ class Turns:
             has_begun = run.resumed or (state.metadata or {}).get("run_id") == run.run_id
             question = HumanMessage(run.message, id=f"question-{run.run_id}")
             said = since_last_human(messages) if has_begun else [*complete_turn(messages), question]
-            is_in_thread = any(message.text.startswith(answer) for message in said if isinstance(message, AIMessage))
-            if answer and not is_in_thread:
-                partial_message = partial_answer(answer, id=f"partial-{run.run_id}")
-                said += [*answer_open_calls(said), partial_message]
-            elif has_begun:
-                said = []
+            # What its reader was told before the checkpoint was stored.
+            unsaved = without(await self._messages_told(run.run_id), _answers(said, run))
+            added: list[AnyMessage] = [from_chat_message(message) for message in unsaved]
+            is_said = any(each.text.startswith(answer) for each in [*said, *added] if isinstance(each, AIMessage))
+            if answer and not is_said:
+                open_calls = answer_open_calls([*said, *added])
+                added += [*open_calls, partial_answer(answer, id=f"partial-{run.run_id}")]
+            said += added
             for message in said:
                 message.id = message.id or str(uuid4())
-            if said:
+            if added or not has_begun:
                 await graph.aupdate_state(config, {"messages": said}, as_node=START)
+        # Those of an earlier run, whose question this one has answered, stay that run's.
         await self.outcomes.save_messages(run.run_id, run.thread_id, {message.id or "" for message in said})
-        return partial_message
 
     @asynccontextmanager
     async def lock_thread(self, thread_id: str) -> AsyncIterator[None]:
@@ -688,6 +701,12 @@ def ending_events(turn: AgentTurn, figures: Callable[[], Figures]) -> Sequence[S
 def tokens_of(turn: AgentTurn) -> int:
     """Return how many tokens the turn's models have read and written, as far as they report it."""
     return turn.counts[INPUT] + turn.counts[OUTPUT]
+
+
+def _answers(messages: Sequence[AnyMessage], run: RunRecord) -> list[ChatMessage]:
+    """Return the messages of models and tools, as clients see them."""
+    said = (message for message in messages if not isinstance(message, HumanMessage))
+    return [shown for message in said if (shown := to_chat_message(message, run.run_id, run.trace_id))]
 
 
 async def _has_ended(turn: AgentTurn, seconds: float) -> bool:

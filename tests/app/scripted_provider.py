@@ -88,8 +88,9 @@ def scripted_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
 
 async def chunks(model: str, answer: dict[str, Any]) -> AsyncIterator[str]:
     envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": model}
+    deltas = [{"role": "assistant", "content": piece} for piece in answer.get("pieces", ())] or [answer["delta"]]
     for choice in (
-        {"index": 0, "delta": answer["delta"], "finish_reason": None},
+        *({"index": 0, "delta": delta, "finish_reason": None} for delta in deltas),
         {"index": 0, "delta": {}, "finish_reason": answer["finish_reason"]},
     ):
         yield f"data: {json.dumps({**envelope, 'choices': [choice]})}\n\n"

@@ -47,6 +47,28 @@ def test_a_call_without_an_object_is_answered_with_its_error(
     assert len(provider.requests) == 4
 
 
+@pytest.mark.parametrize(
+    ("pieces", "answer"),
+    [
+        (["I am \ud83d", "\ude00!"], "I am \U0001f600!"),
+        (["\ud83d", "", "\ude00\ud83d", "\ude80"], "\U0001f600\U0001f680"),
+        (["half \ud83d", " of it"], "half \ufffd of it"),
+        (["the other \ude00"], "the other \ufffd"),
+        (["cut off \ud83d"], "cut off \ufffd"),
+    ],
+)
+def test_halves_of_a_character_are_joined(
+    client: AgentClient, provider: Provider, pieces: list[str], answer: str
+) -> None:
+    """A provider may send the halves of an emoji in two pieces; one without the other is shown as unreadable."""
+    provider.script = [{**text(""), "pieces": pieces}, text("Hello")]
+
+    events = list(client.stream("Hello", thread_id="t-1"))
+    assert "".join(event.content for event in events if isinstance(event, TokenEvent)) == answer
+    assert client.get_history("t-1").messages[-1].content == answer
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello"
+
+
 def test_a_call_without_an_object_beside_one_with(client: AgentClient, provider: Provider) -> None:
     """Each call has its own answer: the tool's, and the error."""
     both = call(VALID, "tool:0")

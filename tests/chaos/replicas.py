@@ -168,8 +168,8 @@ def run_replicas(seconds: float, folder: Path, *, users: int = 30) -> tuple[dict
                 killed = chance.choice(started)
                 killed.kill()
                 kills += 1
-                time.sleep(chance.uniform(2, 6))
                 killed.wait()
+                time.sleep(chance.uniform(5, 15))
             asking.stop()
             notes = Users([url])
             notes.threads = {told.run_id: told.thread_id for told in asking.streams}
