@@ -1,9 +1,10 @@
 """Turns that outlive their readers: who comes back gets each event that he has not seen, once and in order."""
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from app.database import turn_events
 from app.schema import EndEvent, ErrorEvent, MessageEvent, RunEvent, StreamEvent, TokenEvent
 from telemetry.testing.receiver import Receiver
 from tests.app.storage import Storage
-from tests.background import api
+from tests.background import api, called, held
 from tests.chaos.proxy import proxy
 from tests.nginx import nginx
 from tests.postgres import postgres
@@ -179,6 +180,32 @@ def test_the_next_process_ends_the_events(tmp_path: Path) -> None:
             rest = rejoin(second.url, run_of(seen), 40)
             history = AgentClient(second.url).get_history("t-1")
     assert_ended_as_lost(seen, rest, history.messages[-1].content)
+
+
+@pytest.mark.parametrize("lost", ["checkpoints", "events"])
+def test_reader_and_history_agree_about_a_killed_turn(tmp_path: Path, lost: str) -> None:
+    """What one of them has, and the process could not store for the other, both have afterwards."""
+    with Receiver() as receiver:
+        with held(tmp_path, "3+3"), api(tmp_path, receiver) as first:
+            seen = leave_after(f"{first.url}/steps", 2, message="what is 3+3")
+            until(lambda: called(tmp_path))
+            first.kill()
+        file, statement = {
+            "checkpoints": ("checkpoints.db", "delete from checkpoints"),
+            "events": ("service.db", "delete from turn_events where number > 1"),
+        }[lost]
+        with closing(sqlite3.connect(tmp_path / file)) as database, database:
+            database.execute(statement)
+        with api(tmp_path, receiver) as second:
+            rest = rejoin(second.url, run_of(seen), 1)
+            history = AgentClient(second.url).get_history("t-1")
+    told = [event["content"] for _, event in rest if event["type"] == "message"]
+    assert [(each["type"], [call["name"] for call in each["tool_calls"]]) for each in told] == [("ai", ["calculator"])]
+    assert [(message.type, message.run_id) for message in history.messages] == [
+        ("human", run_of(seen)),
+        ("ai", run_of(seen)),
+    ]
+    assert (rest[-2][1]["message"], rest[-1][1]["status"]) == (LOST, "failed")
 
 
 def assert_ended_as_lost(seen: Sequence[Event], rest: Sequence[Event], answer: str) -> None:
