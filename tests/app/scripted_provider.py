@@ -73,7 +73,8 @@ def scripted_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
 
     @app.exception_handler(ProviderRefusal)
     async def refuse(_: Request, refusal: ProviderRefusal) -> JSONResponse:
-        return JSONResponse(refusal.body, refusal.status, CLOSE)
+        later = {"retry-after": "1"} if refusal.status == 429 else {}
+        return JSONResponse(refusal.body, refusal.status, CLOSE | later)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(request: Request) -> StreamingResponse:

@@ -1,5 +1,6 @@
 """A thread stays usable, and people are told, whatever the model answers."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,19 @@ def test_a_killed_turn_leaves_a_thread_that_goes_on(client: AgentClient, provide
 def fallback(provider: Provider, tmp_path: Path) -> Iterator[AgentClient]:
     with service(tmp_path, MODEL="openai:gpt-scripted", MODEL_FALLBACKS="demo") as url:
         yield AgentClient(url, "chatbot")
+
+
+def test_a_busy_provider_is_asked_again(client: AgentClient, provider: Provider) -> None:
+    """After the time that it names; if it stays busy the turn fails, says so, and the thread goes on."""
+    provider.script = [429, text("Hello")]
+    asked = time.monotonic()
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello"
+    assert time.monotonic() - asked >= 1
+
+    provider.script = [429, 429, 429, text("Hello again")]
+    with pytest.raises(Failed, match="429"):
+        client.invoke("Hello", thread_id="t-1")
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello again"
 
 
 @pytest.mark.parametrize("status", [401, 404, 400])
