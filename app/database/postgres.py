@@ -177,7 +177,7 @@ async def open_postgres(url: str, pooler_url: str | None = None) -> AsyncIterato
 
 def _limit_transaction(connection: Connection) -> None:
     # Whoever is stopped within a transaction keeps its rows from others; a pooler takes no options of a session.
-    if connection.get_isolation_level() != "AUTOCOMMIT":
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
         connection.exec_driver_sql(TRANSACTION_TIMEOUTS)
 
 

@@ -39,9 +39,14 @@ class TurnEvents:
 
         Raise `StaleRunError` if another process has stored other events there. May be repeated.
         """
+        now = time.time()
+        rows = [
+            {"run_id": run_id, "number": number, "thread_id": thread_id, "at": now, "body": body}
+            for number, body in enumerate(bodies, after + 1)
+        ]
         try:
             async with self._engine.begin() as connection:
-                await insert_events(connection, run_id, thread_id, after, bodies)
+                await connection.execute(insert(turn_events), rows)
                 if answer is not None:
                     await connection.execute(answer_so_far(run_id, answer))
         except IntegrityError:
@@ -94,18 +99,6 @@ class TurnEvents:
         old = delete(turn_events).where(turn_events.c.at < since, turn_events.c.run_id.not_in(recent))
         async with self._engine.begin() as connection:
             return (await connection.execute(old)).rowcount
-
-
-async def insert_events(
-    connection: AsyncConnection, run_id: str, thread_id: str, after: int, bodies: Sequence[str]
-) -> None:
-    """Insert the events that follow this number."""
-    now = time.time()
-    rows = [
-        {"run_id": run_id, "number": number, "thread_id": thread_id, "at": now, "body": body}
-        for number, body in enumerate(bodies, after + 1)
-    ]
-    await connection.execute(insert(turn_events), rows)
 
 
 async def delete_events(connection: AsyncConnection, thread_id: str) -> None:
