@@ -3,7 +3,7 @@
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -210,16 +210,20 @@ def _wrong(asking: StreamUsers, url: str) -> list[str]:
             wrong.append(f"{told.run_id} was told messages of another run")
         if told.status == "completed" and told.expected not in answers[-1].content:
             wrong.append(f"{told.run_id} was answered {answers[-1].content!r}")
-        wrong += _missing(told, url)
-    return wrong
+    return wrong + _missing(asking.streams, url)
 
 
-def _missing(told: Told, url: str) -> list[str]:
-    """What the history does not have of that which a stream has told."""
-    answer = httpx.post(f"{url}/history", json={"thread_id": told.thread_id}, timeout=60).json()
-    stored = [
-        (message["type"], message["content"]) for message in answer["messages"] if message["run_id"] == told.run_id
-    ]
-    heard = [("human", told.message)]
-    heard += [(e.content.type, e.content.content) for e in told.events if isinstance(e, MessageEvent)]
-    return [f"{told.run_id} is stored as {stored}, told was {heard}"] if stored != heard else []
+def _missing(streams: Sequence[Told], url: str) -> list[str]:
+    """The runs whose streams and histories have not the same messages in the same order."""
+    stored: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    for thread_id in sorted({told.thread_id for told in streams}):
+        answer = httpx.post(f"{url}/history", json={"thread_id": thread_id}, timeout=60).json()
+        for message in answer["messages"]:
+            stored[message["run_id"]].append((message["type"], message["content"]))
+    missing: list[str] = []
+    for told in streams:
+        heard = [("human", told.message)]
+        heard += [(e.content.type, e.content.content) for e in told.events if isinstance(e, MessageEvent)]
+        if stored[told.run_id] != heard:
+            missing.append(f"{told.run_id} is stored as {stored[told.run_id]}, told was {heard}")
+    return missing
