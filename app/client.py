@@ -55,8 +55,7 @@ MAX_ATTEMPTS = 3
 FIRST_WAIT_S = 0.2
 # How long a call, of whatever kind, is sent again because the service says when: it has not begun to serve it.
 MAX_RETRY_AFTER_S = 15.0
-# How long a stream that broke is rejoined, after the last event, and how often.
-REJOIN_FOR_S = 60.0
+# How often a stream that broke is rejoined.
 REJOIN_WAIT_S = 0.5
 _TRANSIENT = {502, 503, 504}
 # A proxy of HTTP_PROXY cannot reach a service on this machine.
@@ -266,7 +265,7 @@ class AgentClient:
     Each method has an async version, whose name begins with an a: `invoke` and `ainvoke`.
 
     With `auth_secret` the user is sent in a header, without it in the body. `timeout` is the longest silence in
-    seconds; a stream sends something at least once a second.
+    seconds, also of a stream that is rejoined; a stream sends something at least once a second.
     """
 
     def __init__(
@@ -280,6 +279,7 @@ class AgentClient:
         self.base_url = base_url.rstrip("/")
         self.agent = agent
         self.user_id = user_id
+        self._silence_s = timeout
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 5))
         self._auth_secret = auth_secret
         telemetry.trust(self.base_url)
@@ -496,7 +496,7 @@ class AgentClient:
 
     def _stream(self, call: Call[Reader[T]]) -> Iterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
-        rejoins = _Rejoins(call)
+        rejoins = _Rejoins(call, self._silence_s)
         while True:
             try:
                 with self._errors(reader), httpx.Client(verify=_tls(), mounts=_NO_PROXY) as http:
@@ -515,7 +515,7 @@ class AgentClient:
 
     async def _astream(self, call: Call[Reader[T]]) -> AsyncIterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
-        rejoins = _Rejoins(call)
+        rejoins = _Rejoins(call, self._silence_s)
         while True:
             try:
                 with self._errors(reader):
@@ -638,13 +638,13 @@ class _Retries:
 class _Rejoins(Generic[T]):
     """How long a stream that breaks is continued."""
 
-    def __init__(self, call: Call[T]) -> None:
-        self._call = call
+    def __init__(self, call: Call[T], silence_s: float) -> None:
+        self._call, self._silence_s = call, silence_s
         self.note_progress()
 
     def note_progress(self) -> None:
         """Note that something has arrived."""
-        self._deadline = time.monotonic() + REJOIN_FOR_S
+        self._deadline = time.monotonic() + self._silence_s
 
     def next(self, error: AgentError) -> Call[T]:
         """Return the call that continues the stream; raise the error where there is none."""

@@ -74,7 +74,7 @@ class StreamUsers:
             assert not user.is_alive(), "a stream without an end"
 
     def _ask(self, user: int) -> None:
-        chance, numbers, client = random.Random(user), count(), AgentClient(self.url, timeout=60)
+        chance, numbers, client = random.Random(user), count(), AgentClient(self.url, timeout=600)
         while not self._stopped.is_set():
             number = next(numbers)
             what = f"(user {user}, message {number})"
@@ -169,7 +169,7 @@ def run_replicas(seconds: float, folder: Path, *, users: int = 30) -> tuple[dict
                 killed.kill()
                 kills += 1
                 killed.wait()
-                time.sleep(chance.uniform(5, 15))
+                time.sleep(chance.uniform(3, 10))
             asking.stop()
             notes = Users([url])
             notes.threads = {told.run_id: told.thread_id for told in asking.streams}
