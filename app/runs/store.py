@@ -30,6 +30,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -380,4 +381,7 @@ def _is_current(run: BackgroundRun) -> tuple[Any, ...]:
 async def create_tables(engine: AsyncEngine) -> None:
     """Create the tables that do not exist."""
     async with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Two processes that create the same table at once fail.
+            await connection.execute(text("select pg_advisory_xact_lock(hashtextextended('-run-tables', 0))"))
         await connection.run_sync(metadata.create_all)
