@@ -342,9 +342,9 @@ class Turns:
             unsaved = without(await self._messages_told(run.run_id), _answers(said, run))
             added: list[AnyMessage] = [from_chat_message(message) for message in unsaved]
             is_said = any(each.text.startswith(answer) for each in [*said, *added] if isinstance(each, AIMessage))
+            added += answer_open_calls([*said, *added])
             if answer and not is_said:
-                open_calls = answer_open_calls([*said, *added])
-                added += [*open_calls, partial_answer(answer, id=f"partial-{run.run_id}")]
+                added.append(partial_answer(answer, id=f"partial-{run.run_id}"))
             said += added
             for message in said:
                 message.id = message.id or str(uuid4())
