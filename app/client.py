@@ -12,10 +12,10 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
+from typing import Any, BinaryIO, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import anyio
@@ -55,6 +55,8 @@ MAX_ATTEMPTS = 3
 FIRST_WAIT_S = 0.2
 # How long a call, of whatever kind, is sent again because the service says when: it has not begun to serve it.
 MAX_RETRY_AFTER_S = 15.0
+# How often a stream that broke is rejoined.
+REJOIN_WAIT_S = 0.5
 _TRANSIENT = {502, 503, 504}
 # A proxy of HTTP_PROXY cannot reach a service on this machine.
 _NO_PROXY = {"all://127.0.0.1": None, "all://localhost": None, "all://[::1]": None}
@@ -104,10 +106,16 @@ class Failed(AgentError):  # noqa: N818 - named for what happened
         self.retry_after_s = retry_after_s
 
 
+class _Interrupted(Failed):
+    """The connection was lost before the answer was complete."""
+
+
 class TurnOptions(TypedDict, total=False):
     """The options of a turn, besides its message.
 
     `answers` has one for each question that is answered, by the question's id; a message alone answers a single one.
+    With `on_disconnect="continue"` a streamed turn outlives its reader, and `stream` rejoins it where its connection
+    breaks; to stop such a turn, cancel it.
     `session_id` is another name of `thread_id`. A caller that traces needs no `trace_id`: the turn joins the caller's
     trace. Without tracing, the turn joins the trace of this id, if the service trusts the caller.
     """
@@ -119,17 +127,22 @@ class TurnOptions(TypedDict, total=False):
     user_id: str | None
     agent_config: dict[str, Any]
     answers: Mapping[str, Answer]
+    on_disconnect: Literal["cancel", "continue"]
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request and how to read its response; an `idempotent` one is sent again if there was no response."""
+    """One request and how to read its response; an `idempotent` one is sent again if there was no response.
+
+    A stream that breaks is continued by the request that `rejoin` returns, if it returns one.
+    """
 
     request: httpx.Request
     read: Callable[[httpx.Response], T]
     idempotent: bool = False
     trace_id: str | None = None
     file: BinaryIO | None = None
+    rejoin: "Callable[[], httpx.Request | None]" = lambda: None
 
 
 class Reader(Protocol[Item]):
@@ -147,16 +160,22 @@ class Reader(Protocol[Item]):
 
 
 class EventReader:
-    """Reads the events of a turn or a run; `trace_id` is known from the first one on."""
+    """Reads the events of a turn or a run, over one connection or several.
 
-    def __init__(self) -> None:
+    `run_id` and `trace_id` are known from the first one on, `last_event_id` is the number of the last one.
+    """
+
+    def __init__(self, run_id: str | None = None) -> None:
+        self.run_id = run_id
         self.trace_id: str | None = None
+        self.last_event_id = ""
         self._done = False
 
     def iterate(self, response: httpx.Response) -> Iterator[StreamEvent]:
         """Yield the events, without those of unknown types."""
         for message in EventSource(response).iter_sse():
             if event := self._parse(message.data):
+                self.last_event_id = message.id
                 yield event
         self._check_end()
 
@@ -165,6 +184,7 @@ class EventReader:
         async with aclosing(EventSource(response).aiter_sse()) as messages:
             async for message in messages:
                 if event := self._parse(message.data):
+                    self.last_event_id = message.id
                     yield event
         self._check_end()
 
@@ -182,12 +202,12 @@ class EventReader:
                 return None
             raise Failed("The service sent an invalid event.", self.trace_id) from error
         if isinstance(event, RunEvent):
-            self.trace_id = event.trace_id
+            self.run_id, self.trace_id = event.run_id, event.trace_id
         return event
 
     def _check_end(self) -> None:
         if not self._done:
-            raise Failed("The answer was cut off before it was complete.", self.trace_id)
+            raise _Interrupted("The answer was cut off before it was complete.", self.trace_id)
 
 
 class BytesReader:
@@ -245,7 +265,7 @@ class AgentClient:
     Each method has an async version, whose name begins with an a: `invoke` and `ainvoke`.
 
     With `auth_secret` the user is sent in a header, without it in the body. `timeout` is the longest silence in
-    seconds; a stream sends something at least once a second.
+    seconds, also of a stream that is rejoined; a stream sends something at least once a second.
     """
 
     def __init__(
@@ -259,6 +279,7 @@ class AgentClient:
         self.base_url = base_url.rstrip("/")
         self.agent = agent
         self.user_id = user_id
+        self._silence_s = timeout
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 5))
         self._auth_secret = auth_secret
         telemetry.trust(self.base_url)
@@ -273,7 +294,10 @@ class AgentClient:
 
     def _stream_turn(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[Reader[StreamEvent]]:
         """Send one message and yield its events; an error of the turn is an event, a broken stream is raised."""
-        return self._turn("stream", message, options, lambda _: EventReader())
+        reader = EventReader()
+        call: Call[Reader[StreamEvent]] = self._turn("stream", message, options, lambda _: reader)
+        is_rejoined = options.get("on_disconnect") == "continue"
+        return replace(call, rejoin=lambda: self._rest_of(reader)) if is_rejoined else call
 
     def _submit(self, message: str | None = None, **options: Unpack[TurnOptions]) -> Call[RunInfo]:
         """Submit a background run, which continues without its caller."""
@@ -290,9 +314,13 @@ class AgentClient:
         return self._call("GET", "/runs", query={"most": most, "user_id": self.user_id}, read=RunList, idempotent=True)
 
     def _follow(self, run_id: str) -> Call[Reader[StreamEvent]]:
-        """Yield the events of a background run, from its first one on, as they happen."""
+        """Yield the events of a background run, or of a turn that continues without its reader, as they happen.
+
+        They begin with the first one, and go on if the connection breaks.
+        """
+        reader = EventReader(run_id)
         request = self._request("GET", "/runs/{run_id}/events", run_id)
-        return Call(request, lambda _: EventReader())
+        return Call(request, lambda _: reader, rejoin=lambda: self._rest_of(reader))
 
     def _cancel(self, run_id: str) -> Call[None]:
         """Cancel the run; its stream ends by itself."""
@@ -399,6 +427,14 @@ class AgentClient:
     ) -> Call[Any]:
         return Call(self._request(method, *route, **content), _reader_of(read), idempotent)
 
+    def _rest_of(self, reader: EventReader) -> httpx.Request | None:
+        """Return the request for the events that the reader has not seen; None before the first one."""
+        if reader.run_id is None:
+            return None
+        request = self._request("GET", "/runs/{run_id}/events", reader.run_id)
+        request.headers["Last-Event-ID"] = reader.last_event_id or "0"
+        return request
+
     def _path(self, verb: str) -> tuple[str, ...]:
         return ("/{agent_id}/" + verb, self.agent) if self.agent else ("/" + verb,)
 
@@ -460,21 +496,40 @@ class AgentClient:
 
     def _stream(self, call: Call[Reader[T]]) -> Iterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
-        with self._errors(reader), httpx.Client(verify=_tls(), mounts=_NO_PROXY) as http:
-            response = self._begin(http, call)
+        rejoins = _Rejoins(call, self._silence_s)
+        while True:
             try:
-                yield from reader.iterate(response)
-            finally:
-                response.close()
+                with self._errors(reader), httpx.Client(verify=_tls(), mounts=_NO_PROXY) as http:
+                    response = self._begin(http, call)
+                    try:
+                        for item in reader.iterate(response):
+                            rejoins.note_progress()
+                            yield item
+                    finally:
+                        response.close()
+            except (Unreachable, Failed) as error:
+                call = rejoins.next(error)
+                time.sleep(REJOIN_WAIT_S)
+            else:
+                return
 
     async def _astream(self, call: Call[Reader[T]]) -> AsyncIterator[T]:
         reader: Reader[T] = call.read(httpx.Response(200))
-        with self._errors(reader):
-            async with httpx.AsyncClient(verify=_tls(), mounts=_NO_PROXY) as http:
-                response = await self._abegin(http, call)
-                async with aclosing(reader.aiterate(response)) as items:
-                    async for item in items:
-                        yield item
+        rejoins = _Rejoins(call, self._silence_s)
+        while True:
+            try:
+                with self._errors(reader):
+                    async with httpx.AsyncClient(verify=_tls(), mounts=_NO_PROXY) as http:
+                        response = await self._abegin(http, call)
+                        async with aclosing(reader.aiterate(response)) as items:
+                            async for item in items:
+                                rejoins.note_progress()
+                                yield item
+            except (Unreachable, Failed) as error:
+                call = rejoins.next(error)
+                await anyio.sleep(REJOIN_WAIT_S)
+            else:
+                return
 
     def _begin(self, http: httpx.Client, call: Call[Any]) -> httpx.Response:
         """Return the answer whose body is still to be read; raise where it is an error."""
@@ -520,7 +575,7 @@ class AgentClient:
         except httpx.TransportError as error:
             happened = "timed out" if isinstance(error, httpx.TimeoutException) else "was interrupted"
             sentence = f"The connection to {self.base_url} {happened} before the answer was complete."
-            raise Failed(sentence, reader.trace_id if reader else None) from error
+            raise _Interrupted(sentence, reader.trace_id if reader else None) from error
 
 
 class _ErrorBody(BaseModel):
@@ -578,6 +633,30 @@ class _Retries:
         if not self._waits or not _is_transient(error):
             raise error
         return self._waits.pop(0)
+
+
+class _Rejoins(Generic[T]):
+    """How long a stream that breaks is continued."""
+
+    def __init__(self, call: Call[T], silence_s: float) -> None:
+        self._call, self._silence_s = call, silence_s
+        self.note_progress()
+
+    def note_progress(self) -> None:
+        """Note that something has arrived."""
+        self._deadline = time.monotonic() + self._silence_s
+
+    def next(self, error: AgentError) -> Call[T]:
+        """Return the call that continues the stream; raise the error where there is none."""
+        is_broken = isinstance(error, _Interrupted | Unreachable)
+        request = self._call.rejoin() if is_broken or _is_transient_status(error) else None
+        if request is None or time.monotonic() > self._deadline:
+            raise error
+        return replace(self._call, request=request)
+
+
+def _is_transient_status(error: AgentError) -> bool:
+    return isinstance(error, Failed) and error.status in _TRANSIENT
 
 
 def _is_transient(error: AgentError) -> bool:

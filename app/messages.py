@@ -1,5 +1,6 @@
 """Convert LangChain's messages for clients, and keep the messages of a thread valid."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 from uuid import uuid4
@@ -49,6 +50,31 @@ def to_chat_message(message: BaseMessage, run_id: str | None = None, trace_id: s
         response_metadata=message.response_metadata,
         custom_data=custom_data,
     )
+
+
+def from_chat_message(message: ChatMessage) -> AIMessage | ToolMessage:
+    """Return the message of a model or a tool that clients were told of."""
+    if message.type == "tool":
+        status = "error" if message.custom_data.get("status") == "error" else "success"
+        return ToolMessage(message.content, tool_call_id=message.tool_call_id or "", status=status)
+    calls = [{"name": call.name, "args": call.args, "id": call.id} for call in message.tool_calls]
+    return AIMessage(message.content, tool_calls=calls)
+
+
+def without(messages: Iterable[ChatMessage], others: Iterable[ChatMessage]) -> list[ChatMessage]:
+    """Return the messages that are not among the others; ids and traces do not count."""
+    known = Counter(map(_content, others))
+    found: list[ChatMessage] = []
+    for message in messages:
+        if known[_content(message)]:
+            known[_content(message)] -= 1
+        else:
+            found.append(message)
+    return found
+
+
+def _content(message: ChatMessage) -> tuple[object, ...]:
+    return message.type, message.content, message.tool_call_id, tuple(call.id for call in message.tool_calls)
 
 
 def answer_text(message: AIMessage) -> str:

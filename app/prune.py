@@ -17,6 +17,7 @@ from app.database.connect import open_database, unusable_database
 from app.database.database import Database
 from app.database.thread_locks import locked
 from app.database.thread_store import Thread, runs
+from app.database.turn_events import TurnEvents
 from app.files.connect import connect_files
 from app.retention import Retention
 from app.runs.store import create_tables
@@ -102,6 +103,7 @@ async def _remove(retention: Retention, since: datetime | None) -> int:
         _print(f"Removed {removed} threads.")
         await retention.threads.remove_leftovers()
     database = retention.database
+    await TurnEvents(database.engine).delete_old()
     earlier, pruning = await database.checkpoints.earlier_bytes(), CheckpointPruning(database)
     for thread_id in earlier:
         await pruning.prune(thread_id)

@@ -202,6 +202,10 @@ class StreamInput(UserInput):
     """One user message whose answer is streamed."""
 
     stream_tokens: bool = True
+    on_disconnect: Literal["cancel", "continue"] = Field(
+        default="cancel",
+        description="the turn, if its reader is lost; one that continues can be rejoined: /runs/{run_id}/events",
+    )
 
 
 class HistoryInput(BaseModel):
@@ -459,11 +463,19 @@ class AgentInfo(BaseModel):
     starters: list[str] = Field(default_factory=list, description="example messages that show what it can do")
 
 
+class Connections(BaseModel):
+    """The process's connections to its database; requests wait while all of them are in use."""
+
+    in_use: int
+    most: int
+
+
 class Health(BaseModel):
     """The state of the process: it is running, and `ready` if it can use its database."""
 
     status: Literal["ok"]
     ready: bool
+    connections: Connections
 
 
 class ServiceInfo(BaseModel):

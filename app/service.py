@@ -17,6 +17,7 @@ from app.body_limit import BodyLimit
 from app.checkpoint_pruning import CheckpointPruning
 from app.database.connect import open_database, unusable_database
 from app.database.outcomes import Outcomes
+from app.database.turn_events import TurnEvents
 from app.errors import error_response, handle_errors
 from app.evaluation import answered
 from app.failed_logins import FailedLogins
@@ -134,6 +135,7 @@ async def _start(app: FastAPI, settings: ServiceSettings, stack: AsyncExitStack)
         state.agents.graphs,
         database.store,
         Outcomes(database.engine),
+        TurnEvents(database.engine),
         database.thread_locks,
         database.availability,
         pruning,

@@ -40,6 +40,11 @@ class ServiceSettings(BaseSettings):
         alias="DATABASE_URL",
         description="Postgres for threads and runs, postgresql://user:password@host/name; default: SQLite in DATA_DIR",
     )
+    database_direct_url: SecretStr | None = Field(
+        default=None,
+        alias="DATABASE_DIRECT_URL",
+        description="the same database without a pooler in transaction mode, if DATABASE_URL leads to one",
+    )
     model: str = Field(default="demo", alias="MODEL", description="default model, as provider:name; demo needs no key")
     models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), alias="MODELS", description="further models that a caller may choose, comma-separated"
@@ -183,7 +188,7 @@ class ServiceSettings(BaseSettings):
             raise ValueError("is too short to sign tokens with: use 32 characters or more")
         return value and check_bearer(value)
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
     def _check_database_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
@@ -191,6 +196,12 @@ class ServiceSettings(BaseSettings):
         if value and not _can_be_parsed(value.get_secret_value()):
             raise ValueError("cannot be parsed: percent-encode special characters in its password")
         return value
+
+    @model_validator(mode="after")
+    def _require_pooled_url(self) -> Self:
+        if self.database_direct_url and self.database_url is None:
+            raise ValueError("DATABASE_DIRECT_URL is set without DATABASE_URL: name the database in DATABASE_URL")
+        return self
 
     @model_validator(mode="after")
     def _require_secret_beyond_loopback(self) -> Self:
@@ -203,13 +214,17 @@ class ServiceSettings(BaseSettings):
 
     @property
     def postgres_url(self) -> str | None:
-        """The database's address with its password, and with timeouts."""
-        if self.database_url is None:
+        """The database's address for sessions, with its password and with timeouts."""
+        url = self.database_direct_url if self.database_url else None
+        url = url or self.database_url
+        return None if url is None else _with_timeouts(url, {"options": _SESSION_OPTIONS})
+
+    @property
+    def postgres_pooler_url(self) -> str | None:
+        """The address of a pooler in front of the database, which knows no sessions; None without one."""
+        if self.database_url is None or self.database_direct_url is None:
             return None
-        url = urlsplit(self.database_url.get_secret_value())
-        query = _CONNECTION | dict(parse_qsl(url.query))
-        query["options"] = " ".join(filter(None, [query.get("options"), _SESSION_OPTIONS]))
-        return url._replace(query=urlencode(query, quote_via=quote)).geturl()
+        return _with_timeouts(self.database_url, {})
 
     def unusable_data_dir(self, error: BaseException) -> SettingsError:
         """Return the error of a start whose data folder cannot be used."""
@@ -222,6 +237,14 @@ def load_settings() -> ServiceSettings:
         return ServiceSettings()
     except ValidationError as error:
         raise SettingsError(sentence(error, ServiceSettings)) from None
+
+
+def _with_timeouts(address: SecretStr, options: Mapping[str, str]) -> str:
+    url = urlsplit(address.get_secret_value())
+    query = _CONNECTION | dict(parse_qsl(url.query))
+    for name, value in options.items():
+        query[name] = " ".join(filter(None, [query.get(name), value]))
+    return url._replace(query=urlencode(query, quote_via=quote)).geturl()
 
 
 def _is_loopback(host: str) -> bool:

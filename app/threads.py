@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.database.outcomes import delete_outcomes
 from app.database.thread_store import Thread, run_progress, runs, threads
+from app.database.turn_events import delete_events
 from app.files import Files
 from app.python_repl import folders, forget
 from app.runs.lifespan import forget_in_engine
@@ -89,6 +90,7 @@ class Threads:
         await self.checkpoints.adelete_thread(thread.thread_id)
         async with self.engine.begin() as connection:
             await delete_outcomes(connection, thread.thread_id)
+            await delete_events(connection, thread.thread_id)
             await connection.execute(delete(run_progress).where(run_progress.c.thread_id == thread.thread_id))
             await connection.execute(delete(runs).where(runs.c.thread_id == thread.thread_id))
             await connection.execute(delete(threads).where(threads.c.thread_id == thread.thread_id))

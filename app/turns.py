@@ -1,6 +1,7 @@
 """Run turns: an agent's work on one user message, the events for clients, and what is stored."""
 
 import asyncio
+import json
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -27,21 +28,28 @@ from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
 from app.database.thread_locks import ThreadLocks
 from app.database.thread_store import CANCELLING, RunProgress, RunRecord, StaleRunError, Thread, ThreadStore
+from app.database.turn_events import TurnEvents
 from app.limits import Limits
 from app.messages import (
     answer_open_calls,
     answer_text,
     complete_turn,
+    from_chat_message,
     messages_in,
     no_answer,
     partial_answer,
     reasoning_text,
     since_last_human,
     to_chat_message,
+    without,
 )
 from app.models.usage import INPUT, OUTPUT, Price, Usage, cost
 from app.questions import interrupt_event, resume_values
+from app.recording import Recording
 from app.schema import (
+    ChatMessage,
+    EndEvent,
+    ErrorEvent,
     Figures,
     InnerTokenEvent,
     MessageEvent,
@@ -53,7 +61,7 @@ from app.schema import (
     TokenEvent,
     UserInput,
 )
-from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation
+from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation, trace_url
 from telemetry.context import Scope
 from telemetry.heartbeat import LostTurn, close_as_lost, written
 from telemetry.instrumentation.langchain.cancellation import CancellationCallback
@@ -77,6 +85,8 @@ REPAIR_PATIENCE_S = 5.0
 STOP_PATIENCE_S = 1.0
 # How often to store what a turn has said so far, which remains if its process dies.
 PARTIAL_INTERVAL_S = 1.0
+# How long the process of a turn that has ended may take to store its last events.
+EVENTS_PATIENCE_S = 5.0
 # The nodes that LangChain's middleware adds to an agent's graph.
 _HOOK = re.compile(r"\.(?:before|after)_(?:agent|model)$")
 # The error of a turn that its process left unfinished.
@@ -90,6 +100,7 @@ class Turns:
     graphs: Mapping[str, CompiledStateGraph]
     store: ThreadStore
     outcomes: Outcomes
+    events: TurnEvents
     thread_locks: ThreadLocks
     availability: Availability
     pruning: CheckpointPruning
@@ -98,6 +109,8 @@ class Turns:
     price_of: PriceOf
     single_process: bool
     has_background_run: Callable[[str], Awaitable[bool]] | None = None
+    # Of the turns of this process that outlive their readers, by the run's id.
+    recordings: dict[str, Recording] = field(default_factory=dict)
     _busy: dict[str, AgentTurn | None] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _cancel_watcher: asyncio.Task[None] | None = None
@@ -259,13 +272,62 @@ class Turns:
             await self.outcomes.save(Outcome(run_id, run.thread_id, run.sampled, LOST, Figures()))
             await self.store.end_run(run_id, "failed")
         outcome = (await self.outcomes.of_thread(run.thread_id)).get(run_id)
+        await self._end_lost_events(run, outcome)
         if progress and run.trace and outcome and outcome.kept:
             lost = _lost_turn(run, run.trace, progress, outcome.error)
             await asyncio.to_thread(close_as_lost, lost)
         await self.store.forget_progress(run_id)
 
+    async def end_events_if_lost(self, run_id: str) -> None:
+        """End the events of a turn of this database whose process has died."""
+        if run_id in self.recordings:
+            return
+        # After an outage, living processes have to lock their threads again first.
+        if not self.single_process and self.availability.usable_for_s < REPAIR_INTERVAL_S:
+            return
+        run = await self.store.get_run(run_id)
+        if run is None:
+            return
+        if run.status == "running":
+            async with self.try_lock_thread(run.thread_id) as is_free:
+                if is_free:
+                    await self.end_lost_turns(run.thread_id)
+        elif run.ended and (datetime.now(UTC) - as_utc(run.ended)).total_seconds() > EVENTS_PATIENCE_S:
+            await self._end_lost_events(run, (await self.outcomes.of_thread(run.thread_id)).get(run_id))
+
+    async def _end_lost_events(self, run: RunRecord, outcome: Outcome | None) -> None:
+        """Store the last events of a turn that its process could not store: messages of its thread, error and end."""
+        if await self.events.has_ended(run.run_id):
+            return
+        last: list[StreamEvent] = []
+        if graph := self.graphs.get(run.agent):
+            messages = messages_of(await graph.aget_state({"configurable": {"thread_id": run.thread_id}}))
+            run_ids = await self.outcomes.messages_of(run.thread_id)
+            said = [message for message in messages if run_ids.get(message.id or "") == run.run_id]
+            told = await self._messages_told(run.run_id)
+            last += [MessageEvent(content=content) for content in without(_answers(said, run), told)]
+        if outcome and outcome.error:
+            name, separator, _ = outcome.error.partition(": ")
+            error = ErrorEvent(error=name if separator else "Failed", message=outcome.error, trace_id=run.trace_id)
+            last.append(error)
+        kept = run.sampled and (outcome is None or outcome.kept)
+        last.append(
+            EndEvent(
+                status=cast("Any", "failed" if run.status == "running" else run.status),
+                kept=kept,
+                trace_url=trace_url(run.trace_id) if kept and run.trace_id else None,
+                figures=outcome.figures if outcome else None,
+            )
+        )
+        await self.events.end(run, [event.model_dump_json() for event in last])
+
+    async def _messages_told(self, run_id: str) -> list[ChatMessage]:
+        """Return the messages in the stored events of a turn."""
+        events = [json.loads(body) for _, body in await self.events.after(run_id, 0)]
+        return [ChatMessage.model_validate(event["content"]) for event in events if event["type"] == "message"]
+
     async def _save_lost_messages(self, run: RunRecord, answer: str) -> None:
-        """Add the question and the partial answer of a dead process's turn to the thread, unless they are in it."""
+        """Add to the thread what a dead process's turn has asked and said, as far as it is not in it."""
         graph = self.graphs.get(run.agent)
         if graph is None:
             return
@@ -276,15 +338,19 @@ class Turns:
             has_begun = run.resumed or (state.metadata or {}).get("run_id") == run.run_id
             question = HumanMessage(run.message, id=f"question-{run.run_id}")
             said = since_last_human(messages) if has_begun else [*complete_turn(messages), question]
-            is_in_thread = any(message.text.startswith(answer) for message in said if isinstance(message, AIMessage))
-            if answer and not is_in_thread:
-                said += [*answer_open_calls(said), partial_answer(answer, id=f"partial-{run.run_id}")]
-            elif has_begun:
-                said = []
+            # What its reader was told before the checkpoint was stored.
+            unsaved = without(await self._messages_told(run.run_id), _answers(said, run))
+            added: list[AnyMessage] = [from_chat_message(message) for message in unsaved]
+            is_said = any(each.text.startswith(answer) for each in [*said, *added] if isinstance(each, AIMessage))
+            added += answer_open_calls([*said, *added])
+            if answer and not is_said:
+                added.append(partial_answer(answer, id=f"partial-{run.run_id}"))
+            said += added
             for message in said:
                 message.id = message.id or str(uuid4())
-            if said:
+            if added or not has_begun:
                 await graph.aupdate_state(config, {"messages": said}, as_node=START)
+        # Those of an earlier run, whose question this one has answered, stay that run's.
         await self.outcomes.save_messages(run.run_id, run.thread_id, {message.id or "" for message in said})
 
     @asynccontextmanager
@@ -336,8 +402,9 @@ class Turns:
         await asyncio.sleep(POLL_INTERVAL_S)
         while under_way := self._under_way():
             try:
-                for run_id in await self.store.cancel_requested(list(under_way)):
-                    under_way[run_id].cancel("cancel")
+                for run_id, status in (await self.store.to_be_stopped(list(under_way))).items():
+                    # A turn that has ended by itself is over, and cannot be cancelled.
+                    under_way[run_id].cancel("cancel" if status == CANCELLING else "fenced")
             except SQLAlchemyError as error:
                 if not self.availability.is_outage(error):
                     logger.warning("cannot read which turns are to be cancelled: %s", one_line(error))
@@ -359,9 +426,14 @@ class Turns:
             resumes=await self._resumed_run(state),
         )
         execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
+        event = run_event(turn)
+        is_recorded = isinstance(request, StreamInput) and request.on_disconnect == "continue"
         try:
             caller_id = turn.caller.span_id if turn.caller else None
             progress = RunProgress(str(turn.run_id), thread.thread_id, caller_id)
+            if is_recorded:
+                # Before the run, so that whoever finds the run finds its events.
+                await self.events.append(str(turn.run_id), thread.thread_id, 0, [event.model_dump_json()])
             await self.store.begin_run(run_record(turn, key, thread, request, state), progress)
         except BaseException as error:
             turn.refuse(error)
@@ -378,7 +450,10 @@ class Turns:
                 self.pruning.prune_later(thread.thread_id)
 
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
-        self._start_task(self._save_partial_answers(turn, execution))
+        if is_recorded:
+            self._record(turn, execution, event)
+        else:
+            self._start_task(self._save_partial_answers(turn, execution))
         if turn.sampled == "pending":
             self._start_task(self._save_sampling_decision(turn))
         return turn
@@ -386,8 +461,8 @@ class Turns:
     def _guarded(self, graph: CompiledStateGraph, turn: AgentTurn) -> CompiledStateGraph:
         """Return the graph with checkpoints that wait for the database, and that another process may take over."""
         assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
-        check = _never_stale if self.single_process else partial(self.store.check_unfinished, str(turn.run_id))
-        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, check)})
+        fence = None if self.single_process else self.store.fence(str(turn.run_id))
+        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, fence)})
 
     async def _settle(self, turn: AgentTurn, execution: "AgentExecution") -> None:
         """Store the messages of the turn and then its outcome, however long the database is unavailable."""
@@ -399,11 +474,19 @@ class Turns:
             logger.exception("run %s leaves its thread as it is", turn.run_id)
 
         async def store() -> None:
+            stored = await self.store.get_run(str(turn.run_id))
+            if stored is None or stored.status not in ("running", turn.status):
+                raise StaleRunError(f"another process has ended run {turn.run_id}")
+            # What was stored before the database failed is stored again.
             await self.save_outcome(turn, execution.request.model)
             await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
             await self.store.end_run(str(turn.run_id), turn.status or "failed", turn.answer)
 
-        await self.availability.retry(store)
+        try:
+            await self.availability.retry(store)
+        except StaleRunError as error:
+            # Its reader and its trace tell what the history tells.
+            turn.status, turn.error = "failed", error
         await self.availability.retry(lambda: self.limits.record(str(turn.run_id), tokens_of(turn)))
 
     def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
@@ -425,9 +508,26 @@ class Turns:
                 if not self.availability.is_outage(error):
                     logger.warning("the partial answer of run %s is not stored: %s", turn.run_id, one_line(error))
 
+    def _record(self, turn: AgentTurn, execution: "AgentExecution", first: RunEvent) -> None:
+        """Store the events of the turn, which outlives its reader."""
+        ending = partial(ending_events, turn, partial(self.figures, turn, execution.request.model))
+        retry = self.availability.retry
+        recording = Recording(turn, first, self.events, retry, lambda: execution.partial, ending)
+        self.recordings[str(turn.run_id)] = recording
+
+        async def record() -> None:
+            try:
+                await recording.run()
+            finally:
+                del self.recordings[str(turn.run_id)]
+
+        self._start_task(record())
+
     async def _forget_progress(self, turn: AgentTurn) -> None:
         """Forget what the turn has said once its span is on disk, like its end: a process that dies loses neither."""
         await turn.ended()
+        if recording := self.recordings.get(str(turn.run_id)):
+            await recording.ended()
         await asyncio.to_thread(written)
         await self.availability.retry(lambda: self.store.forget_progress(str(turn.run_id)))
 
@@ -585,9 +685,28 @@ def run_event(turn: AgentTurn) -> RunEvent:
     )
 
 
+def ending_events(turn: AgentTurn, figures: Callable[[], Figures]) -> Sequence[StreamEvent]:
+    """Return the last events of a stream, once the turn is over."""
+    errors: list[StreamEvent] = []
+    if turn.error:
+        trace_id = turn.trace.trace_id if turn.trace else None
+        errors = [ErrorEvent(error=type(turn.error).__name__, message=one_line(turn.error), trace_id=trace_id)]
+    url = turn.trace.url if turn.trace and turn.kept else None
+    end = EndEvent(
+        status=turn.status or "failed", stored=turn.settled, kept=turn.kept, trace_url=url, figures=figures()
+    )
+    return [*errors, end]
+
+
 def tokens_of(turn: AgentTurn) -> int:
     """Return how many tokens the turn's models have read and written, as far as they report it."""
     return turn.counts[INPUT] + turn.counts[OUTPUT]
+
+
+def _answers(messages: Sequence[AnyMessage], run: RunRecord) -> list[ChatMessage]:
+    """Return the messages of models and tools, as clients see them."""
+    said = (message for message in messages if not isinstance(message, HumanMessage))
+    return [shown for message in said if (shown := to_chat_message(message, run.run_id, run.trace_id))]
 
 
 async def _has_ended(turn: AgentTurn, seconds: float) -> bool:
@@ -617,10 +736,6 @@ def _lost_turn(run: RunRecord, trace: TraceRef, progress: RunProgress, error: st
         status="failed" if run.status == "running" else run.status,
         reason=error,
     )
-
-
-async def _never_stale() -> None:
-    """Do nothing: no other process can take over."""
 
 
 def no_such_thread(thread_id: str) -> HTTPException:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -222,6 +222,18 @@ class Turn(Generic[T]):
         try:
             async for item in self._receive:
                 yield item
+        finally:
+            await self.leave()
+
+    async def batches(self) -> AsyncGenerator[list[T]]:
+        """Yield the items as iteration does, in each step all that were emitted since the last one."""
+        try:
+            async for item in self._receive:
+                batch = [item]
+                with suppress(anyio.WouldBlock, anyio.EndOfStream):
+                    while True:
+                        batch.append(self._receive.receive_nowait())
+                yield batch
         finally:
             await self.leave()
 

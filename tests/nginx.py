@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,11 @@ from tests.processes import free_port, start
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str, site: str, http2_port: int = 0) -> Iterator[str]:
-    """The address of an nginx that passes requests on to the upstream; on another port by HTTP/2 as well, over TLS."""
+def nginx(folder: Path, upstream: str | Sequence[str], site: str, http2_port: int = 0) -> Iterator[str]:
+    """The address of an nginx that passes requests on to the upstream, or to several in turn.
+
+    On another port by HTTP/2 as well, over TLS.
+    """
     program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin") or missing(
         "nginx", "apt install nginx"
     )
@@ -20,7 +23,9 @@ def nginx(folder: Path, upstream: str, site: str, http2_port: int = 0) -> Iterat
     folder.mkdir()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "".join(f"{kind}_temp_path {folder / kind};" for kind in kinds)
-    pool = f"upstream localhost {{ server {upstream.removeprefix('http://')}; keepalive 2; }}"
+    upstreams = [upstream] if isinstance(upstream, str) else upstream
+    servers = " ".join(f"server {each.removeprefix('http://')};" for each in upstreams)
+    pool = f"upstream localhost {{ {servers} keepalive 2; }}"
     listen = f"listen 127.0.0.1:{port};"
     if http2_port:
         listen += f" listen 127.0.0.1:{http2_port} ssl http2; ssl_certificate c.pem; ssl_certificate_key k.pem;"

@@ -18,7 +18,7 @@ def open_database(settings: ServiceSettings) -> AbstractAsyncContextManager[Data
         return open_sqlite(settings.data_dir)
     from app.database.postgres import open_postgres  # its driver takes time to load, and SQLite does not need it
 
-    return open_postgres(settings.postgres_url)
+    return open_postgres(settings.postgres_url, settings.postgres_pooler_url)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A checkpoint saver for one execution: it waits for an unavailable database, and refuses stale writes."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -13,21 +13,34 @@ from langgraph.checkpoint.base import (
 )
 
 from app.database.availability import Availability
+from app.database.fence import Fence
+
+
+@runtime_checkable
+class FencedSaver(Protocol):
+    """A saver that checks a fence in the transaction of each write."""
+
+    def fenced_by(self, fence: Fence) -> BaseCheckpointSaver[Any]:
+        """Return the same saver with this fence."""
+        ...
 
 
 class GuardedSaver(BaseCheckpointSaver[Any]):
     """Wraps a saver: calls are repeated until the database can be used.
 
-    `check` raises before each write once another process has taken over.
+    With `fence`, writes are refused once another process has taken over: in Postgres in the transaction of the write,
+    in SQLite, whose checkpoints are a file of their own, just before it.
     """
 
-    def __init__(
-        self, saver: BaseCheckpointSaver[Any], availability: Availability, check: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, saver: BaseCheckpointSaver[Any], availability: Availability, fence: Fence | None = None) -> None:
         super().__init__(serde=saver.serde)
+        self._check: Callable[[], Awaitable[None]] | None = None
+        if fence and isinstance(saver, FencedSaver):
+            saver = saver.fenced_by(fence)
+        elif fence:
+            self._check = fence.check
         self._saver = saver
         self._retry = availability.retry
-        self._check = check
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the saver's checkpoint."""
@@ -48,7 +61,8 @@ class GuardedSaver(BaseCheckpointSaver[Any]):
         """Save the checkpoint."""
 
         async def put() -> RunnableConfig:
-            await self._check()
+            if self._check:
+                await self._check()
             return await self._saver.aput(config, checkpoint, metadata, new_versions)
 
         return await self._retry(put)
@@ -59,7 +73,8 @@ class GuardedSaver(BaseCheckpointSaver[Any]):
         """Save the writes."""
 
         async def put() -> None:
-            await self._check()
+            if self._check:
+                await self._check()
             await self._saver.aput_writes(config, writes, task_id, task_path)
 
         await self._retry(put)

@@ -1,27 +1,27 @@
 """Threads, runs and checkpoints in Postgres, for many processes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from psycopg import AsyncConnection, InterfaceError, OperationalError, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection as Session
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.database.availability import Availability
-from app.database.database import Database
+from app.database.database import POOL_OVERFLOW, POOL_SIZE, Database
+from app.database.pooler import TRANSACTION_TIMEOUTS, check_sessions
 from app.database.postgres_checkpoints import PostgresCheckpoints
 from app.database.postgres_connections import PATIENCE_S, Connections, is_outage
 from app.database.thread_store import ThreadStore, create_tables
 from telemetry.settings import SettingsError
 
-POOL_SIZE = 10
 PING_INTERVAL_S = 0.5
 # How long a caller waits for a connection while many others use theirs. An outage ends all of them at once.
 _POOL_TIMEOUT_S = 5.0
@@ -126,33 +126,65 @@ async def _call(session: Session, function: str, thread_id: str) -> bool:
 
 
 @asynccontextmanager
-async def open_postgres(url: str) -> AsyncIterator[Database]:
-    """Yield the database at this address, with pooled connections and its tables created."""
-    address, connections = _parse_url(url), Connections(url)
+async def open_postgres(url: str, pooler_url: str | None = None) -> AsyncIterator[Database]:
+    """Yield the database at this address, with pooled connections and its tables created.
 
-    async def connect_if_usable() -> AsyncConnection[Any]:
-        if not availability.is_usable:
-            raise OperationalError("the server does not answer")
-        return await connections.connect()
+    With `pooler_url` everything but locks and tables goes through that pooler, which needs no sessions. Raises
+    `SettingsError` if the address itself leads to a pooler without sessions.
+    """
+    address, session_address = _parse_url(pooler_url or url), _parse_url(url)
+    direct = Connections(url)
+    used = Connections(pooler_url, pooled=True) if pooler_url else direct
+
+    def creator(connections: Connections) -> Callable[[], Awaitable[AsyncConnection[Any]]]:
+        async def connect_if_usable() -> AsyncConnection[Any]:
+            if not availability.is_usable:
+                raise OperationalError("the server does not answer")
+            return await connections.connect()
+
+        return connect_if_usable
 
     async def ping() -> None:
         # On a separate connection, while no other can be opened.
-        await (connections.answered(locks.check()) if availability.is_usable else connections.ping())
+        await (direct.answered(locks.check()) if availability.is_usable else direct.ping())
+        if used is not direct:
+            await used.ping()
+
+    def shut_down() -> None:
+        direct.shut_down()
+        used.shut_down()
 
     engine = create_async_engine(
-        address, pool_size=POOL_SIZE, pool_pre_ping=True, pool_timeout=_POOL_TIMEOUT_S, async_creator=connect_if_usable
+        address,
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_pre_ping=True,
+        pool_timeout=_POOL_TIMEOUT_S,
+        async_creator=creator(used),
     )
+    if used is not direct:
+        event.listen(engine.sync_engine, "begin", _limit_transaction)
+    session_engine = create_async_engine(session_address, poolclass=NullPool, async_creator=creator(direct))
     # A separate session, which also shows whether the server answers.
-    locks = AdvisoryLocks(create_async_engine(address, poolclass=NullPool, async_creator=connect_if_usable))
-    availability = Availability(ping, is_outage, on_lost=connections.shut_down, interval_s=PING_INTERVAL_S)
+    locks = AdvisoryLocks(session_engine)
+    availability = Availability(ping, is_outage, on_lost=shut_down, interval_s=PING_INTERVAL_S)
     try:
+        await check_sessions(direct, has_pooler=used is not direct)
+        await _create_tables(session_engine)
+        async with engine.connect():
+            pass  # it raises where the pooler cannot be used
         checkpoints = PostgresCheckpoints(engine)
-        await _create_tables(engine, checkpoints)
         async with availability.watch():
             yield Database(engine, ThreadStore(engine), checkpoints, locks, availability, _leave_to_autovacuum)
     finally:
         await locks.close()
         await engine.dispose()
+
+
+def _limit_transaction(connection: Connection) -> None:
+    # Whoever is stopped within a transaction keeps its rows from others; a pooler takes no options of a session.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql(TRANSACTION_TIMEOUTS)
 
 
 async def _leave_to_autovacuum() -> None:
@@ -170,7 +202,7 @@ def _parse_url(url: str) -> URL:
     return address
 
 
-async def _create_tables(engine: AsyncEngine, checkpoints: PostgresCheckpoints) -> None:
+async def _create_tables(engine: AsyncEngine) -> None:
     # Two processes that create the same table at once fail. The lock is polled, not awaited in the database: an index
     # is built without locking its table, and waits for every session that waits within the database.
     locks = AdvisoryLocks(engine)
@@ -178,6 +210,6 @@ async def _create_tables(engine: AsyncEngine, checkpoints: PostgresCheckpoints) 
         while not await locks.acquire(_TABLES_LOCK):  # noqa: ASYNC110 - another process holds it
             await asyncio.sleep(0.1)
         await create_tables(engine)
-        await checkpoints.setup()
+        await PostgresCheckpoints(engine).setup()
     finally:
         await locks.close()

@@ -10,7 +10,10 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.postgres.base import BasePostgresSaver
 from psycopg import AsyncConnection
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection as Session
 from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.database.fence import Fence
 
 # What pruning would delete, except calls of subgraphs that are over: their latest checkpoints are small.
 _EARLIER_BYTES = """
@@ -42,9 +45,14 @@ SELECT (SELECT coalesce(sum(pg_column_size(stored.*)), 0) FROM checkpoints AS st
 class PostgresCheckpoints(BasePostgresSaver):
     """A saver that uses a connection of the pool for each call, so that calls do not wait for each other."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, fence: Fence | None = None) -> None:
         super().__init__()
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._fence = fence
+
+    def fenced_by(self, fence: Fence) -> "PostgresCheckpoints":
+        """Return a saver on the same connections, whose writes are refused once the fence is stale."""
+        return PostgresCheckpoints(self._engine, fence)
 
     async def setup(self) -> None:
         """Create the tables that do not exist; an index of a large table may take longer than other statements."""
@@ -74,14 +82,14 @@ class PostgresCheckpoints(BasePostgresSaver):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Save the checkpoint."""
-        async with self._saver() as saver:
+        async with self._writer() as saver:
             return await saver.aput(config, checkpoint, metadata, new_versions)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Save the writes."""
-        async with self._saver() as saver:
+        async with self._writer() as saver:
             await saver.aput_writes(config, writes, task_id, task_path)
 
     async def adelete_thread(self, thread_id: str) -> None:
@@ -109,11 +117,27 @@ class PostgresCheckpoints(BasePostgresSaver):
 
     @asynccontextmanager
     async def _saver(self) -> AsyncIterator[AsyncPostgresSaver]:
+        async with self._connected() as (_, driver):
+            yield AsyncPostgresSaver(driver, serde=self.serde)
+
+    @asynccontextmanager
+    async def _writer(self) -> AsyncIterator[AsyncPostgresSaver]:
+        async with self._connected() as (session, driver):
+            saver = AsyncPostgresSaver(driver, serde=self.serde)
+            if self._fence is None:
+                yield saver
+                return
+            async with driver.transaction():
+                await self._fence.hold(session)
+                yield saver
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[tuple[Session, AsyncConnection[Any]]]:
         async with self._engine.connect() as session:
             driver = (await session.get_raw_connection()).driver_connection
             assert isinstance(driver, AsyncConnection)  # noqa: S101 - the engine's driver is psycopg
             try:
-                yield AsyncPostgresSaver(driver, serde=self.serde)
+                yield session, driver
             except BaseException:
                 # The connection may be in any state, so it does not return to the pool.
                 await session.invalidate()

@@ -24,6 +24,8 @@ logging.getLogger("psycopg").setLevel(logging.ERROR)
 PATIENCE_S = 1.0
 # The server ends longer statements. Options in the address take precedence.
 _STATEMENT_TIMEOUT = "-cstatement_timeout=30000"
+# After how many executions the driver prepares a statement: its default.
+_PREPARE_THRESHOLD = 5
 _OUTAGES = (OperationalError, InterfaceError, IdleInTransactionSessionTimeout, ReadOnlySqlTransaction)
 
 
@@ -32,17 +34,22 @@ class Connections:
 
     A server that hangs, or that the network does not reach any more, leaves its callers waiting: psycopg waits as well
     for the end of a statement that is cancelled. So their sockets are shut down, which each of them sees at once.
+
+    A `pooled` connection has no options and no prepared statements: it leads to a pooler without sessions.
     """
 
-    def __init__(self, url: str) -> None:
-        options = conninfo_to_dict(url).get("options")
-        self._conninfo = make_conninfo(url, options=f"{_STATEMENT_TIMEOUT} {options or ''}".strip())
+    def __init__(self, url: str, *, pooled: bool = False) -> None:
+        options = f"{_STATEMENT_TIMEOUT} {conninfo_to_dict(url).get('options') or ''}".strip()
+        self._conninfo = url if pooled else make_conninfo(url, options=options)
+        self._prepare_threshold = None if pooled else _PREPARE_THRESHOLD
         self._open: WeakSet[AsyncConnection[Any]] = WeakSet()
         self._closing: set[asyncio.Future[None]] = set()
 
     async def connect(self) -> AsyncConnection[Any]:
         """Return a new connection; raise `OperationalError` if the server does not answer in time."""
-        connecting = asyncio.ensure_future(AsyncConnection.connect(self._conninfo))
+        connecting = asyncio.ensure_future(
+            AsyncConnection.connect(self._conninfo, prepare_threshold=self._prepare_threshold)
+        )
         try:
             if not await _ended(connecting):
                 raise OperationalError("the server does not answer")  # noqa: TRY301 - the connection is closed below

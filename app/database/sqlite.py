@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app.database.availability import Availability
-from app.database.database import Database
+from app.database.database import POOL_OVERFLOW, POOL_SIZE, Database
 from app.database.sqlite_checkpoints import SqliteCheckpoints
 from app.database.thread_locks import NoThreadLocks
 from app.database.thread_store import ThreadStore, create_tables
@@ -79,7 +79,12 @@ async def open_sqlite(folder: Path) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def _open(folder: Path) -> AsyncIterator[Database]:
     _create_files(folder)
-    engine = create_async_engine(f"sqlite+aiosqlite:///{folder / _SERVICE}", pool_timeout=_POOL_TIMEOUT_S)
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{folder / _SERVICE}",
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_OVERFLOW,
+        pool_timeout=_POOL_TIMEOUT_S,
+    )
     event.listen(engine.sync_engine, "connect", _configure_connection)
     try:
         async with SqliteCheckpoints.from_conn_string(str(folder / _CHECKPOINTS)) as opened:

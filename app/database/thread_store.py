@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.fence import Fence
 from telemetry import TraceRef
 
 tables = MetaData()
@@ -68,7 +70,7 @@ UNFINISHED = ("running", CANCELLING)
 
 
 class StaleRunError(Exception):
-    """Another process has taken over the run's thread, or the thread is gone."""
+    """Another process has ended the run, whose thread may have gone on, or the thread is gone."""
 
 
 def _now() -> datetime:
@@ -120,7 +122,7 @@ class RunProgress:
     updated: datetime = field(default_factory=_now)
 
 
-def _answer_so_far(run_id: str, answer: str) -> Update:
+def answer_so_far(run_id: str, answer: str) -> Update:
     """Return the statement that stores what a turn has said so far."""
     return update(run_progress).where(run_progress.c.run_id == run_id).values(answer=answer, updated=_now())
 
@@ -165,7 +167,7 @@ class ThreadStore:
     async def save_answer(self, run_id: str, answer: str) -> None:
         """Store what a turn has said so far."""
         async with self._engine.begin() as connection:
-            await connection.execute(_answer_so_far(run_id, answer))
+            await connection.execute(answer_so_far(run_id, answer))
 
     async def progress_of(self, run_id: str) -> RunProgress | None:
         """Return what a turn has said so far; None if that is not stored."""
@@ -185,12 +187,10 @@ class ThreadStore:
             await connection.execute(delete(run_progress).where(run_progress.c.run_id == run_id))
             await connection.execute(delete(runs).where(runs.c.run_id == run_id))
 
-    async def check_unfinished(self, run_id: str) -> None:
-        """Raise `StaleRunError` unless the run is unfinished."""
+    def fence(self, run_id: str) -> Fence:
+        """Return the fence of a turn: it may write as long as nobody has ended it."""
         query = select(runs.c.run_id).where(runs.c.run_id == run_id, runs.c.status.in_(UNFINISHED))
-        async with self._engine.connect() as connection:
-            if await connection.scalar(query) is None:
-                raise StaleRunError(f"another process has taken over the thread of run {run_id}")
+        return Fence(self._engine, query, partial(StaleRunError, f"another process has ended run {run_id}"))
 
     async def unfinished(self, thread_id: str | None = None) -> Sequence[RunRecord]:
         """Return all runs that have not ended, or those of a thread."""
@@ -212,7 +212,7 @@ class ThreadStore:
         async with self._engine.begin() as connection:
             await connection.execute(change)
             if answer is not None:
-                await connection.execute(_answer_so_far(run_id, answer))
+                await connection.execute(answer_so_far(run_id, answer))
 
     async def get_run(self, run_id: str) -> RunRecord | None:
         """Return the run, None if there is none."""
@@ -226,11 +226,11 @@ class ThreadStore:
         async with self._engine.begin() as connection:
             return bool((await connection.execute(change.values(status=CANCELLING))).rowcount)
 
-    async def cancel_requested(self, run_ids: Sequence[str]) -> Sequence[str]:
-        """Return the runs whose cancellation was requested."""
-        query = select(runs.c.run_id).where(runs.c.run_id.in_(run_ids), runs.c.status == CANCELLING)
+    async def to_be_stopped(self, run_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the runs whose cancellation was requested, or that somebody has ended, with their statuses."""
+        query = select(runs.c.run_id, runs.c.status).where(runs.c.run_id.in_(run_ids), runs.c.status != "running")
         async with self._engine.connect() as connection:
-            return (await connection.execute(query)).scalars().all()
+            return {row.run_id: row.status for row in await connection.execute(query)}
 
     async def runs_of(self, thread_id: str) -> Sequence[RunRecord]:
         """Return the thread's runs, oldest first."""

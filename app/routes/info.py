@@ -8,7 +8,8 @@ from fastapi import APIRouter, Request, Response
 import telemetry
 from app.agents import DEFAULT_AGENT
 from app.auth import CallerDep, is_secret
-from app.schema import AgentInfo, Health, ServiceInfo
+from app.database.database import MAX_CONNECTIONS
+from app.schema import AgentInfo, Connections, Health, ServiceInfo
 
 router = APIRouter()
 _SHOWN = {"state", "last_success", "at"}
@@ -53,7 +54,9 @@ async def ready(request: Request, response: Response) -> Health:
 
 
 def _health(request: Request) -> Health:
-    return Health(status="ok", ready=request.app.state.database.availability.is_usable)
+    database = request.app.state.database
+    connections = Connections(in_use=database.connections_in_use, most=MAX_CONNECTIONS)
+    return Health(status="ok", ready=database.availability.is_usable, connections=connections)
 
 
 @router.get("/health/telemetry")

@@ -1,18 +1,19 @@
 """Background runs: submitting, reading, following and cancelling them; and cancelling turns."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
 from fastapi import APIRouter, Header, HTTPException, Query, Request
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.sse import EventSourceResponse
 
 import telemetry
 from app.auth import Caller, CallerDep
-from app.database.thread_store import CANCELLING, Thread
-from app.routes.turns import DONE, EVENT_STREAM, KEEPALIVE, LIMITED, STREAM_HEADERS, resolve_agent
+from app.database.thread_store import CANCELLING, RunRecord, Thread
+from app.routes.event_stream import EVENT_STREAM, STREAM_HEADERS, stored_events
+from app.routes.turns import LIMITED, resolve_agent, turn_events
 from app.runs.lifespan import missing_requirement
 from app.runs.store import BackgroundRun
 from app.schema import CancelAnswer, RunInfo, RunList, UserInput
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-POLL_INTERVAL_S = 0.2
 # The largest number that every database can store.
 MAX_EVENT_ID = 2**31 - 1
+_NO_EVENTS = (
+    "There are no stored events of this turn: those of a turn that was sent with on_disconnect=continue are stored "
+    "until an hour after its end. Its messages are in the history of its thread."
+)
 
 
 @router.post("/{agent_id}/runs", status_code=202, responses=LIMITED)
@@ -61,11 +65,24 @@ async def get_run(run_id: str, request: Request, caller: CallerDep) -> RunInfo:
 
 @router.get("/runs/{run_id}/events", **EVENT_STREAM)
 async def stream_run(
-    run_id: str, request: Request, caller: CallerDep, last_event_id: Annotated[int, Header(ge=0, le=MAX_EVENT_ID)] = 0
+    run_id: str,
+    request: Request,
+    caller: CallerDep,
+    after: Annotated[int, Query(ge=0, le=MAX_EVENT_ID, description="the id of the last event received")] = 0,
+    last_event_id: Annotated[int, Header(ge=0, le=MAX_EVENT_ID)] = 0,
 ) -> EventSourceResponse:
-    """Stream the background run's events after the last one that the caller has seen, as they happen."""
-    run = await _find_run(run_id, request, caller)
-    events = _events(_runs(request), run, last_event_id, request.app.state.settings.keepalive_s)
+    """Stream the events of a background run, or of a turn that continues without its reader, as they happen."""
+    turns, runs = request.app.state.turns, request.app.state.runs
+    # A browser that reconnects repeats the address, with a later number in the header.
+    after = max(after, last_event_id)
+    keepalive_s = request.app.state.settings.keepalive_s
+    run = await _find_any_run(run_id, request, caller)
+    if isinstance(run, BackgroundRun):
+        events = _run_events(runs, run, after, keepalive_s)
+    elif last := await turns.events.last_number(run_id):
+        events = turn_events(turns, run_id, min(after, last), keepalive_s)
+    else:
+        raise HTTPException(404, _NO_EVENTS)
     return EventSourceResponse(events, headers=STREAM_HEADERS)
 
 
@@ -73,15 +90,12 @@ async def stream_run(
 async def cancel(run_id: str, request: Request, caller: CallerDep) -> CancelAnswer:
     """Cancel the run, a background run or a turn, in whichever process it is."""
     turns, runs = request.app.state.turns, request.app.state.runs
-    background_run = await runs.store.get(run_id) if runs else None
-    run = background_run or await turns.store.get_run(run_id)
-    if run is None or (caller.user_id and run.user_id != caller.user_id):
-        raise HTTPException(404, f"There is no run {run_id}.")
-    if background_run is None:
+    run = await _find_any_run(run_id, request, caller)
+    if isinstance(run, RunRecord):
         return CancelAnswer(run_id=run_id, status=await turns.cancel(run))
-    if background_run.is_over:
+    if run.is_over:
         return CancelAnswer(run_id=run_id, status=run.status)
-    await runs.cancel(background_run)
+    await runs.cancel(run)
     return CancelAnswer(run_id=run_id, status=CANCELLING)
 
 
@@ -96,6 +110,24 @@ async def _find_run(run_id: str, request: Request, caller: Caller) -> Background
     if run is None or (caller.user_id and run.user_id != caller.user_id):
         raise HTTPException(404, f"There is no run {run_id}.")
     return run
+
+
+async def _find_any_run(run_id: str, request: Request, caller: Caller) -> BackgroundRun | RunRecord:
+    turns, runs = request.app.state.turns, request.app.state.runs
+    background_run = await runs.store.get(run_id) if runs else None
+    run = background_run or await turns.store.get_run(run_id)
+    if run is None or (caller.user_id and run.user_id != caller.user_id):
+        raise HTTPException(404, f"There is no run {run_id}.")
+    return run
+
+
+def _run_events(runs: "BackgroundRuns", run: BackgroundRun, after: int, keepalive_s: float) -> AsyncIterator[bytes]:
+    async def is_over() -> bool:
+        latest = await runs.store.get(run.run_id)
+        # Its thread may have been deleted meanwhile.
+        return latest is None or latest.is_over
+
+    return stored_events(partial(runs.store.events_after, run.run_id), is_over, after, keepalive_s, runs.availability)
 
 
 async def _run_info(runs: "BackgroundRuns", run: BackgroundRun) -> RunInfo:
@@ -113,30 +145,3 @@ async def _run_info(runs: "BackgroundRuns", run: BackgroundRun) -> RunInfo:
         message=UserInput.model_validate_json(run.asked).text,
         created=datetime.fromtimestamp(run.created, UTC),
     )
-
-
-async def _events(
-    runs: "BackgroundRuns", run: BackgroundRun, last_event_id: int, keepalive_s: float
-) -> AsyncIterator[bytes]:
-    silent_s = 0.0
-    while True:
-        # Read before the events: those of a run that is over are complete.
-        is_over, found = run.is_over, None
-        try:
-            found = await runs.store.events_after(run.run_id, last_event_id)
-            run = await runs.store.get(run.run_id) or run
-        except Exception as error:
-            # The stream stays open meanwhile.
-            if not runs.availability.is_outage(error):
-                raise
-        for number, body in found or ():
-            yield format_sse_event(data_str=body, id=str(number))
-            last_event_id, silent_s = number, 0.0
-        if is_over and found is not None:
-            yield DONE
-            return
-        await asyncio.sleep(POLL_INTERVAL_S)
-        silent_s += POLL_INTERVAL_S
-        if silent_s >= keepalive_s:
-            yield KEEPALIVE
-            silent_s = 0.0

@@ -7,7 +7,6 @@ from itertools import count
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, HTTPException, Path, Request
-from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, format_sse_event
 from langgraph.graph.state import CompiledStateGraph
 from pydantic import ValidationError
@@ -18,12 +17,12 @@ from app.agents import DEFAULT_AGENT
 from app.auth import CallerDep
 from app.errors import describe_error, error_response
 from app.models.models import UnknownModelError
+from app.recording import Recording
+from app.routes.event_stream import DONE, EVENT_STREAM, KEEPALIVE, STREAM_HEADERS, stored_events
 from app.schema import (
     TRACE_ID,
     ChatMessage,
-    EndEvent,
     ErrorAnswer,
-    ErrorEvent,
     Figures,
     InterruptEvent,
     MessageEvent,
@@ -31,16 +30,12 @@ from app.schema import (
     StreamInput,
     UserInput,
 )
-from app.turns import AgentTurn, run_event
+from app.turns import AgentTurn, Turns, ending_events, run_event
 from telemetry.span import one_line
 
 router = APIRouter()
 Input = TypeVar("Input", bound=UserInput)
 
-KEEPALIVE = format_sse_event(comment="alive")
-DONE = format_sse_event(data_str="[DONE]")
-# Without this header, nginx buffers a response until it is complete.
-STREAM_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 LIMITED: dict[int | str, dict[str, Any]] = {
     429: {
         "model": ErrorAnswer,
@@ -50,17 +45,8 @@ LIMITED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-# Not `response_class=EventSourceResponse`: FastAPI would treat the endpoint as a generator, whose stream starts before
-# a busy thread or an unknown agent can be refused.
-EVENT_STREAM: dict[str, Any] = {
-    "response_class": StreamingResponse,
-    "responses": {
-        200: {
-            "description": "Events, each with a JSON object as its data; `[DONE]` is the data of the last one",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        }
-    },
-}
+# How often a reader looks whether the turn's process has died: with every so many polls.
+LOST_POLLS = 10
 TURN_STREAM = EVENT_STREAM | {"responses": EVENT_STREAM["responses"] | LIMITED}
 
 
@@ -118,7 +104,10 @@ async def stream(
     graph, body = resolve_agent(request, agent_id, body)
     turns = request.app.state.turns
     turn = await turns.begin(agent_id, graph, caller.acting_for(body.user_id), body)
-    return TurnResponse(turn, request.app.state.settings.keepalive_s, partial(turns.figures, turn, body.model))
+    keepalive_s = request.app.state.settings.keepalive_s
+    if recording := turns.recordings.get(str(turn.run_id)):
+        return EventSourceResponse(_recorded_events(recording, turns, keepalive_s), headers=STREAM_HEADERS)
+    return TurnResponse(turn, keepalive_s, partial(turns.figures, turn, body.model))
 
 
 @router.post("/traces/{trace_id}/keep")
@@ -161,12 +150,34 @@ async def _events(turn: AgentTurn, keepalive_s: float, figures: Callable[[], Fig
     yield encode(run_event(turn))
     async for event in turn.listen(keepalive_s):
         yield encode(event) if event else KEEPALIVE
-    if turn.error:
-        trace_id = turn.trace.trace_id if turn.trace else None
-        yield encode(ErrorEvent(error=type(turn.error).__name__, message=one_line(turn.error), trace_id=trace_id))
-    url = turn.trace.url if turn.trace and turn.kept else None
-    end = EndEvent(
-        status=turn.status or "failed", stored=turn.settled, kept=turn.kept, trace_url=url, figures=figures()
-    )
-    yield encode(end)
+    for event in ending_events(turn, figures):
+        yield encode(event)
     yield DONE
+
+
+async def _recorded_events(recording: Recording, turns: Turns, keepalive_s: float) -> AsyncIterator[bytes]:
+    last = 0
+    async for event in recording.listen(keepalive_s):
+        if event is None:
+            yield KEEPALIVE
+            continue
+        yield format_sse_event(data_str=event.body, id=str(event.number) if event.number else None)
+        last = event.number or last
+    async for piece in turn_events(turns, str(recording.turn.run_id), last, keepalive_s):
+        yield piece
+
+
+def turn_events(turns: Turns, run_id: str, last_event_id: int, keepalive_s: float) -> AsyncIterator[bytes]:
+    """Yield the stored events of a turn after this one, to the last, in whichever process it is."""
+    polls = count()
+
+    async def are_complete() -> bool:
+        if await turns.events.has_ended(run_id):
+            return True
+        if next(polls) % LOST_POLLS == LOST_POLLS - 1:
+            await turns.end_events_if_lost(run_id)
+        return False
+
+    return stored_events(
+        partial(turns.events.after, run_id), are_complete, last_event_id, keepalive_s, turns.availability
+    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.messages import since_last_human, to_chat_message
+from app.messages import since_last_human, to_chat_message, without
 from app.runs.store import BackgroundRun, BackgroundRunStore, StaleAttemptError
 from app.runs.tool_call_log import tool_call_log
 from app.schema import ChatMessage, MessageEvent
@@ -65,7 +65,7 @@ class AttemptExecution(AgentExecution):
     async def _emit_unsent_messages(self, turn: AgentTurn) -> None:
         """Emit the messages that an earlier attempt has stored but not sent."""
         events = [json.loads(body) for _, body in await self.store.events_after(self.run.run_id, 0)]
-        sent = {_key(ChatMessage.model_validate(e["content"])) for e in events if e["type"] == "message"}
+        sent = [ChatMessage.model_validate(e["content"]) for e in events if e["type"] == "message"]
         trace_id = turn.trace.trace_id if turn.trace else None
         for message in since_last_human(messages_of(self.state)):
             self.new_ids.add(message.id or "")
@@ -74,7 +74,7 @@ class AttemptExecution(AgentExecution):
             if isinstance(message, AIMessage) and message.text:
                 turn.answer = message.text
             content = to_chat_message(message, self.run.run_id, trace_id)
-            if content and _key(content) not in sent:
+            if content and without([content], sent):
                 await turn.emit(MessageEvent(content=content))
 
     async def _beat(self, turn: AgentTurn, heartbeat: Heartbeat) -> None:
@@ -88,7 +88,3 @@ class AttemptExecution(AgentExecution):
                 return
             except SQLAlchemyError as error:
                 logger.warning("the heartbeat of run %s cannot be stored: %s", self.run.run_id, one_line(error))
-
-
-def _key(message: ChatMessage) -> tuple[object, ...]:
-    return message.type, message.content, message.tool_call_id, tuple(call.id for call in message.tool_calls)

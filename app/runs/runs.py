@@ -10,7 +10,6 @@ import time
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -389,7 +388,7 @@ class BackgroundRuns:
     async def _execute(self, run: BackgroundRun, earlier: Sequence[AttemptRecord]) -> None:
         request = UserInput.model_validate_json(run.asked)
         graph = self.graphs[run.agent].copy(
-            {"checkpointer": GuardedSaver(self.checkpoints, self.availability, partial(self.store.check_current, run))}
+            {"checkpointer": GuardedSaver(self.checkpoints, self.availability, self.store.fence(run))}
         )
         state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
         turn = self._create_turn(run, request, earlier)

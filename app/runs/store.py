@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, Protocol, TypeVar
 
@@ -29,10 +30,12 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.database.fence import Fence
 from app.database.thread_store import CANCELLING, insert_into
 from telemetry import TraceRef
 from telemetry.span import one_line
@@ -268,8 +271,12 @@ class BackgroundRunStore:
 
     async def check_current(self, run: BackgroundRun) -> None:
         """Raise `StaleAttemptError` unless this attempt is the run's latest one."""
-        if not await self._read(select(runs.c.run_id).where(*_is_current(run))):
-            raise StaleAttemptError(run.run_id)
+        await self._retry(self.fence(run).check)
+
+    def fence(self, run: BackgroundRun) -> Fence:
+        """Return the fence of an attempt: it may write as long as it is the run's latest one."""
+        query = select(runs.c.run_id).where(*_is_current(run))
+        return Fence(self.engine, query, partial(StaleAttemptError, run.run_id))
 
     async def beat(self, run: BackgroundRun) -> None:
         """Store the attempt's heartbeat."""
@@ -374,4 +381,7 @@ def _is_current(run: BackgroundRun) -> tuple[Any, ...]:
 async def create_tables(engine: AsyncEngine) -> None:
     """Create the tables that do not exist."""
     async with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            # Two processes that create the same table at once fail.
+            await connection.execute(text("select pg_advisory_xact_lock(hashtextextended('-run-tables', 0))"))
         await connection.run_sync(metadata.create_all)

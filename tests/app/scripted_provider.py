@@ -73,7 +73,8 @@ def scripted_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
 
     @app.exception_handler(ProviderRefusal)
     async def refuse(_: Request, refusal: ProviderRefusal) -> JSONResponse:
-        return JSONResponse(refusal.body, refusal.status, CLOSE)
+        later = {"retry-after": "1"} if refusal.status == 429 else {}
+        return JSONResponse(refusal.body, refusal.status, CLOSE | later)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(request: Request) -> StreamingResponse:
@@ -88,8 +89,9 @@ def scripted_provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
 
 async def chunks(model: str, answer: dict[str, Any]) -> AsyncIterator[str]:
     envelope = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": model}
+    deltas = [{"role": "assistant", "content": piece} for piece in answer.get("pieces", ())] or [answer["delta"]]
     for choice in (
-        {"index": 0, "delta": answer["delta"], "finish_reason": None},
+        *({"index": 0, "delta": delta, "finish_reason": None} for delta in deltas),
         {"index": 0, "delta": {}, "finish_reason": answer["finish_reason"]},
     ):
         yield f"data: {json.dumps({**envelope, 'choices': [choice]})}\n\n"

@@ -1,5 +1,6 @@
 """A thread stays usable, and people are told, whatever the model answers."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_a_call_without_an_object_is_answered_with_its_error(
     assert error.tool_call_id == asked.tool_calls[0].id
     assert error.custom_data["status"] == "error"
     assert len(provider.requests) == 4
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answer"),
+    [
+        (["I am \ud83d", "\ude00!"], "I am \U0001f600!"),
+        (["\ud83d", "", "\ude00\ud83d", "\ude80"], "\U0001f600\U0001f680"),
+        (["half \ud83d", " of it"], "half \ufffd of it"),
+        (["the other \ude00"], "the other \ufffd"),
+        (["cut off \ud83d"], "cut off \ufffd"),
+    ],
+)
+def test_halves_of_a_character_are_joined(
+    client: AgentClient, provider: Provider, pieces: list[str], answer: str
+) -> None:
+    """A provider may send the halves of an emoji in two pieces; one without the other is shown as unreadable."""
+    provider.script = [{**text(""), "pieces": pieces}, text("Hello")]
+
+    events = list(client.stream("Hello", thread_id="t-1"))
+    assert "".join(event.content for event in events if isinstance(event, TokenEvent)) == answer
+    assert client.get_history("t-1").messages[-1].content == answer
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello"
 
 
 def test_a_call_without_an_object_beside_one_with(client: AgentClient, provider: Provider) -> None:
@@ -156,6 +179,19 @@ def test_a_killed_turn_leaves_a_thread_that_goes_on(client: AgentClient, provide
 def fallback(provider: Provider, tmp_path: Path) -> Iterator[AgentClient]:
     with service(tmp_path, MODEL="openai:gpt-scripted", MODEL_FALLBACKS="demo") as url:
         yield AgentClient(url, "chatbot")
+
+
+def test_a_busy_provider_is_asked_again(client: AgentClient, provider: Provider) -> None:
+    """After the time that it names; if it stays busy the turn fails, says so, and the thread goes on."""
+    provider.script = [429, text("Hello")]
+    asked = time.monotonic()
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello"
+    assert time.monotonic() - asked >= 1
+
+    provider.script = [429, 429, 429, text("Hello again")]
+    with pytest.raises(Failed, match="429"):
+        client.invoke("Hello", thread_id="t-1")
+    assert client.invoke("Hello", thread_id="t-1").content == "Hello again"
 
 
 @pytest.mark.parametrize("status", [401, 404, 400])

@@ -35,6 +35,7 @@ TABLES = (
     "background_attempts",
     "background_events",
     "background_answers",
+    "turn_events",
     "checkpoints",
 )
 
@@ -78,6 +79,7 @@ def use_everything(url: str, storage: Storage, thread_id: str) -> None:
     client.feedback(str(answer.run_id), "stars", 5)
     client.upload(thread_id, b"hello", "a.txt")
     list(client.follow(client.submit("What is 1+1?", thread_id=thread_id).run_id))
+    list(client.stream("What is 2+2?", thread_id=thread_id, on_disconnect="continue"))
     (storage.folder / "python" / thread_id).mkdir(parents=True)
     client.agent = "interrupt"
     client.invoke("Book a table for 4 at 20:00", thread_id=thread_id)
@@ -97,7 +99,7 @@ def test_nothing_is_left_of_an_unused_thread(storage: Storage, run_prune: Prune)
     assert {table: storage.count(table) for table in TABLES} == counts, "it was used today"
     age(storage, "t-1")
     status, said = run_prune("--days", "30", "--dry-run")
-    assert (status, "1 threads with 3 turns and 1 files" in said, "Nothing was removed" in said) == (0, True, True)
+    assert (status, "1 threads with 4 turns and 1 files" in said, "Nothing was removed" in said) == (0, True, True)
     assert {table: storage.count(table) for table in TABLES} == counts
 
     assert run_prune("--days", "30") == (0, said_of_removal(1))

@@ -248,7 +248,7 @@ def run_fault(
         asking.stop()
         done = [services[0].over(run_id, 120) for run_id in submitted]
         # What was not stored when it was told.
-        until(lambda: not _has_running(asking, services[0].url), 60)
+        until(lambda: not has_running(asking, services[0].url), 60)
         found = compare(asking, services[0].url, receiver)
         log = "".join(one.process.log for one in services)
     completed = sum(run["status"] == "completed" for run in done)
@@ -309,7 +309,7 @@ def run_kills(kills: int, folder: Path, *, users: int = 30) -> tuple[dict[str, A
     return figures, found, done, log
 
 
-def _has_running(users: Users, url: str) -> bool:
+def has_running(users: Users, url: str) -> bool:
     """Whether the history of a thread has a turn that has not ended."""
     return any(
         turn["status"] == "running"

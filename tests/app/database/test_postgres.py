@@ -18,6 +18,7 @@ from app.client import AgentClient, AgentError, Refused
 from app.database.connect import open_database
 from app.database.postgres import AdvisoryLocks
 from app.database.thread_store import Thread
+from app.runs.store import create_tables
 from app.schema import EndEvent, InterruptEvent, MessageEvent, RunEvent
 from app.settings import ServiceSettings
 from telemetry.testing import Recorded
@@ -217,6 +218,7 @@ async def test_workers_may_start_at_once(database: str, tmp_path: Path) -> None:
 
     async def work(number: int) -> str:
         async with open_database(settings) as opened:
+            await create_tables(opened.engine)
             thread = await opened.store.get_or_create(Thread(f"t-{number}", "ada", "chatbot"))
             return thread.thread_id
 
