@@ -108,6 +108,7 @@ class TurnOptions(TypedDict, total=False):
     """The options of a turn, besides its message.
 
     `answers` has one for each question that is answered, by the question's id; a message alone answers a single one.
+    `replaces` is a run whose question is asked again, with its own message or another one: the earlier version stays.
     `session_id` is another name of `thread_id`. A caller that traces needs no `trace_id`: the turn joins the caller's
     trace. Without tracing, the turn joins the trace of this id, if the service trusts the caller.
     """
@@ -119,6 +120,7 @@ class TurnOptions(TypedDict, total=False):
     user_id: str | None
     agent_config: dict[str, Any]
     answers: Mapping[str, Answer]
+    replaces: str | None
 
 
 @dataclass(frozen=True)
@@ -303,14 +305,31 @@ class AgentClient:
         body = {"thread_id": thread_id, "user_id": user_id}
         return self._call("POST", *self._path("history"), body=body, read=ChatHistory, idempotent=True)
 
-    def _get_threads(self, limit: int = 50, before: datetime | None = None) -> Call[ThreadList]:
-        """Return the user's threads, the latest first; `before` is the `updated` of the last one seen."""
-        query = {"limit": limit, "before": before and before.isoformat()}
+    def _get_threads(
+        self, limit: int = 50, before: datetime | None = None, words: str | None = None
+    ) -> Call[ThreadList]:
+        """Return the user's threads, the latest first.
+
+        `before` is the `updated` of the last one seen; with `words`, only those in which this text was said.
+        """
+        query = {"limit": limit, "before": before and before.isoformat(), "words": words}
         return self._call("GET", "/threads", query=query, read=ThreadList, idempotent=True)
 
     def _get_thread(self, thread_id: str) -> Call[ThreadState]:
         """Return the state of the thread, with its latest run: cheap enough to poll."""
         return self._call("GET", "/threads/{thread_id}", thread_id, read=ThreadState, idempotent=True)
+
+    def _rename_thread(self, thread_id: str, title: str) -> Call[ThreadState]:
+        """Give the thread another title."""
+        return self._call(
+            "PATCH", "/threads/{thread_id}", thread_id, body={"title": title}, read=ThreadState, idempotent=True
+        )
+
+    def _show_version(self, thread_id: str, run_id: str) -> Call[ThreadState]:
+        """Show the conversation with this run, one of its versions; the choice is stored."""
+        return self._call(
+            "PATCH", "/threads/{thread_id}", thread_id, body={"version": run_id}, read=ThreadState, idempotent=True
+        )
 
     def _delete_thread(self, thread_id: str) -> Call[ThreadRemoved]:
         """Delete the thread with its messages and files."""
@@ -371,6 +390,8 @@ class AgentClient:
     get_history, aget_history = _sync_and_async(_get_history)
     get_threads, aget_threads = _sync_and_async(_get_threads)
     get_thread, aget_thread = _sync_and_async(_get_thread)
+    rename_thread, arename_thread = _sync_and_async(_rename_thread)
+    show_version, ashow_version = _sync_and_async(_show_version)
     delete_thread, adelete_thread = _sync_and_async(_delete_thread)
     feedback, afeedback = _sync_and_async(_feedback)
     upload, aupload = _sync_and_async(_upload)

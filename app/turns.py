@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -53,7 +53,8 @@ from app.schema import (
     TokenEvent,
     UserInput,
 )
-from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation
+from app.versions import Versions
+from telemetry import Resumed, TraceRef, Turn, scope, suppress_instrumentation
 from telemetry.context import Scope
 from telemetry.heartbeat import LostTurn, close_as_lost, written
 from telemetry.instrumentation.langchain.cancellation import CancellationCallback
@@ -92,6 +93,7 @@ class Turns:
     outcomes: Outcomes
     thread_locks: ThreadLocks
     availability: Availability
+    versions: Versions
     pruning: CheckpointPruning
     limits: Limits
     timeout_s: float
@@ -118,8 +120,11 @@ class Turns:
         await self._lock(thread_id)
         try:
             await self.end_lost_turns(thread_id)
-            await self.refuse_answer_to_other_agent(thread_id, key)
-            turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request)
+            request, replaced = await self.resolve_replaced(thread_id, request)
+            if replaced is None:
+                await self.refuse_answer_to_other_agent(thread_id, key)
+            graph = await self.versions.begin(str(run_id), graph, thread_id, replaced)
+            turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request, replaced)
         except BaseException:
             await self._unlock(thread_id)
             raise
@@ -147,12 +152,23 @@ class Turns:
             raise no_such_thread(thread.thread_id)
         return stored
 
+    async def resolve_replaced(self, thread_id: str, request: UserInput) -> tuple[UserInput, RunRecord | None]:
+        """Return the request with the message that it asks again, and the run that it replaces, None if it does not.
+
+        Raise 404 or 409 for a run that cannot be replaced.
+        """
+        replaced = await self.versions.replaced_run(thread_id, request)
+        if replaced and not request.message:
+            request = request.model_copy(update={"message": replaced.message})
+        return request, replaced
+
     async def refuse_answer_to_other_agent(self, thread_id: str, key: str) -> None:
         """Raise 409 if another agent than `key` waits for an answer on the thread."""
-        last = await self.store.latest_run(thread_id)
+        last = await self.versions.latest_run(thread_id)
         if last is None or last.agent == key:
             return
         if graph := self.graphs.get(last.agent):
+            graph = await self.versions.graph_of(graph, thread_id)
             # The stored status is wrong if a process was killed after it had passed the answer on.
             waits = bool((await graph.aget_state({"configurable": {"thread_id": thread_id}})).interrupts)
         else:
@@ -166,16 +182,18 @@ class Turns:
 
     async def refuse_unfit_answers(self, graph: CompiledStateGraph, thread_id: str, request: UserInput) -> None:
         """Raise 409 or 422 if the request does not answer the thread's open questions."""
+        graph = await self.versions.graph_of(graph, thread_id)
         state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
         resume_values(state.interrupts, request)
 
-    async def save_outcome(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
+    async def save_outcome(self, turn: AgentTurn, request: UserInput, *, kept: bool | None = None) -> None:
         """Store the outcome of the turn; `kept` is whether its trace is kept."""
         error = one_line(turn.error) if turn.error else None
         trace_kept = turn.kept if kept is None else kept
         await self.outcomes.save(
-            Outcome(str(turn.run_id), turn.session_id, trace_kept, error, self.figures(turn, model))
+            Outcome(str(turn.run_id), turn.session_id, trace_kept, error, self.figures(turn, request.model))
         )
+        await self.outcomes.save_words(str(turn.run_id), turn.session_id, request.text, turn.answer)
         if turn.status == "waiting":
             questions = [parse(question) or question for question in turn.questions.values()]
             await self.outcomes.save_questions(str(turn.run_id), turn.session_id, questions)
@@ -269,6 +287,7 @@ class Turns:
         graph = self.graphs.get(run.agent)
         if graph is None:
             return
+        graph = await self.versions.graph_of_run(graph, run)
         config = RunnableConfig(configurable={"thread_id": run.thread_id, "run_id": run.run_id})
         with suppress_instrumentation():
             state = await graph.aget_state(config)
@@ -344,25 +363,36 @@ class Turns:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _start(
-        self, run_id: UUID, key: str, graph: CompiledStateGraph, thread: Thread, request: UserInput
+        self,
+        run_id: UUID,
+        key: str,
+        graph: CompiledStateGraph,
+        thread: Thread,
+        request: UserInput,
+        replaced: RunRecord | None,
     ) -> AgentTurn:
         state = await graph.aget_state({"configurable": {"thread_id": thread.thread_id}})
         resume_values(state.interrupts, request)
-        turn = AgentTurn(
-            key,
-            run_id=run_id,
-            session_id=thread.thread_id,
-            user_id=thread.user_id or None,
-            message=request.text,
-            timeout_s=self.timeout_s,
-            price=self.price_of(request.model),
-            resumes=await self._resumed_run(state),
-        )
+        resumes = await self._resumed_run(state)
+        with linked_to(replaced):
+            turn = AgentTurn(
+                key,
+                run_id=run_id,
+                session_id=thread.thread_id,
+                user_id=thread.user_id or None,
+                message=request.text,
+                timeout_s=self.timeout_s,
+                price=self.price_of(request.model),
+                resumes=resumes,
+            )
         execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
         try:
+            checkpoints = await self.versions.checkpoint_thread_of(thread.thread_id, str(run_id))
             caller_id = turn.caller.span_id if turn.caller else None
             progress = RunProgress(str(turn.run_id), thread.thread_id, caller_id)
             await self.store.begin_run(run_record(turn, key, thread, request, state), progress)
+            if replaced:
+                await self.versions.show_branch_of(thread.thread_id, str(turn.run_id))
         except BaseException as error:
             turn.refuse(error)
             # It may have been stored before the database failed.
@@ -375,7 +405,7 @@ class Turns:
                 self._start_task(self._forget_progress(turn))
             finally:
                 await self._unlock(thread.thread_id)
-                self.pruning.prune_later(thread.thread_id)
+                self.pruning.prune_later(checkpoints)
 
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
         self._start_task(self._save_partial_answers(turn, execution))
@@ -399,7 +429,7 @@ class Turns:
             logger.exception("run %s leaves its thread as it is", turn.run_id)
 
         async def store() -> None:
-            await self.save_outcome(turn, execution.request.model)
+            await self.save_outcome(turn, execution.request)
             await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
             await self.store.end_run(str(turn.run_id), turn.status or "failed", turn.answer)
 
@@ -630,6 +660,17 @@ def no_such_thread(thread_id: str) -> HTTPException:
 
 def _thread_is_busy(thread_id: str) -> HTTPException:
     return HTTPException(409, f"Thread {thread_id} is already answering: wait until it has finished, or cancel it.")
+
+
+@contextmanager
+def linked_to(replaced: RunRecord | None) -> Iterator[None]:
+    """Name the run that is replaced, and its trace, on the spans inside."""
+    if replaced is None:
+        yield
+        return
+    metadata = {"replaces": replaced.run_id, "replaces_trace": replaced.trace_id or ""}
+    with scope(metadata=metadata):
+        yield
 
 
 def run_record(turn: AgentTurn, key: str, thread: Thread, request: UserInput, state: StateSnapshot) -> RunRecord:

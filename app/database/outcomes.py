@@ -48,6 +48,14 @@ run_messages = Table(
     Column("message_id", String, primary_key=True),
     Column("run_id", String, nullable=False),
 )
+# What was asked and answered, case-folded, to be searched.
+run_words = Table(
+    "run_words",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("words", Text, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,11 @@ class Outcomes:
     async def save_questions(self, run_id: str, thread_id: str, asked: Sequence[Any]) -> None:
         """Store the questions that the run asked its user."""
         await self._upsert(questions, {"run_id": run_id, "thread_id": thread_id, "asked": list(asked)}, ["run_id"])
+
+    async def save_words(self, run_id: str, thread_id: str, question: str, answer: str) -> None:
+        """Store what was asked and answered, for searching."""
+        row = {"run_id": run_id, "thread_id": thread_id, "words": f"{question}\n{answer}".casefold()}
+        await self._upsert(run_words, row, ["run_id"])
 
     async def save_messages(self, run_id: str, thread_id: str, message_ids: Iterable[str]) -> None:
         """Store that these messages belong to the run, except those that already belong to another run."""
@@ -137,6 +150,6 @@ class Outcomes:
 
 
 async def delete_outcomes(connection: AsyncConnection, thread_id: str) -> None:
-    """Delete the outcomes, votes, questions and message ids of the thread's runs."""
-    for table in (outcomes, votes, questions, run_messages):
+    """Delete the outcomes, votes, questions, message ids and words of the thread's runs."""
+    for table in (outcomes, votes, questions, run_messages, run_words):
         await connection.execute(delete(table).where(table.c.thread_id == thread_id))

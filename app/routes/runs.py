@@ -37,8 +37,10 @@ async def submit_run(agent_id: str, body: UserInput, request: Request, caller: C
         await runs.turns.get_or_create_thread(Thread(thread_id, user, agent_id))
         async with runs.turns.lock_thread(thread_id):
             await runs.turns.end_lost_turns(thread_id)
-            await runs.turns.refuse_answer_to_other_agent(thread_id, agent_id)
-            await runs.turns.refuse_unfit_answers(graph, thread_id, body)
+            body, replaced = await runs.turns.resolve_replaced(thread_id, body)
+            if replaced is None:
+                await runs.turns.refuse_answer_to_other_agent(thread_id, agent_id)
+                await runs.turns.refuse_unfit_answers(graph, thread_id, body)
             run = await runs.submit(run_id, agent_id, user, body.model_copy(update={"thread_id": thread_id}))
     return await _run_info(runs, run)
 

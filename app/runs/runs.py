@@ -37,7 +37,7 @@ from app.runs.store import (
     StaleAttemptError,
 )
 from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
-from app.turns import AgentTurn, Turns, run_event, run_record, tokens_of, turn_config
+from app.turns import AgentTurn, Turns, linked_to, run_event, run_record, tokens_of, turn_config
 from telemetry import Resumed, TraceRef
 from telemetry.context import Scope
 from telemetry.export.formats.marks import SHOWN_ON_ROOT
@@ -388,12 +388,23 @@ class BackgroundRuns:
 
     async def _execute(self, run: BackgroundRun, earlier: Sequence[AttemptRecord]) -> None:
         request = UserInput.model_validate_json(run.asked)
-        graph = self.graphs[run.agent].copy(
-            {"checkpointer": GuardedSaver(self.checkpoints, self.availability, partial(self.store.check_current, run))}
+        versions, retry = self.turns.versions, self.availability.retry
+        replaced = await retry(lambda: versions.replaced_run(run.thread_id, request))
+        graph = await retry(lambda: versions.begin(run.run_id, self.graphs[run.agent], run.thread_id, replaced))
+        assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
+        graph = graph.copy(
+            {
+                "checkpointer": GuardedSaver(
+                    graph.checkpointer, self.availability, partial(self.store.check_current, run)
+                )
+            }
         )
         state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
-        turn = self._create_turn(run, request, earlier)
+        with linked_to(replaced):
+            turn = self._create_turn(run, request, earlier)
         await self._begin_attempt(run, turn, state, request, first=not earlier)
+        if replaced:
+            await retry(lambda: versions.show_branch_of(run.thread_id, run.run_id))
         execution = AttemptExecution(
             graph,
             turn_config(turn, run.agent, _thread(run), request),
@@ -475,10 +486,10 @@ class BackgroundRuns:
             raise AgentFailedError(error)
         await execution.settle(turn)
         # The run points to the trace of its first attempt.
-        kept, model = earlier[0].sampled if earlier else turn.kept, execution.request.model
+        kept = earlier[0].sampled if earlier else turn.kept
 
         async def save_outcome() -> None:
-            await self.turns.save_outcome(turn, model, kept=kept)
+            await self.turns.save_outcome(turn, execution.request, kept=kept)
             await self.turns.outcomes.save_messages(run.run_id, run.thread_id, execution.new_ids)
 
         await self.availability.retry(save_outcome)
@@ -495,7 +506,8 @@ class BackgroundRuns:
         # The thread's history first: after a kill, unfinished writes are repeated.
         await retry(lambda: self.turns.store.end_run(run.run_id, status))
         await self._attempt_store.end(run, status, error)
-        self.turns.pruning.prune_later(run.thread_id)
+        checkpoints = await retry(lambda: self.turns.versions.checkpoint_thread_of(run.thread_id, run.run_id))
+        self.turns.pruning.prune_later(checkpoints)
 
 
 def _thread(run: BackgroundRun) -> Thread:
