@@ -37,6 +37,7 @@ from app.schema import (
     RunInfo,
     RunList,
     ServiceInfo,
+    SpanList,
     StreamEvent,
     ThreadList,
     ThreadRemoved,
@@ -296,6 +297,10 @@ class AgentClient:
         request = self._request("GET", "/runs/{run_id}/events", run_id)
         return Call(request, lambda _: EventReader())
 
+    def _get_spans(self, run_id: str) -> Call[SpanList]:
+        """Return the tree of a run that is over: names, times, tokens and failures, without content."""
+        return self._call("GET", "/runs/{run_id}/spans", run_id, read=SpanList, idempotent=True)
+
     def _cancel(self, run_id: str) -> Call[None]:
         """Cancel the run; its stream ends by itself."""
         return self._call("POST", "/runs/{run_id}/cancel", run_id, idempotent=True)
@@ -386,6 +391,7 @@ class AgentClient:
     get_run, aget_run = _sync_and_async(_get_run)
     get_runs, aget_runs = _sync_and_async(_get_runs)
     follow, afollow = _sync_and_async_streams(_follow)
+    get_spans, aget_spans = _sync_and_async(_get_spans)
     cancel, acancel = _sync_and_async(_cancel)
     get_history, aget_history = _sync_and_async(_get_history)
     get_threads, aget_threads = _sync_and_async(_get_threads)

@@ -451,6 +451,25 @@ class ErrorAnswer(BaseModel):
     trace_id: str | None = Field(default=None, description="the trace of the request, if it is recorded")
 
 
+class SpanInfo(BaseModel):
+    """A span of a turn, without its content; `depth` is that below the turn's own span, which is the first."""
+
+    name: str
+    kind: str | None = Field(default=None, description="LLM, TOOL, CHAIN and the like")
+    depth: int
+    start_ms: int = Field(description="after the turn's beginning")
+    duration_ms: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    failed: bool = False
+
+
+class SpanList(BaseModel):
+    """The spans of a turn that is over, as a tree in depth-first order; none if it was not recorded."""
+
+    spans: list[SpanInfo]
+
+
 RunStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "lost"]
 
 

@@ -61,6 +61,7 @@ from telemetry.instrumentation.langchain.cancellation import CancellationCallbac
 from telemetry.json_text import parse
 from telemetry.moment import as_utc
 from telemetry.span import one_line
+from telemetry.span_tree import follow_turn, take_spans
 
 logger = logging.getLogger(__name__)
 
@@ -407,8 +408,10 @@ class Turns:
                 await self._unlock(thread.thread_id)
                 self.pruning.prune_later(checkpoints)
 
+        follow_turn(turn.trace)
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
         self._start_task(self._save_partial_answers(turn, execution))
+        self._start_task(self.save_spans(turn))
         if turn.sampled == "pending":
             self._start_task(self._save_sampling_decision(turn))
         return turn
@@ -460,6 +463,13 @@ class Turns:
         await turn.ended()
         await asyncio.to_thread(written)
         await self.availability.retry(lambda: self.store.forget_progress(str(turn.run_id)))
+
+    async def save_spans(self, turn: AgentTurn) -> None:
+        """Store the turn's tree once its spans have ended."""
+        await turn.ended()
+        if spans := take_spans(turn.trace):
+            run_id = str(turn.run_id)
+            await self.availability.retry(lambda: self.outcomes.save_spans(run_id, turn.session_id, spans))
 
     async def _save_sampling_decision(self, turn: AgentTurn) -> None:
         await turn.ended()

@@ -15,7 +15,7 @@ from app.database.thread_store import CANCELLING, Thread
 from app.routes.turns import DONE, EVENT_STREAM, KEEPALIVE, LIMITED, STREAM_HEADERS, resolve_agent
 from app.runs.lifespan import missing_requirement
 from app.runs.store import BackgroundRun
-from app.schema import CancelAnswer, RunInfo, RunList, UserInput
+from app.schema import CancelAnswer, RunInfo, RunList, SpanList, UserInput
 
 if TYPE_CHECKING:
     from app.runs.runs import BackgroundRuns
@@ -69,6 +69,16 @@ async def stream_run(
     run = await _find_run(run_id, request, caller)
     events = _events(_runs(request), run, last_event_id, request.app.state.settings.keepalive_s)
     return EventSourceResponse(events, headers=STREAM_HEADERS)
+
+
+@router.get("/runs/{run_id}/spans")
+async def list_spans(run_id: str, request: Request, caller: CallerDep) -> SpanList:
+    """Return the tree of the run, a background run or a turn, once it is over: names, times, tokens and failures."""
+    turns = request.app.state.turns
+    run = await turns.store.get_run(run_id)
+    if run is None or (caller.user_id and run.user_id != caller.user_id):
+        raise HTTPException(404, f"There is no run {run_id}.")
+    return SpanList(spans=await turns.outcomes.spans_of(run_id))
 
 
 @router.post("/runs/{run_id}/cancel")

@@ -44,6 +44,7 @@ from telemetry.export.formats.marks import SHOWN_ON_ROOT
 from telemetry.heartbeat import Heartbeat, LostTurn, attach_span, close_as_lost, written
 from telemetry.otel.local_root import local_root
 from telemetry.span import one_line
+from telemetry.span_tree import follow_turn
 from telemetry.turn_root import TurnRoot, queued_line
 
 logger = logging.getLogger(__name__)
@@ -414,6 +415,7 @@ class BackgroundRuns:
             store=self._attempt_store,
             heartbeat_s=self.heartbeat_s,
         )
+        follow_turn(turn.trace)
         turn.start(execution.work)
         self._under_way[run.run_id] = turn
         if run.run_id in self._cancelled_early:
@@ -469,6 +471,7 @@ class BackgroundRuns:
         self, run: BackgroundRun, turn: AgentTurn, execution: AttemptExecution, earlier: Sequence[AttemptRecord]
     ) -> None:
         status = turn.status or "failed"
+        await self.turns.save_spans(turn)
         # If the process is killed from here on, another one ends its attempt, whose end is not stored yet.
         await asyncio.to_thread(written)
         await self._attempt_store.check_current(run)

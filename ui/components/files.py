@@ -25,6 +25,14 @@ def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None
             draw_download(client, file, place)
 
 
+def draw_file_strip(client: AgentClient, files: Sequence[FileInfo]) -> None:
+    """Draw the thread's files as downloads beside each other."""
+    if files:
+        with st.container(horizontal=True, gap="small", wrap=False, key="files"):
+            for file in files:
+                draw_download(client, file, "list")
+
+
 def draw_download(client: AgentClient, file: FileInfo, place: str | None) -> None:
     """Draw a file's name and size; its bytes are fetched on a click."""
     st.download_button(

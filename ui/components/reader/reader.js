@@ -1,6 +1,7 @@
 // Undocumented names of Streamlit: `ui/streamlit_patches.py` says what breaks without them.
 const SCROLLER = '[data-testid="stAppScrollToBottomContainer"]';
 const BOTTOM = '[data-testid="stBottom"]';
+const FIELD = '[data-testid="stChatInputTextArea"]';
 const MARGIN = 64; // The page's header covers as much.
 const FAR = 120; // From this distance there is something below that cannot be seen.
 const SLACK = 40; // Streamlit follows the end of a page that is scrolled to it; the question is to stay.
@@ -10,7 +11,7 @@ const RELEASING = ["wheel", "touchstart", "keydown"];
 const WAIT_MS = 5000; // The question is drawn after the component is told of it.
 
 // Outlives each mount, so that a redraw is no news.
-const known = { sent: null, running: false };
+const known = { sent: null, running: false, thread: null };
 
 export default function ({ data, parentElement }) {
   const button = parentElement.querySelector(".reader-to-end");
@@ -37,6 +38,7 @@ export default function ({ data, parentElement }) {
   if (isSent) showQuestion(scroller, bottom, data.latest);
   // An answer may be complete before it is first drawn.
   if (isSent || data.running !== known.running) status.textContent = data.status;
+  keepDraft(data.thread);
   known.sent = data.sent;
   known.running = data.running;
 
@@ -44,6 +46,26 @@ export default function ({ data, parentElement }) {
     scroller.removeEventListener("scroll", update);
     observer.disconnect();
   };
+}
+
+// What is typed stays with its thread, in this tab: it is there again when the thread is opened again.
+function keepDraft(thread) {
+  const field = document.querySelector(FIELD);
+  if (!field) return;
+  const key = `draft ${thread}`;
+  field.oninput = () => sessionStorage.setItem(key, field.value);
+  if (known.thread !== thread) {
+    const draft = sessionStorage.getItem(key) ?? "";
+    // A message may have been typed into the field before the component was told of the thread.
+    if (field.value !== draft && (known.thread !== null || draft)) write(field, draft);
+    known.thread = thread;
+  } else if (!field.value) sessionStorage.removeItem(key);
+}
+
+// React takes a value only from the field's own setter, with an event.
+function write(field, text) {
+  Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(field, text);
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 // Scroll the question to the top, with as much room below it as the page is high: its answer grows there.
