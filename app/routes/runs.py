@@ -74,8 +74,8 @@ async def stream_run(
 @router.get("/runs/{run_id}/spans")
 async def list_spans(run_id: str, request: Request, caller: CallerDep) -> SpanList:
     """Return the tree of the run, a background run or a turn, once it is over: names, times, tokens and failures."""
-    turns = request.app.state.turns
-    run = await turns.store.get_run(run_id)
+    turns, runs = request.app.state.turns, request.app.state.runs
+    run = await turns.store.get_run(run_id) or (await runs.store.get(run_id) if runs else None)
     if run is None or (caller.user_id and run.user_id != caller.user_id):
         raise HTTPException(404, f"There is no run {run_id}.")
     return SpanList(spans=await turns.outcomes.spans_of(run_id))

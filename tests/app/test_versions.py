@@ -190,18 +190,52 @@ def test_no_version_is_chosen_while_the_thread_answers(storage: Storage) -> None
         assert list(events)
 
 
-def test_the_trace_names_what_it_replaces(storage: Storage, spans: Recorded) -> None:
+def test_the_trace_names_what_it_replaces(spans: Recorded, storage: Storage) -> None:
     """Every span of a version names the run and the trace that it replaces."""
     with storage.service() as url:
         client = AgentClient(url, "chatbot")
         first = ask(client, "Hello")
         ask(client, replaces=first)
-        first_trace = client.get_history(THREAD).turns[0].versions
-        assert first_trace
-    turns = [span for span in spans if span.name == "turn"]
-    assert turns[-1].attributes["langfuse.trace.metadata.replaces"] == first
-    replaced = turns[-1].attributes["langfuse.trace.metadata.replaces_trace"]
-    assert replaced == f"{turns[0].context.trace_id:032x}"
+    ended = spans.settled()
+    original, version = sorted((span for span in ended if span.name == "turn"), key=lambda span: span.start_time or 0)
+    assert original.context
+    assert version.context
+    named = [
+        (span.attributes or {}).get("langfuse.trace.metadata.replaces")
+        for span in ended
+        if span.context and span.context.trace_id == version.context.trace_id and "turn" in span.name
+    ]
+    assert named == [first]
+    trace = (version.attributes or {}).get("langfuse.trace.metadata.replaces_trace")
+    assert trace == f"{original.context.trace_id:032x}"
+    assert "langfuse.trace.metadata.replaces" not in (original.attributes or {})
+
+
+def test_a_turn_has_its_tree_once_it_is_over(spans: Recorded, storage: Storage) -> None:
+    """Names, times and tokens of its spans are there after a restart too, for its user alone, until it is deleted."""
+    with storage.service() as url:
+        client = AgentClient(url, "chatbot", user_id="ada")
+        run = ask(client, "What is 6 * 7?")
+        until(lambda: client.get_spans(run).spans, 20)
+        job = client.submit("Hello", thread_id="t-2").run_id
+        until(lambda: client.get_spans(job).spans, 60)
+    with storage.service() as url:
+        client = AgentClient(url, "chatbot", user_id="ada")
+        tree = client.get_spans(run).spans
+        assert (tree[0].name, tree[0].depth, tree[0].start_ms) == ("turn", 0, 0)
+        assert [each.name for each in tree if each.kind == "TOOL"] == ["calculator"]
+        models = [each for each in tree if each.kind == "LLM"]
+        assert len(models) == 2
+        assert all(each.input_tokens and each.output_tokens and each.depth > 1 for each in models)
+        assert all(each.start_ms + each.duration_ms <= tree[0].duration_ms + 1 for each in tree)
+        assert not any(each.failed for each in tree)
+        assert client.get_spans(job).spans[0].name == "turn"
+        with pytest.raises(Refused):
+            AgentClient(url, user_id="bob").get_spans(run)
+        client.delete_thread(THREAD)
+        with pytest.raises(Refused):
+            client.get_spans(run)
+    assert spans.settled()
 
 
 def test_threads_are_found_by_what_was_said(storage: Storage) -> None:

@@ -114,7 +114,8 @@ def draw_tool(use: ToolUse, *, working: bool) -> None:
     # Leaving a `with` block would mark a running tool as complete.
     box = st.status(label, state=state, type="compact")
     box.caption("Input")
-    box.code(json.dumps(use.input, ensure_ascii=False), "json", wrap_lines=True)
+    # Not as JSON: the colours of its syntax are too pale for many eyes.
+    box.code(json.dumps(use.input, ensure_ascii=False), None, wrap_lines=True)
     if use.output is not None:
         box.caption("Output")
         box.code(use.output[:MAX_OUTPUT_CHARACTERS] or "(nothing)", None, wrap_lines=True)

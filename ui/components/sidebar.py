@@ -95,7 +95,7 @@ def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread
     limit, searched = wanted_threads()
     if not threads and not searched:
         return
-    st.subheader("Chats", anchor=False)
+    st.header("Chats", anchor=False)
     st.text_input(
         "Search chats",
         key="thread_search",
@@ -158,12 +158,13 @@ def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
     name = re.sub(r"[^\w-]+", "-", thread.title)[:40].strip("-") or "chat"
     with st.popover("More about this chat", icon=":material/more_horiz:", type="tertiary", key="more"):
         field = f"title-{thread.thread_id}"
-        st.session_state.setdefault(field, thread.title)
-        st.text_input("Title", key=field, max_chars=200, on_change=rename, args=(client, thread.thread_id, field))
+        st.text_input(
+            "Title", thread.title, key=field, max_chars=200, on_change=rename, args=(client, thread.thread_id, field)
+        )
         draw_copy_button(f"{st.context.url}?thread_id={thread.thread_id}", key="copy-link", label="Copy link")
         # The messages are fetched on a click.
         st.download_button(
-            "Markdown",
+            "Export as Markdown",
             lambda: as_markdown(thread.title, client.get_history(thread.thread_id)),
             f"{name}.md",
             "text/markdown",
@@ -173,7 +174,7 @@ def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
             on_click="ignore",
         )
         st.download_button(
-            "JSON",
+            "Export as JSON",
             lambda: as_json(client.get_history(thread.thread_id)),
             f"{name}.json",
             "application/json",
@@ -186,7 +187,7 @@ def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
 
 def rename(client: AgentClient, thread_id: str, field: str) -> None:
     """Store the title that was entered; without one, the old title stays."""
-    title = st.session_state.pop(field).strip()
+    title = st.session_state[field].strip()
     try:
         if title:
             client.rename_thread(thread_id, title)
@@ -242,7 +243,7 @@ def delete_thread(client: AgentClient, thread_id: str, *, is_open: bool) -> None
 def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
     """Draw the latest background runs, refreshed while one is unfinished."""
     if runs:
-        st.subheader("Background runs", anchor=False)
+        st.header("Background runs", anchor=False)
         every = REFRESH_SECONDS if any(run.status in UNFINISHED for run in runs[:MAX_RUNS]) else None
         with st.container(gap=None, key="runs"):
             st.fragment(_draw_runs, run_every=every)(client, list(runs[:MAX_RUNS]))

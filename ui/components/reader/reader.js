@@ -38,7 +38,7 @@ export default function ({ data, parentElement }) {
   if (isSent) showQuestion(scroller, bottom, data.latest);
   // An answer may be complete before it is first drawn.
   if (isSent || data.running !== known.running) status.textContent = data.status;
-  keepDraft(data.thread);
+  showDraft(data.thread);
   known.sent = data.sent;
   known.running = data.running;
 
@@ -49,17 +49,31 @@ export default function ({ data, parentElement }) {
 }
 
 // What is typed stays with its thread, in this tab: it is there again when the thread is opened again.
-function keepDraft(thread) {
+function saveDraft() {
   const field = document.querySelector(FIELD);
-  if (!field) return;
-  const key = `draft ${thread}`;
-  field.oninput = () => sessionStorage.setItem(key, field.value);
-  if (known.thread !== thread) {
-    const draft = sessionStorage.getItem(key) ?? "";
-    // A message may have been typed into the field before the component was told of the thread.
-    if (field.value !== draft && (known.thread !== null || draft)) write(field, draft);
+  if (!field || known.thread === null) return;
+  if (field.value) sessionStorage.setItem(`draft ${known.thread}`, field.value);
+  else sessionStorage.removeItem(`draft ${known.thread}`);
+}
+// Sending empties the field without an `input` event.
+for (const type of ["input", "keyup", "click"]) document.addEventListener(type, () => setTimeout(saveDraft));
+
+function showDraft(thread) {
+  if (known.thread === thread) return;
+  const isFirst = known.thread === null;
+  const until = performance.now() + WAIT_MS;
+  const look = () => {
+    const field = document.querySelector(FIELD);
+    if (!field) {
+      if (performance.now() < until) requestAnimationFrame(look);
+      return;
+    }
+    const draft = sessionStorage.getItem(`draft ${thread}`) ?? "";
+    // On a new page, something may have been typed already.
+    if (field.value !== draft && !(isFirst && field.value)) write(field, draft);
     known.thread = thread;
-  } else if (!field.value) sessionStorage.removeItem(key);
+  };
+  look();
 }
 
 // React takes a value only from the field's own setter, with an event.
