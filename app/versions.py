@@ -92,8 +92,11 @@ class Versions:
 
     async def conversation(self, thread_id: str) -> Conversation:
         """Return the conversation that is shown."""
+        return await self.conversation_on(thread_id, await self.branches.shown(thread_id))
+
+    async def conversation_on(self, thread_id: str, branch: str | None) -> Conversation:
+        """Return the conversation on a branch."""
         found, rows = await self.store.runs_of(thread_id), await self.branches.of_thread(thread_id)
-        branch = await self.branches.shown(thread_id) if rows else None
         groups = _groups(found, rows)
         versions = {run.run_id: groups[first] for run in found if (first := _first_version(run.run_id, rows)) in groups}
         return Conversation(branch, _lineage(found, rows, branch), found, versions)

@@ -25,7 +25,7 @@ from ui.markdown import escape
 from ui.message_queue import message_queue
 from ui.service_state import ServiceState, load_state
 from ui.settings import Settings, load_settings
-from ui.streamlit_patches import bottom, complete_each_click
+from ui.streamlit_patches import complete_each_click
 from ui.turn_registry import ChatTurn, Stage, turn_registry
 
 STYLE = Path(__file__).with_name("page.css")
@@ -141,10 +141,11 @@ def is_free(turn: ChatTurn | None, history: ChatHistory) -> bool:
 def draw_input(chat: Chat, questions: Sequence[InterruptEvent], files: Sequence[FileInfo], *, busy: bool) -> None:
     """Draw the field for messages and files, below the thread's files and the messages that wait for their turn."""
     placeholder = "Your answer" if questions and not busy else "Your message"
-    with bottom():
+    with st.bottom, st.container(gap="xsmall"):
         draw_file_strip(chat.client, files)
         draw_queue(chat)
-        st.chat_input(placeholder, key="message", accept_file="multiple", on_submit=send, args=(chat, questions))
+    # Not within: the page follows its end only where Streamlit itself has put the field at the bottom.
+    st.chat_input(placeholder, key="message", accept_file="multiple", on_submit=send, args=(chat, questions))
 
 
 def send(chat: Chat, questions: Sequence[InterruptEvent]) -> None:

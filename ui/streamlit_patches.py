@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from functools import cache, wraps
 from typing import Any
 
-import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.state.safe_session_state import SafeSessionState
 
@@ -33,7 +31,6 @@ CLICKS = (
     "A message that was sent while the page was busy is lost when a click follows it: "
     "SafeSessionState.on_script_will_rerun or its _yield_callback has changed."
 )
-BOTTOM = "The files of a thread and the messages that wait are not above the message field: there is no st._bottom."
 NAVIGATION = (
     "The browser's back and forward buttons no longer open the thread of their address: "
     "the script context has no is_history_navigation."
@@ -60,11 +57,6 @@ def complete_each_click() -> None:
             attributes["_yield_callback"] = yield_callback
 
     SafeSessionState.on_script_will_rerun = run_undisturbed
-
-
-def bottom() -> DeltaGenerator:
-    """Return the container at the bottom of the page, in which Streamlit draws the message field."""
-    return st._bottom  # noqa: SLF001
 
 
 def is_history_navigation() -> bool:

@@ -36,6 +36,9 @@ async def history(body: HistoryInput, request: Request, caller: CallerDep, agent
         raise no_such_thread(thread_id)
     graph = on_branch(graph, thread_id, conversation.branch)
     state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
+    # Of a run that has begun meanwhile, the state may have messages already: they are not those of the run before.
+    conversation = await turns.versions.conversation_on(thread_id, conversation.branch)
+    runs = conversation.runs
     outcomes = await turns.outcomes.of_thread(thread_id)
     votes = await turns.outcomes.votes_of(thread_id)
     questions = await turns.outcomes.questions_of(thread_id)

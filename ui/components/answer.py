@@ -54,7 +54,7 @@ def draw_question(chat: Chat, exchange: Exchange, *, can_be_edited: bool) -> Non
         if can_be_edited and is_edited(exchange):
             draw_editor(chat, exchange)
         elif exchange.question:
-            with st.container(horizontal=True, wrap=False, gap="small", key=f"question-of-{exchange.run_id}"):
+            with st.container(horizontal=True, wrap=False, gap="small"):
                 st.text(exchange.question, width="stretch")
                 if can_be_edited:
                     draw_edit_button(exchange)
@@ -217,7 +217,7 @@ def draw_error(message: str, trace_id: str | None) -> None:
     """Draw what went wrong, and the id of the trace that shows more."""
     st.error(escape(message), icon=":material/error:")
     if trace_id:
-        st.caption(f"Trace `{trace_id}`")
+        st.caption(f"Trace {trace_id}")
 
 
 def describe_figures(figures: Figures) -> str:
