@@ -126,7 +126,7 @@ def day_of(moment: datetime, timezone: str | None) -> str:
 def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unseen: bool) -> None:
     """Draw one chat of the list."""
     with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
-        icon, state = THREAD_STATES.get(thread.status or "", UNSEEN if unseen else (None, None))
+        icon, state = state_of(client, thread, is_open=is_open, unseen=unseen)
         st.button(
             escape(thread.title),
             key=f"open-{thread.thread_id}",
@@ -151,6 +151,16 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unsee
         )
         if st.session_state.get("thread_to_delete") == thread.thread_id:
             confirm_deletion(client, thread, is_open=is_open)
+
+
+def state_of(
+    client: AgentClient, thread: ThreadInfo, *, is_open: bool, unseen: bool
+) -> tuple[str, str] | tuple[None, None]:
+    """Return the mark of a chat and what it means; none for one that is over and seen."""
+    turn = turn_registry().latest(client.user_id, thread.thread_id) if is_open else None
+    # The list may be older than the end of the answer that this page has just seen.
+    is_over = thread.status == "running" and turn is not None and turn.done
+    return THREAD_STATES.get("" if is_over else thread.status or "", UNSEEN if unseen else (None, None))
 
 
 def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
