@@ -14,7 +14,6 @@ from uuid import UUID, uuid4
 from fastapi import HTTPException
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
@@ -23,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.checkpoint_pruning import CheckpointPruning
 from app.database.availability import Availability
+from app.database.branches import with_saver
 from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
 from app.database.thread_locks import ThreadLocks
@@ -418,9 +418,8 @@ class Turns:
 
     def _guarded(self, graph: CompiledStateGraph, turn: AgentTurn) -> CompiledStateGraph:
         """Return the graph with checkpoints that wait for the database, and that another process may take over."""
-        assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
         check = _never_stale if self.single_process else partial(self.store.check_unfinished, str(turn.run_id))
-        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, check)})
+        return with_saver(graph, lambda saver: GuardedSaver(saver, self.availability, check))
 
     async def _settle(self, turn: AgentTurn, execution: "AgentExecution") -> None:
         """Store the messages of the turn and then its outcome, however long the database is unavailable."""

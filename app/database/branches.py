@@ -3,7 +3,7 @@
 The messages of each branch are a LangGraph thread of its own, so that a branch needs its latest checkpoint only.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,6 +119,15 @@ def on_branch(graph: CompiledStateGraph, thread_id: str, branch: str | None) -> 
     return graph.copy({"checkpointer": saver})
 
 
+def with_saver(
+    graph: CompiledStateGraph, wrap: Callable[[BaseCheckpointSaver[Any]], BaseCheckpointSaver[Any]]
+) -> CompiledStateGraph:
+    """Return the graph with its saver wrapped, beneath the branch that it is on."""
+    saver = graph.checkpointer
+    assert isinstance(saver, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
+    return graph.copy({"checkpointer": saver.wrapping(wrap) if isinstance(saver, BranchSaver) else wrap(saver)})
+
+
 class BranchSaver(BaseCheckpointSaver[Any]):
     """Wraps a saver: the checkpoints of one thread are those of a branch, and the agent sees the thread's own id."""
 
@@ -127,6 +136,10 @@ class BranchSaver(BaseCheckpointSaver[Any]):
         self._saver = saver
         self._thread_id = thread_id
         self._branch_thread_id = branch_thread_id
+
+    def wrapping(self, wrap: Callable[[BaseCheckpointSaver[Any]], BaseCheckpointSaver[Any]]) -> "BranchSaver":
+        """Return the same branch of the wrapped saver."""
+        return BranchSaver(wrap(self._saver), self._thread_id, self._branch_thread_id)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """Return the branch's checkpoint."""

@@ -17,13 +17,13 @@ from uuid import UUID, uuid4
 
 from dbos import DBOS, DBOSConfig
 from dbos import error as engine
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 import telemetry
 from app.database.availability import Availability
+from app.database.branches import with_saver
 from app.database.guarded_saver import GuardedSaver
 from app.database.sqlite import check_file
 from app.database.thread_store import CANCELLING, Thread
@@ -76,7 +76,6 @@ class BackgroundRuns:
     store: BackgroundRunStore
     turns: Turns
     graphs: dict[str, CompiledStateGraph]
-    checkpoints: BaseCheckpointSaver[Any]
     availability: Availability
     engine_url: str
     engine_file: Path | None
@@ -392,14 +391,8 @@ class BackgroundRuns:
         versions, retry = self.turns.versions, self.availability.retry
         replaced = await retry(lambda: versions.replaced_run(run.thread_id, request))
         graph = await retry(lambda: versions.begin(run.run_id, self.graphs[run.agent], run.thread_id, replaced))
-        assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
-        graph = graph.copy(
-            {
-                "checkpointer": GuardedSaver(
-                    graph.checkpointer, self.availability, partial(self.store.check_current, run)
-                )
-            }
-        )
+        check = partial(self.store.check_current, run)
+        graph = with_saver(graph, lambda saver: GuardedSaver(saver, self.availability, check))
         state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
         with linked_to(replaced):
             turn = self._create_turn(run, request, earlier)
