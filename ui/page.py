@@ -31,6 +31,8 @@ from ui.turn_registry import ChatTurn, Stage, turn_registry
 STYLE = Path(__file__).with_name("page.css")
 REDRAW_SECONDS = 0.15
 POLL_SECONDS = 3
+# How many turns of a thread are drawn, and how many a click adds.
+TURNS_PER_PAGE = 40
 
 
 def main() -> None:
@@ -116,7 +118,8 @@ def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: 
     draw_input(chat, shown[-1].open_questions if shown else [], state.history.files, busy=running is not None)
     if not shown:
         draw_welcome(chat, agent)
-    for number, each in enumerate(shown):
+    first = draw_earlier(len(shown))
+    for number, each in enumerate(shown[first:], first):
         is_last = number == len(shown) - 1
         with st.container(key=f"exchange-{number}"):
             if is_last and running:
@@ -129,6 +132,21 @@ def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: 
             browser.run_script(browser.FOCUS_INPUT)
         if not state.outage:
             watch_thread(chat, turn, state)
+
+
+def draw_earlier(turns: int) -> int:
+    """Return the first turn to draw, and draw a button for the earlier ones: a browser takes long for hundreds."""
+    state = st.session_state
+    first = max(0, turns - state.setdefault("turn_limit", TURNS_PER_PAGE))
+    if first:
+        st.button(
+            f"Show earlier turns ({first})",
+            key="earlier",
+            icon=":material/expand_less:",
+            type="tertiary",
+            on_click=lambda: state.update(turn_limit=state.turn_limit + TURNS_PER_PAGE),
+        )
+    return first
 
 
 def is_free(turn: ChatTurn | None, history: ChatHistory) -> bool:
