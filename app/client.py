@@ -37,6 +37,7 @@ from app.schema import (
     RunInfo,
     RunList,
     ServiceInfo,
+    SpanList,
     StreamEvent,
     ThreadList,
     ThreadRemoved,
@@ -116,6 +117,7 @@ class TurnOptions(TypedDict, total=False):
     `answers` has one for each question that is answered, by the question's id; a message alone answers a single one.
     With `on_disconnect="continue"` a streamed turn outlives its reader, and `stream` rejoins it where its connection
     breaks; to stop such a turn, cancel it.
+    `replaces` is a run whose question is asked again, with its own message or another one: the earlier version stays.
     `session_id` is another name of `thread_id`. A caller that traces needs no `trace_id`: the turn joins the caller's
     trace. Without tracing, the turn joins the trace of this id, if the service trusts the caller.
     """
@@ -128,6 +130,7 @@ class TurnOptions(TypedDict, total=False):
     agent_config: dict[str, Any]
     answers: Mapping[str, Answer]
     on_disconnect: Literal["cancel", "continue"]
+    replaces: str | None
 
 
 @dataclass(frozen=True)
@@ -322,6 +325,10 @@ class AgentClient:
         request = self._request("GET", "/runs/{run_id}/events", run_id)
         return Call(request, lambda _: reader, rejoin=lambda: self._rest_of(reader))
 
+    def _get_spans(self, run_id: str) -> Call[SpanList]:
+        """Return the tree of a run that is over: names, times, tokens and failures, without content."""
+        return self._call("GET", "/runs/{run_id}/spans", run_id, read=SpanList, idempotent=True)
+
     def _cancel(self, run_id: str) -> Call[None]:
         """Cancel the run; its stream ends by itself."""
         return self._call("POST", "/runs/{run_id}/cancel", run_id, idempotent=True)
@@ -331,14 +338,31 @@ class AgentClient:
         body = {"thread_id": thread_id, "user_id": user_id}
         return self._call("POST", *self._path("history"), body=body, read=ChatHistory, idempotent=True)
 
-    def _get_threads(self, limit: int = 50, before: datetime | None = None) -> Call[ThreadList]:
-        """Return the user's threads, the latest first; `before` is the `updated` of the last one seen."""
-        query = {"limit": limit, "before": before and before.isoformat()}
+    def _get_threads(
+        self, limit: int = 50, before: datetime | None = None, words: str | None = None
+    ) -> Call[ThreadList]:
+        """Return the user's threads, the latest first.
+
+        `before` is the `updated` of the last one seen; with `words`, only those in which this text was said.
+        """
+        query = {"limit": limit, "before": before and before.isoformat(), "words": words}
         return self._call("GET", "/threads", query=query, read=ThreadList, idempotent=True)
 
     def _get_thread(self, thread_id: str) -> Call[ThreadState]:
         """Return the state of the thread, with its latest run: cheap enough to poll."""
         return self._call("GET", "/threads/{thread_id}", thread_id, read=ThreadState, idempotent=True)
+
+    def _rename_thread(self, thread_id: str, title: str) -> Call[ThreadState]:
+        """Give the thread another title."""
+        return self._call(
+            "PATCH", "/threads/{thread_id}", thread_id, body={"title": title}, read=ThreadState, idempotent=True
+        )
+
+    def _show_version(self, thread_id: str, run_id: str) -> Call[ThreadState]:
+        """Show the conversation with this run, one of its versions; the choice is stored."""
+        return self._call(
+            "PATCH", "/threads/{thread_id}", thread_id, body={"version": run_id}, read=ThreadState, idempotent=True
+        )
 
     def _delete_thread(self, thread_id: str) -> Call[ThreadRemoved]:
         """Delete the thread with its messages and files."""
@@ -395,10 +419,13 @@ class AgentClient:
     get_run, aget_run = _sync_and_async(_get_run)
     get_runs, aget_runs = _sync_and_async(_get_runs)
     follow, afollow = _sync_and_async_streams(_follow)
+    get_spans, aget_spans = _sync_and_async(_get_spans)
     cancel, acancel = _sync_and_async(_cancel)
     get_history, aget_history = _sync_and_async(_get_history)
     get_threads, aget_threads = _sync_and_async(_get_threads)
     get_thread, aget_thread = _sync_and_async(_get_thread)
+    rename_thread, arename_thread = _sync_and_async(_rename_thread)
+    show_version, ashow_version = _sync_and_async(_show_version)
     delete_thread, adelete_thread = _sync_and_async(_delete_thread)
     feedback, afeedback = _sync_and_async(_feedback)
     upload, aupload = _sync_and_async(_upload)

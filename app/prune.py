@@ -13,6 +13,7 @@ from dotenv import load_dotenv
 from sqlalchemy import func, select
 
 from app.checkpoint_pruning import CheckpointPruning
+from app.database.branches import Branches, thread_of_checkpoints
 from app.database.connect import open_database, unusable_database
 from app.database.database import Database
 from app.database.thread_locks import locked
@@ -88,7 +89,8 @@ async def _show(retention: Retention, since: datetime | None) -> int:
                 unused[thread.thread_id] = thread
                 await _add(total, retention, thread)
         _print(f"Not used since {since:%Y-%m-%d %H:%M} UTC: {total}.")
-    earlier = {key: size for key, size in (await database.checkpoints.earlier_bytes()).items() if key not in unused}
+    found = await database.checkpoints.earlier_bytes()
+    earlier = {key: size for key, size in found.items() if thread_of_checkpoints(key) not in unused}
     _print(f"Checkpoints of ended turns: in {len(earlier)} other threads, {_megabytes(sum(earlier.values()))}.")
     _print("Nothing was removed: run it without --dry-run to remove this.")
     return 0
@@ -122,7 +124,9 @@ async def _add(total: Amount, retention: Retention, thread: Thread) -> None:
     total.threads += 1
     total.turns += turns
     total.files += len(files)
-    total.size += size + sum(file.size for file in files) + await database.checkpoints.bytes_of(thread.thread_id)
+    total.size += size + sum(file.size for file in files)
+    for checkpoints in await Branches(database.engine).checkpoint_threads(thread.thread_id):
+        total.size += await database.checkpoints.bytes_of(checkpoints)
 
 
 def _megabytes(size: int) -> str:

@@ -38,6 +38,7 @@ USER_ID = r"^[^\x00-\x1f\x7f/\\]{1,128}$"
 VOTE_KEY = r"^[A-Za-z0-9][A-Za-z0-9 _.:-]{0,99}$"
 EVENT_KEY = r"^[a-z][a-z0-9_]{0,39}$"
 TRACE_ID = r"^[0-9a-f]{32}$"
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200), WithoutNul]
 UserId = Annotated[str, StringConstraints(pattern=USER_ID)]
 
 
@@ -144,12 +145,20 @@ class UserInput(BaseModel):
     )
     model: str | None = Field(default=None, max_length=200, description="a model that /info lists")
     thread_id: ThreadId | None = Field(default=None, description="default: a new conversation")
+    replaces: str | None = Field(
+        default=None,
+        max_length=128,
+        description="a run of the thread whose question is asked again, or with another `message`: the conversation "
+        "goes on from what was said before it, and the earlier version stays",
+    )
     user_id: UserId | None = None
     agent_config: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _says_something(self) -> "UserInput":
-        if not self.message and not self.answers:
+        if self.replaces and (self.answers or not self.thread_id):
+            raise ValueError("`replaces` needs its `thread_id`, and no `answers`")
+        if not self.message and not self.answers and not self.replaces:
             raise ValueError("send a message, or answers to open questions")
         return self
 
@@ -266,6 +275,10 @@ class TurnInfo(BaseModel):
     status: str
     error: str | None = None
     began: Moment
+    resumed: bool = Field(default=False, description="whether it answered a question of the agent")
+    versions: list[str] = Field(
+        default_factory=list, description="all runs that are versions of this one, oldest first; none if it is the only"
+    )
     asked: list[Any] = Field(default_factory=list, description="its question to a person")
     figures: Figures = Figures()
     votes: list[Vote] = Field(default_factory=list)
@@ -289,7 +302,7 @@ class ChatHistory(BaseModel):
     messages: list[ChatMessage]
     agent: str | None = Field(default=None, description="the agent that answered last")
     trace_urls: dict[str, str] = Field(default_factory=dict, description="the page of each trace id, if it is known")
-    turns: list[TurnInfo] = Field(default_factory=list, description="oldest first")
+    turns: list[TurnInfo] = Field(default_factory=list, description="oldest first, in the versions that are shown")
     waiting: list[InterruptEvent] = Field(default_factory=list, description="answer several by their ids")
     files: list["FileInfo"] = Field(default_factory=list, description="oldest first")
 
@@ -386,13 +399,26 @@ class FileRemoved(BaseModel):
 
 
 class ThreadInfo(BaseModel):
-    """A conversation; its title is the beginning of its first message."""
+    """A conversation; its title is the beginning of its first message, or what its user has named it."""
 
     thread_id: str
     title: str
+    status: str | None = Field(default=None, description="of its latest run; null before the first")
     agent: str
     created: Moment
     updated: Moment
+
+
+class ThreadChange(BaseModel):
+    """What to change of a conversation; omitted fields stay as they are."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: Title | None = None
+    version: str | None = Field(
+        default=None, max_length=128, description="a run: show the conversation with it that was continued last"
+    )
+    user_id: UserId | None = None
 
 
 class ThreadList(BaseModel):
@@ -427,6 +453,25 @@ class ErrorAnswer(BaseModel):
 
     detail: str = Field(description="what is wrong, and what to do")
     trace_id: str | None = Field(default=None, description="the trace of the request, if it is recorded")
+
+
+class SpanInfo(BaseModel):
+    """A span of a turn, without its content; `depth` is that below the turn's own span, which is the first."""
+
+    name: str
+    kind: str | None = Field(default=None, description="LLM, TOOL, CHAIN and the like")
+    depth: int
+    start_ms: int = Field(description="after the turn's beginning")
+    duration_ms: int
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    failed: bool = False
+
+
+class SpanList(BaseModel):
+    """The spans of a turn that is over, as a tree in depth-first order; none if it was not recorded."""
+
+    spans: list[SpanInfo]
 
 
 RunStatus = Literal["queued", "running", "waiting", "completed", "failed", "cancelled", "lost"]

@@ -15,6 +15,7 @@ from app.agents import AGENTS, Agent, load_all
 from app.auth import is_secret
 from app.body_limit import BodyLimit
 from app.checkpoint_pruning import CheckpointPruning
+from app.database.branches import Branches
 from app.database.connect import open_database, unusable_database
 from app.database.outcomes import Outcomes
 from app.database.turn_events import TurnEvents
@@ -33,6 +34,7 @@ from app.schema import ErrorAnswer
 from app.settings import ServiceSettings
 from app.threads import Threads
 from app.turns import Turns
+from app.versions import Versions
 from telemetry.browser_guard import BrowserGuard
 
 MAX_BODY_BYTES = 1_000_000
@@ -131,13 +133,15 @@ async def _start(app: FastAPI, settings: ServiceSettings, stack: AsyncExitStack)
     state.agents = load_all(state.models, database.checkpoints, state.agent_table, state.files)
     pruning = CheckpointPruning(database)
     await stack.enter_async_context(pruning.running())
+    outcomes = Outcomes(database.engine)
     state.turns = Turns(
         state.agents.graphs,
         database.store,
-        Outcomes(database.engine),
+        outcomes,
         TurnEvents(database.engine),
         database.thread_locks,
         database.availability,
+        Versions(database.store, Branches(database.engine), outcomes),
         pruning,
         limits_of(settings, database.engine),
         settings.turn_timeout_s,

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +15,6 @@ from uuid import UUID, uuid4
 from fastapi import HTTPException
 from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import START
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
@@ -24,6 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.checkpoint_pruning import CheckpointPruning
 from app.database.availability import Availability
+from app.database.branches import with_saver
 from app.database.guarded_saver import GuardedSaver
 from app.database.outcomes import Outcome, Outcomes
 from app.database.thread_locks import ThreadLocks
@@ -61,13 +61,15 @@ from app.schema import (
     TokenEvent,
     UserInput,
 )
-from telemetry import Resumed, TraceRef, Turn, suppress_instrumentation, trace_url
+from app.versions import Versions
+from telemetry import Resumed, TraceRef, Turn, scope, suppress_instrumentation, trace_url
 from telemetry.context import Scope
 from telemetry.heartbeat import LostTurn, close_as_lost, written
 from telemetry.instrumentation.langchain.cancellation import CancellationCallback
 from telemetry.json_text import parse
 from telemetry.moment import as_utc
 from telemetry.span import one_line
+from telemetry.span_tree import follow_turn, take_spans
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class Turns:
     events: TurnEvents
     thread_locks: ThreadLocks
     availability: Availability
+    versions: Versions
     pruning: CheckpointPruning
     limits: Limits
     timeout_s: float
@@ -131,8 +134,11 @@ class Turns:
         await self._lock(thread_id)
         try:
             await self.end_lost_turns(thread_id)
-            await self.refuse_answer_to_other_agent(thread_id, key)
-            turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request)
+            request, replaced = await self.resolve_replaced(thread_id, request)
+            if replaced is None:
+                await self.refuse_answer_to_other_agent(thread_id, key)
+            graph = await self.versions.begin(str(run_id), graph, thread_id, replaced)
+            turn = self._busy[thread_id] = await self._start(run_id, key, graph, thread, request, replaced)
         except BaseException:
             await self._unlock(thread_id)
             raise
@@ -160,12 +166,23 @@ class Turns:
             raise no_such_thread(thread.thread_id)
         return stored
 
+    async def resolve_replaced(self, thread_id: str, request: UserInput) -> tuple[UserInput, RunRecord | None]:
+        """Return the request with the message that it asks again, and the run that it replaces, None if it does not.
+
+        Raise 404 or 409 for a run that cannot be replaced.
+        """
+        replaced = await self.versions.replaced_run(thread_id, request)
+        if replaced and not request.message:
+            request = request.model_copy(update={"message": replaced.message})
+        return request, replaced
+
     async def refuse_answer_to_other_agent(self, thread_id: str, key: str) -> None:
         """Raise 409 if another agent than `key` waits for an answer on the thread."""
-        last = await self.store.latest_run(thread_id)
+        last = await self.versions.latest_run(thread_id)
         if last is None or last.agent == key:
             return
         if graph := self.graphs.get(last.agent):
+            graph = await self.versions.graph_of(graph, thread_id)
             # The stored status is wrong if a process was killed after it had passed the answer on.
             waits = bool((await graph.aget_state({"configurable": {"thread_id": thread_id}})).interrupts)
         else:
@@ -179,16 +196,18 @@ class Turns:
 
     async def refuse_unfit_answers(self, graph: CompiledStateGraph, thread_id: str, request: UserInput) -> None:
         """Raise 409 or 422 if the request does not answer the thread's open questions."""
+        graph = await self.versions.graph_of(graph, thread_id)
         state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
         resume_values(state.interrupts, request)
 
-    async def save_outcome(self, turn: AgentTurn, model: str | None, *, kept: bool | None = None) -> None:
+    async def save_outcome(self, turn: AgentTurn, request: UserInput, *, kept: bool | None = None) -> None:
         """Store the outcome of the turn; `kept` is whether its trace is kept."""
         error = one_line(turn.error) if turn.error else None
         trace_kept = turn.kept if kept is None else kept
         await self.outcomes.save(
-            Outcome(str(turn.run_id), turn.session_id, trace_kept, error, self.figures(turn, model))
+            Outcome(str(turn.run_id), turn.session_id, trace_kept, error, self.figures(turn, request.model))
         )
+        await self.outcomes.save_words(str(turn.run_id), turn.session_id, request.text, turn.answer)
         if turn.status == "waiting":
             questions = [parse(question) or question for question in turn.questions.values()]
             await self.outcomes.save_questions(str(turn.run_id), turn.session_id, questions)
@@ -331,6 +350,7 @@ class Turns:
         graph = self.graphs.get(run.agent)
         if graph is None:
             return
+        graph = await self.versions.graph_of_run(graph, run)
         config = RunnableConfig(configurable={"thread_id": run.thread_id, "run_id": run.run_id})
         with suppress_instrumentation():
             state = await graph.aget_state(config)
@@ -411,30 +431,41 @@ class Turns:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     async def _start(
-        self, run_id: UUID, key: str, graph: CompiledStateGraph, thread: Thread, request: UserInput
+        self,
+        run_id: UUID,
+        key: str,
+        graph: CompiledStateGraph,
+        thread: Thread,
+        request: UserInput,
+        replaced: RunRecord | None,
     ) -> AgentTurn:
         state = await graph.aget_state({"configurable": {"thread_id": thread.thread_id}})
         resume_values(state.interrupts, request)
-        turn = AgentTurn(
-            key,
-            run_id=run_id,
-            session_id=thread.thread_id,
-            user_id=thread.user_id or None,
-            message=request.text,
-            timeout_s=self.timeout_s,
-            price=self.price_of(request.model),
-            resumes=await self._resumed_run(state),
-        )
+        resumes = await self._resumed_run(state)
+        with linked_to(replaced):
+            turn = AgentTurn(
+                key,
+                run_id=run_id,
+                session_id=thread.thread_id,
+                user_id=thread.user_id or None,
+                message=request.text,
+                timeout_s=self.timeout_s,
+                price=self.price_of(request.model),
+                resumes=resumes,
+            )
         execution = AgentExecution(self._guarded(graph, turn), turn_config(turn, key, thread, request), request, state)
         event = run_event(turn)
         is_recorded = isinstance(request, StreamInput) and request.on_disconnect == "continue"
         try:
+            checkpoints = await self.versions.checkpoint_thread_of(thread.thread_id, str(run_id))
             caller_id = turn.caller.span_id if turn.caller else None
             progress = RunProgress(str(turn.run_id), thread.thread_id, caller_id)
             if is_recorded:
                 # Before the run, so that whoever finds the run finds its events.
                 await self.events.append(str(turn.run_id), thread.thread_id, 0, [event.model_dump_json()])
             await self.store.begin_run(run_record(turn, key, thread, request, state), progress)
+            if replaced:
+                await self.versions.show_branch_of(thread.thread_id, str(turn.run_id))
         except BaseException as error:
             turn.refuse(error)
             # It may have been stored before the database failed.
@@ -447,22 +478,23 @@ class Turns:
                 self._start_task(self._forget_progress(turn))
             finally:
                 await self._unlock(thread.thread_id)
-                self.pruning.prune_later(thread.thread_id)
+                self.pruning.prune_later(checkpoints)
 
+        follow_turn(turn.trace)
         turn.start(execution.work, settle, streamed=isinstance(request, StreamInput))
         if is_recorded:
             self._record(turn, execution, event)
         else:
             self._start_task(self._save_partial_answers(turn, execution))
+        self._start_task(self.save_spans(turn))
         if turn.sampled == "pending":
             self._start_task(self._save_sampling_decision(turn))
         return turn
 
     def _guarded(self, graph: CompiledStateGraph, turn: AgentTurn) -> CompiledStateGraph:
         """Return the graph with checkpoints that wait for the database, and that another process may take over."""
-        assert isinstance(graph.checkpointer, BaseCheckpointSaver)  # noqa: S101 - as the agents are built
         fence = None if self.single_process else self.store.fence(str(turn.run_id))
-        return graph.copy({"checkpointer": GuardedSaver(graph.checkpointer, self.availability, fence)})
+        return with_saver(graph, lambda saver: GuardedSaver(saver, self.availability, fence))
 
     async def _settle(self, turn: AgentTurn, execution: "AgentExecution") -> None:
         """Store the messages of the turn and then its outcome, however long the database is unavailable."""
@@ -478,7 +510,7 @@ class Turns:
             if stored is None or stored.status not in ("running", turn.status):
                 raise StaleRunError(f"another process has ended run {turn.run_id}")
             # What was stored before the database failed is stored again.
-            await self.save_outcome(turn, execution.request.model)
+            await self.save_outcome(turn, execution.request)
             await self.outcomes.save_messages(str(turn.run_id), turn.session_id, execution.new_ids)
             await self.store.end_run(str(turn.run_id), turn.status or "failed", turn.answer)
 
@@ -530,6 +562,13 @@ class Turns:
             await recording.ended()
         await asyncio.to_thread(written)
         await self.availability.retry(lambda: self.store.forget_progress(str(turn.run_id)))
+
+    async def save_spans(self, turn: AgentTurn) -> None:
+        """Store the turn's tree once its spans have ended."""
+        await turn.ended()
+        if spans := take_spans(turn.trace):
+            run_id = str(turn.run_id)
+            await self.availability.retry(lambda: self.outcomes.save_spans(run_id, turn.session_id, spans))
 
     async def _save_sampling_decision(self, turn: AgentTurn) -> None:
         await turn.ended()
@@ -745,6 +784,17 @@ def no_such_thread(thread_id: str) -> HTTPException:
 
 def _thread_is_busy(thread_id: str) -> HTTPException:
     return HTTPException(409, f"Thread {thread_id} is already answering: wait until it has finished, or cancel it.")
+
+
+@contextmanager
+def linked_to(replaced: RunRecord | None) -> Iterator[None]:
+    """Name the run that is replaced, and its trace, on the spans inside."""
+    if replaced is None:
+        yield
+        return
+    metadata = {"replaces": replaced.run_id, "replaces_trace": replaced.trace_id or ""}
+    with scope(metadata=metadata):
+        yield
 
 
 def run_record(turn: AgentTurn, key: str, thread: Thread, request: UserInput, state: StateSnapshot) -> RunRecord:

@@ -95,6 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> list[Span]:
             for agent, messages in TURNS.items():
                 for message in messages:
                     ask(AgentClient(url, agent, user_id="ada"), message, agent)
+            ask_again(AgentClient(url, "chatbot", user_id="ada"))
             stop(AgentClient(slow, "chatbot", user_id="ada"))
             beside(url, folder)
         finished = [otlp.from_sdk(span) for span in spans.settled(60)]
@@ -107,6 +108,11 @@ def ask(client: AgentClient, message: str, agent: str) -> None:
     with chat_turn(message, thread_id=f"t-{agent}", user_id="ada", agent=agent) as span:
         events = list(client.stream(message, thread_id=f"t-{agent}"))
         span.set_attribute("output.value", str(events[-1]))
+
+
+def ask_again(client: AgentClient) -> None:
+    answer = client.invoke("Hello", thread_id="again")
+    assert list(client.stream(thread_id="again", replaces=answer.run_id))
 
 
 def stop(client: AgentClient) -> None:

@@ -35,9 +35,10 @@ class BackgroundTurn(ChatTurn):
         model: str | None = None,
         files: Sequence[BinaryIO] = (),
         answers: Mapping[str, Answer] | None = None,
+        replaces: str | None = None,
         run: RunInfo | None = None,
     ) -> None:
-        super().__init__(client, thread_id, message, model, files, answers)
+        super().__init__(client, thread_id, message, model, files, answers, replaces)
         self._submitted = run
 
     def exchange(self) -> Exchange:
@@ -55,7 +56,11 @@ class BackgroundTurn(ChatTurn):
 
     def _send_message(self) -> None:
         self._submitted = self._client.submit(
-            self.message, thread_id=self.thread_id, model=self._model, answers=self._answers
+            self.message,
+            thread_id=self.thread_id,
+            model=self._model,
+            answers=self._answers,
+            replaces=self._replaces,
         )
         if self.stopping:
             self._cancel_run(self._submitted.run_id)

@@ -10,10 +10,11 @@ import streamlit as st
 
 import telemetry
 from app.client import AgentClient, AgentError, Refused, Unreachable
-from app.schema import Answer, ChatHistory, RunInfo, ThreadState, words_of
+from app.schema import Answer, ChatHistory, RunInfo, ThreadInfo, ThreadState, words_of
 from ui.background import FINISHED, BackgroundTurn
 from ui.browser import COLLAPSE_SIDEBAR, run_script
 from ui.frontend_events import frontend_events
+from ui.markdown import escape
 from ui.streamlit_patches import is_history_navigation
 from ui.turn_registry import ChatTurn, turn_registry
 
@@ -47,10 +48,17 @@ class Chat:
             self, client=client, thread_id=state.thread_id, model=state.model, in_background=state.background
         )
 
-    def send(self, message: str, files: Sequence[BinaryIO] = (), answers: Mapping[str, Answer] | None = None) -> None:
-        """Start a turn, unless one is running."""
+    def send(
+        self,
+        message: str,
+        files: Sequence[BinaryIO] = (),
+        answers: Mapping[str, Answer] | None = None,
+        replaces: str | None = None,
+    ) -> None:
+        """Start a turn, unless one is running; with `replaces`, in place of that run."""
         kind = BackgroundTurn if self.in_background else ChatTurn
-        if not turn_registry().start(kind(self.client, self.thread_id, message, self.model, files, answers)):
+        turn = kind(self.client, self.thread_id, message, self.model, files, answers, replaces)
+        if not turn_registry().start(turn):
             st.toast("This chat is still being answered elsewhere: wait for it, or stop it.")
             return
         st.session_state.messages_sent = st.session_state.get("messages_sent", 0) + 1
@@ -62,9 +70,19 @@ class Chat:
         words = "\n".join(map(words_of, answers.values()))
         replace(self.with_current_choices, thread_id=self.thread_id).send(words, answers=answers)
 
-    def send_from_click(self, message: str) -> None:
+    def send_from_click(self, message: str, replaces: str | None = None) -> None:
         """Start a turn in this thread with the choices as they stand now, for a button that was drawn before them."""
-        replace(self.with_current_choices, thread_id=self.thread_id).send(message)
+        replace(self.with_current_choices, thread_id=self.thread_id).send(message, replaces=replaces)
+
+    def show_version(self, run_id: str) -> None:
+        """Show the conversation with this run, another version of one that is shown."""
+        try:
+            self.client.show_version(self.thread_id, run_id)
+        except AgentError as error:
+            st.toast(escape(str(error)), icon=":material/error:")
+            return
+        # The latest turn may be part of the version that was shown.
+        turn_registry().forget(self.client.user_id, self.thread_id)
 
     def stop(self, turn: ChatTurn) -> None:
         """Ask the turn to stop."""
@@ -96,6 +114,17 @@ class Chat:
             return False
         st.session_state.reported_state = now
         return True
+
+    def has_ended(self, threads: Sequence[ThreadInfo]) -> bool:
+        """Return whether one of these threads, which were being answered, no longer is."""
+        if not threads:
+            return False
+        try:
+            with telemetry.suppress_instrumentation():
+                now = {each.thread_id: each.status for each in self.client.get_threads().threads}
+        except AgentError:
+            return False
+        return any(now.get(each.thread_id) != each.status for each in threads)
 
     def _state(self) -> ThreadState | None:
         """Return the state of the thread, None if it is unknown; raise `Unreachable` during an outage."""

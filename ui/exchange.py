@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from app.schema import (
@@ -22,6 +22,9 @@ from app.schema import (
     TurnInfo,
     Vote,
 )
+
+# The reasons of providers for an answer that reached the model's length limit.
+CUT = ("length", "max_tokens", "MAX_TOKENS")
 
 
 @dataclass
@@ -85,6 +88,15 @@ class Exchange:
     uploads: list[FileInfo] = field(default_factory=list)
     outputs: list[FileInfo] = field(default_factory=list)
     refused: bool = False
+    resumed: bool = False
+    replaces: str | None = None
+    versions: list[str] = field(default_factory=list)
+    was_cut: bool = False
+
+    @property
+    def can_be_replaced(self) -> bool:
+        """Whether its question can be asked again, or edited: the answer to a question of the agent cannot."""
+        return bool(self.run_id and self.question and not self.resumed)
 
     @property
     def answer(self) -> str:
@@ -107,6 +119,7 @@ def from_history(history: ChatHistory) -> list[Exchange]:
         if message.type == "human" or not exchanges:
             exchanges.append(Exchange(message.content if message.type == "human" else ""))
         _set_ids(exchanges[-1], message)
+        _note_end(exchanges[-1], message)
         _add(exchanges[-1].parts, message)
     _apply_history(exchanges, history)
     return exchanges
@@ -117,6 +130,11 @@ def with_latest(past: list[Exchange], latest: Exchange) -> list[Exchange]:
     for index, known in enumerate(past):
         if known.run_id == latest.run_id is not None:
             return [*past[:index], merge(latest, known), *past[index + 1 :]]
+    for index, known in enumerate(past):
+        if latest.run_id in known.versions:
+            return past  # another version was chosen
+        if known.run_id == latest.replaces is not None:
+            return [*past[:index], latest]
     unanswered = past and past[-1].run_id is None and past[-1].question == latest.question
     return [*(past[:-1] if unanswered else past), latest]
 
@@ -129,6 +147,8 @@ def merge(seen: Exchange, known: Exchange) -> Exchange:
         votes=known.votes,
         uploads=known.uploads or seen.uploads,
         outputs=known.outputs,
+        versions=known.versions,
+        resumed=known.resumed,
         figures=known.figures if seen.figures == Figures() else seen.figures,
         # Feedback restores a trace that was dropped.
         trace_url=seen.trace_url or (known.trace_url if known.votes else None),
@@ -152,18 +172,14 @@ def _apply_turn(exchange: Exchange, turn: TurnInfo) -> None:
     exchange.trace_url, exchange.status, exchange.error = turn.trace_url, turn.status, turn.error
     exchange.began, exchange.figures, exchange.votes = turn.began, turn.figures, turn.votes
     exchange.questions = turn.asked
+    exchange.resumed, exchange.versions = turn.resumed, turn.versions
 
 
 def _assign_file(file: FileInfo, exchanges: Sequence[Exchange]) -> None:
     """Add the file to the answer that produced it, or to the question that it was uploaded with."""
     for exchange in exchanges:
-        if exchange.began is None:
-            continue
-        if file.created <= exchange.began:
-            exchange.uploads.append(file)
-            return
-        if file.created <= exchange.began + timedelta(milliseconds=exchange.figures.duration_ms or 0):
-            exchange.outputs.append(file)
+        if exchange.run_id == file.run_id is not None and exchange.began:
+            (exchange.uploads if file.created <= exchange.began else exchange.outputs).append(file)
             return
 
 
@@ -181,10 +197,7 @@ def _apply_event(exchange: Exchange, event: StreamEvent) -> None:
         case ReasoningEvent():
             _author(exchange, event.agent).reasoning += event.content
         case MessageEvent():
-            author = _author(exchange, event.agent)
-            author.partial, author.partial_id, author.reasoning = "", None, ""
-            _set_ids(exchange, event.content)
-            _add(author.parts, event.content)
+            _apply_message(exchange, event)
         case TaskEvent():
             _update_task(exchange.parts, event)
         case InterruptEvent():
@@ -195,6 +208,15 @@ def _apply_event(exchange: Exchange, event: StreamEvent) -> None:
             exchange.trace_id = event.trace_id or exchange.trace_id
         case EndEvent():
             _apply_end(exchange, event)
+
+
+def _apply_message(exchange: Exchange, event: MessageEvent) -> None:
+    author = _author(exchange, event.agent)
+    author.partial, author.partial_id, author.reasoning = "", None, ""
+    _set_ids(exchange, event.content)
+    if author is exchange:
+        _note_end(exchange, event.content)
+    _add(author.parts, event.content)
 
 
 def _apply_end(exchange: Exchange, end: EndEvent) -> None:
@@ -225,6 +247,13 @@ def _update_task(parts: list[Part], event: TaskEvent) -> None:
 def _set_ids(exchange: Exchange, message: ChatMessage) -> None:
     exchange.run_id = message.run_id or exchange.run_id
     exchange.trace_id = message.trace_id or exchange.trace_id
+
+
+def _note_end(exchange: Exchange, message: ChatMessage) -> None:
+    """Set whether the answer reached the model's length limit."""
+    if message.type == "ai":
+        metadata = message.response_metadata
+        exchange.was_cut = (metadata.get("finish_reason") or metadata.get("stop_reason")) in CUT
 
 
 def _add(parts: list[Part], message: ChatMessage) -> None:

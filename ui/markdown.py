@@ -1,7 +1,10 @@
 """Turn text into Markdown that Streamlit shows as its author meant it."""
 
 import re
+import unicodedata
 
+HAIR_SPACE = "\N{HAIR SPACE}"
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 # Block markers count at the start of a line, others anywhere; an underscore within a word or an address does nothing.
 _MARKUP = re.compile(
     r"[\\`*~\[\]$<&]|:(?=[A-Za-z])|(?<![^\W_])_|_(?![^\W_])|^ *(?:[#>+-]|\d+[.)](?=\s|$))", re.MULTILINE
@@ -14,6 +17,7 @@ _PARTS = re.compile(
     rf"(?P<block>{_FENCE}\n?)|(?P<code>{_CODE})"
     r"|\\\[(?P<display>(?:(?!\n\s*\n).)+?)\\\]|\\\((?P<inline>(?:(?!\n\s*\n).)+?)\\\)"
     rf"|(?P<escape>\\.)|(?P<formula>{_FORMULA})|(?P<url>\bhttps?://[^\s)>\]]+)"
+    r"|(?P<strong>(?P<stars>\*{1,2})(?=[^\s*])(?P<emphasised>[^*\n]*[^*\s])(?P=stars)(?!\*))"
     r"|(?P<plain>\$|(?<!~)~(?!~)|:(?=[A-Za-z]))|(?P<break>(?<=[^\s])[ \t]*\n(?=[ \t]*[^\s]))",
     re.MULTILINE | re.DOTALL,
 )
@@ -58,6 +62,8 @@ def split_blocks(markdown: str) -> list[str]:
 
 
 def _convert(match: re.Match[str]) -> str:
+    if match["strong"] is not None:
+        return _emphasis(match)
     if match["display"] is not None:
         return _display(match)
     if match["inline"] is not None:
@@ -67,6 +73,23 @@ def _convert(match: re.Match[str]) -> str:
     if match["break"] is not None:
         return "  \n"
     return match[0]
+
+
+def _emphasis(match: re.Match[str]) -> str:
+    """Return emphasis that is recognised also within a text that is written without spaces.
+
+    Markdown wants a space, or punctuation, outside of a mark that has punctuation inside, which Chinese and Japanese do
+    not have there: a hair space is put where it is missing.
+    """
+    inner, marks = match["emphasised"], match["stars"]
+    before, after = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
+    opening = HAIR_SPACE if _CJK.match(before) and _is_punctuation(inner[0]) else ""
+    closing = HAIR_SPACE if _CJK.match(after) and _is_punctuation(inner[-1]) else ""
+    return f"{opening}{marks}{_PARTS.sub(_convert, inner)}{marks}{closing}"
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
 
 
 def _display(match: re.Match[str]) -> str:

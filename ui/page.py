@@ -7,19 +7,22 @@ import streamlit as st
 
 import telemetry
 from app.client import AgentClient, AgentError, Unreachable
-from app.schema import AgentInfo, ChatHistory, InterruptEvent
+from app.schema import AgentInfo, ChatHistory, FileInfo, InterruptEvent
 from ui import browser, exchange, tracing
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
 from ui.components import sidebar
 from ui.components.answer import draw_error, draw_exchange
+from ui.components.files import draw_file_strip
 from ui.components.outage import draw_outage
 from ui.components.question import decide_in_words, places_of
+from ui.components.queue import draw_queue
 from ui.components.reader import draw_reader
 from ui.components.welcome import draw_welcome
 from ui.exchange import Exchange
 from ui.identity import Visitor, draw_login, restore_address, visitor
 from ui.markdown import escape
+from ui.message_queue import message_queue
 from ui.service_state import ServiceState, load_state
 from ui.settings import Settings, load_settings
 from ui.streamlit_patches import complete_each_click
@@ -28,6 +31,8 @@ from ui.turn_registry import ChatTurn, Stage, turn_registry
 STYLE = Path(__file__).with_name("page.css")
 REDRAW_SECONDS = 0.15
 POLL_SECONDS = 3
+# How many turns of a thread are drawn, and how many a click adds.
+TURNS_PER_PAGE = 40
 
 
 def main() -> None:
@@ -55,7 +60,7 @@ def draw_chat(settings: Settings, who: Visitor) -> None:
     # Read before the lists are requested: a change in between has them drawn again.
     stage = stage_of(turn_registry().latest(who.user_id, thread_id))
     try:
-        state = load_state(client, thread_id, sidebar.thread_limit())
+        state = load_state(client, thread_id, *sidebar.wanted_threads())
     except Unreachable as error:
         draw_outage(client, error, is_first_page=True)
         return
@@ -67,7 +72,6 @@ def draw_chat(settings: Settings, who: Visitor) -> None:
         chat = Chat(client, thread_id, model, state.info.backend, in_background)
         sidebar.draw_threads(client, state.threads, thread_id)
         sidebar.draw_runs(client, state.runs)
-        sidebar.draw_thread_files(client, state.history.files)
         sidebar.draw_visitor(who)
     record_page_load(chat)
     if state.outage:
@@ -105,39 +109,70 @@ def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: 
     """Draw the conversation and the message field."""
     run = unfinished(state.runs, chat.thread_id)
     turn = chat.attach(run) if run else chat.turn
+    if not state.outage and is_free(turn, state.history) and message_queue().send_next(chat):
+        turn = chat.turn
     running = turn if turn and not turn.done else None
     past = exchange.from_history(state.history)
     shown = exchange.with_latest(past, turn.exchange()) if turn else past
     store_ids(shown)
-    draw_input(chat, shown[-1].open_questions if shown else [], busy=running is not None)
+    draw_input(chat, shown[-1].open_questions if shown else [], state.history.files, busy=running is not None)
     if not shown:
         draw_welcome(chat, agent)
-    for number, each in enumerate(shown):
+    first = draw_earlier(len(shown))
+    for number, each in enumerate(shown[first:], first):
         is_last = number == len(shown) - 1
         with st.container(key=f"exchange-{number}"):
             if is_last and running:
                 draw_running_turn(chat, running, each, stage)
             else:
-                draw_exchange(chat, each, last=is_last)
-    draw_reader(shown, running=running is not None)
+                draw_exchange(chat, each, last=is_last, idle=running is None)
+    draw_reader(shown, chat.thread_id, running=running is not None)
     if not running:
         if st.session_state.pop("message_sent", False):
             browser.run_script(browser.FOCUS_INPUT)
         if not state.outage:
-            watch_thread(chat, turn, state.history)
+            watch_thread(chat, turn, state)
 
 
-def draw_input(chat: Chat, questions: Sequence[InterruptEvent], *, busy: bool) -> None:
-    """Draw the field for messages and files."""
+def draw_earlier(turns: int) -> int:
+    """Return the first turn to draw, and draw a button for the earlier ones: a browser takes long for hundreds."""
+    state = st.session_state
+    first = max(0, turns - state.setdefault("turn_limit", TURNS_PER_PAGE))
+    if first:
+        st.button(
+            f"Show earlier turns ({first})",
+            key="earlier",
+            icon=":material/expand_less:",
+            type="tertiary",
+            on_click=lambda: state.update(turn_limit=state.turn_limit + TURNS_PER_PAGE),
+        )
+    return first
+
+
+def is_free(turn: ChatTurn | None, history: ChatHistory) -> bool:
+    """Return whether a waiting message can be sent: it is no answer to a question of the agent."""
+    if turn is None:
+        return not history.waiting
+    return turn.done and turn.exchange().status != "waiting"
+
+
+def draw_input(chat: Chat, questions: Sequence[InterruptEvent], files: Sequence[FileInfo], *, busy: bool) -> None:
+    """Draw the field for messages and files, below the thread's files and the messages that wait for their turn."""
     placeholder = "Your answer" if questions and not busy else "Your message"
-    args = (chat, questions)
-    st.chat_input(placeholder, key="message", accept_file="multiple", disabled=busy, on_submit=send, args=args)
+    with st.bottom, st.container(gap="xsmall"):
+        draw_file_strip(chat.client, files)
+        draw_queue(chat)
+    # Not within: the page follows its end only where Streamlit itself has put the field at the bottom.
+    st.chat_input(placeholder, key="message", accept_file="multiple", on_submit=send, args=(chat, questions))
 
 
 def send(chat: Chat, questions: Sequence[InterruptEvent]) -> None:
-    """Start a turn with what was just entered; of several questions it answers the first."""
+    """Start a turn with what was just entered, or queue it; of several questions it answers the first."""
     entered = st.session_state.message
     st.session_state.message_sent = True
+    if (turn := chat.with_current_choices.turn) and not turn.done:
+        message_queue().add(chat.with_current_choices, entered.text, entered.files)
+        return
     if len(list(places_of(questions))) > 1 and not entered.files and st.session_state.thread_id == chat.thread_id:
         decide_in_words(chat, questions, entered.text)
     else:
@@ -159,9 +194,13 @@ def draw_running_turn(chat: Chat, turn: ChatTurn, known: Exchange, stage: Stage 
 
 
 @st.fragment(run_every=POLL_SECONDS)
-def watch_thread(chat: Chat, turn: ChatTurn | None, history: ChatHistory) -> None:
-    """Redraw the page when the thread has changed in another tab or elsewhere, and during an outage of the service."""
-    if chat.turn is not turn or chat.has_changed(history):
+def watch_thread(chat: Chat, turn: ChatTurn | None, state: ServiceState) -> None:
+    """Redraw the page when the thread has changed in another tab or elsewhere, and during an outage of the service.
+
+    While others of the listed threads are being answered, the ends of these are changes, too.
+    """
+    others = [each for each in state.threads if each.status == "running" and each.thread_id != chat.thread_id]
+    if chat.turn is not turn or chat.has_changed(state.history) or chat.has_ended(others):
         st.rerun()
 
 

@@ -10,6 +10,8 @@ from app.client import AgentClient, AgentError, Failed, Refused, Unreachable
 from app.schema import ChatHistory, RunInfo, ServiceInfo, ThreadInfo
 
 NOT_FOUND, NOT_IMPLEMENTED = 404, 501
+# The most threads that the service returns at once.
+PAGE = 200
 # The service, or what is in front of it, is restarting.
 AWAY = (502, 503, 504)
 
@@ -26,8 +28,10 @@ class ServiceState:
     outage: AgentError | None = None
 
 
-def load_state(client: AgentClient, thread_id: str, max_threads: int) -> ServiceState:
+def load_state(client: AgentClient, thread_id: str, max_threads: int, words: str = "") -> ServiceState:
     """Return the service's state, or the last one that this page has seen while the service is unavailable.
+
+    With `words`, only threads in which they were said are listed.
 
     Raises the client's error if the page has seen none, and for errors that a restart does not explain.
     """
@@ -35,7 +39,7 @@ def load_state(client: AgentClient, thread_id: str, max_threads: int) -> Service
         with telemetry.suppress_instrumentation():
             state = ServiceState(
                 client.info(),
-                client.get_threads(limit=max_threads).threads,
+                load_threads(client, max_threads, words),
                 background_runs(client),
                 thread_id,
                 load_history(client, thread_id),
@@ -63,6 +67,18 @@ def background_runs(client: AgentClient) -> Sequence[RunInfo]:
         if error.status != NOT_IMPLEMENTED:
             raise
         return []
+
+
+def load_threads(client: AgentClient, limit: int, words: str = "") -> Sequence[ThreadInfo]:
+    """Return at most so many threads, the latest first."""
+    threads: list[ThreadInfo] = []
+    while (missing := limit - len(threads)) > 0:
+        before = threads[-1].updated if threads else None
+        page = client.get_threads(min(missing, PAGE), before, words or None).threads
+        threads += page
+        if len(page) < min(missing, PAGE):
+            break
+    return threads
 
 
 def load_history(client: AgentClient, thread_id: str) -> ChatHistory:

@@ -47,6 +47,7 @@ class ChatTurn:
         model: str | None = None,
         files: Sequence[BinaryIO] = (),
         answers: Mapping[str, Answer] | None = None,
+        replaces: str | None = None,
     ) -> None:
         self.thread_id = thread_id
         self.user_id = client.user_id
@@ -57,6 +58,7 @@ class ChatTurn:
         self._model = model
         self._files = files
         self._answers = answers or {}
+        self._replaces = replaces
         self._uploaded: list[FileInfo] = []
         self._refused = False
         self._cancel = client.cancel
@@ -92,7 +94,7 @@ class ChatTurn:
     def exchange(self) -> Exchange:
         """Return the exchange so far."""
         seen, own = from_events(self.message, self._events), self._trace
-        seen.uploads = list(self._uploaded)
+        seen.uploads, seen.replaces = list(self._uploaded), self._replaces
         if self._error:
             seen.error = str(self._error)
             seen.refused = self._refused
@@ -152,7 +154,11 @@ class ChatTurn:
 
     def _send_message(self) -> None:
         for event in self._client.stream(
-            self.message, thread_id=self.thread_id, model=self._model, answers=self._answers
+            self.message,
+            thread_id=self.thread_id,
+            model=self._model,
+            answers=self._answers,
+            replaces=self._replaces,
         ):
             self._append(event)
             if isinstance(event, RunEvent) and self.stopping:

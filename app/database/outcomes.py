@@ -9,7 +9,8 @@ from sqlalchemy import JSON, Boolean, Column, Float, Integer, String, Table, Tex
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.database.thread_store import insert_into, tables
-from app.schema import Figures, Vote
+from app.schema import Figures, SpanInfo, Vote
+from telemetry.span_tree import SpanSummary
 
 outcomes = Table(
     "run_outcomes",
@@ -48,6 +49,22 @@ run_messages = Table(
     Column("message_id", String, primary_key=True),
     Column("run_id", String, nullable=False),
 )
+# What was asked and answered, case-folded, to be searched.
+run_words = Table(
+    "run_words",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("words", Text, nullable=False),
+)
+# The tree of each turn, without its content.
+run_spans = Table(
+    "run_spans",
+    tables,
+    Column("run_id", String, primary_key=True),
+    Column("thread_id", String, nullable=False, index=True),
+    Column("spans", JSON, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,22 @@ class Outcomes:
     async def save_questions(self, run_id: str, thread_id: str, asked: Sequence[Any]) -> None:
         """Store the questions that the run asked its user."""
         await self._upsert(questions, {"run_id": run_id, "thread_id": thread_id, "asked": list(asked)}, ["run_id"])
+
+    async def save_words(self, run_id: str, thread_id: str, question: str, answer: str) -> None:
+        """Store what was asked and answered, for searching."""
+        row = {"run_id": run_id, "thread_id": thread_id, "words": f"{question}\n{answer}".casefold()}
+        await self._upsert(run_words, row, ["run_id"])
+
+    async def save_spans(self, run_id: str, thread_id: str, spans: Sequence[SpanSummary]) -> None:
+        """Store the tree of the run, or of its latest attempt."""
+        row = {"run_id": run_id, "thread_id": thread_id, "spans": [asdict(span) for span in spans]}
+        await self._upsert(run_spans, row, ["run_id"])
+
+    async def spans_of(self, run_id: str) -> Sequence[SpanInfo]:
+        """Return the tree of the run; empty if it was not recorded, or is not over."""
+        async with self.engine.connect() as connection:
+            spans = await connection.scalar(select(run_spans.c.spans).where(run_spans.c.run_id == run_id))
+        return [SpanInfo.model_validate(span) for span in spans or ()]
 
     async def save_messages(self, run_id: str, thread_id: str, message_ids: Iterable[str]) -> None:
         """Store that these messages belong to the run, except those that already belong to another run."""
@@ -137,6 +170,6 @@ class Outcomes:
 
 
 async def delete_outcomes(connection: AsyncConnection, thread_id: str) -> None:
-    """Delete the outcomes, votes, questions and message ids of the thread's runs."""
-    for table in (outcomes, votes, questions, run_messages):
+    """Delete the outcomes, votes, questions, message ids, words and trees of the thread's runs."""
+    for table in (outcomes, votes, questions, run_messages, run_words, run_spans):
         await connection.execute(delete(table).where(table.c.thread_id == thread_id))

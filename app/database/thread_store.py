@@ -35,6 +35,13 @@ threads = Table(
     Column("agent", String, nullable=False),
     Column("created", DateTime(timezone=True), nullable=False),
 )
+# Of threads that their users have named.
+thread_titles = Table(
+    "thread_titles",
+    tables,
+    Column("thread_id", String, primary_key=True),
+    Column("title", Text, nullable=False),
+)
 runs = Table(
     "runs",
     tables,
@@ -248,7 +255,12 @@ class ThreadStore:
 
 def _run_from(row: Mapping[Any, Any]) -> RunRecord:
     run = RunRecord(**row)
-    return replace(run, status="running") if run.status == CANCELLING else run
+    return replace(run, status=public_status(run.status))
+
+
+def public_status(status: str) -> str:
+    """Return the status of a run as callers see it."""
+    return "running" if status == CANCELLING else status
 
 
 async def create_tables(engine: AsyncEngine) -> None:

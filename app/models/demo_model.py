@@ -31,7 +31,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from app.messages import since_last_human
 
-MAX_STORY = 5_000
+MAX_STORY = 20_000
 MAX_ATTEMPTS = 2
 MAX_CALLS = 8
 

@@ -16,7 +16,7 @@ from app.routes.event_stream import EVENT_STREAM, STREAM_HEADERS, stored_events
 from app.routes.turns import LIMITED, resolve_agent, turn_events
 from app.runs.lifespan import missing_requirement
 from app.runs.store import BackgroundRun
-from app.schema import CancelAnswer, RunInfo, RunList, UserInput
+from app.schema import CancelAnswer, RunInfo, RunList, SpanList, UserInput
 
 if TYPE_CHECKING:
     from app.runs.runs import BackgroundRuns
@@ -41,8 +41,10 @@ async def submit_run(agent_id: str, body: UserInput, request: Request, caller: C
         await runs.turns.get_or_create_thread(Thread(thread_id, user, agent_id))
         async with runs.turns.lock_thread(thread_id):
             await runs.turns.end_lost_turns(thread_id)
-            await runs.turns.refuse_answer_to_other_agent(thread_id, agent_id)
-            await runs.turns.refuse_unfit_answers(graph, thread_id, body)
+            body, replaced = await runs.turns.resolve_replaced(thread_id, body)
+            if replaced is None:
+                await runs.turns.refuse_answer_to_other_agent(thread_id, agent_id)
+                await runs.turns.refuse_unfit_answers(graph, thread_id, body)
             run = await runs.submit(run_id, agent_id, user, body.model_copy(update={"thread_id": thread_id}))
     return await _run_info(runs, run)
 
@@ -84,6 +86,16 @@ async def stream_run(
     else:
         raise HTTPException(404, _NO_EVENTS)
     return EventSourceResponse(events, headers=STREAM_HEADERS)
+
+
+@router.get("/runs/{run_id}/spans")
+async def list_spans(run_id: str, request: Request, caller: CallerDep) -> SpanList:
+    """Return the tree of the run, a background run or a turn, once it is over: names, times, tokens and failures."""
+    turns, runs = request.app.state.turns, request.app.state.runs
+    run = await turns.store.get_run(run_id) or (await runs.store.get(run_id) if runs else None)
+    if run is None or (caller.user_id and run.user_id != caller.user_id):
+        raise HTTPException(404, f"There is no run {run_id}.")
+    return SpanList(spans=await turns.outcomes.spans_of(run_id))
 
 
 @router.post("/runs/{run_id}/cancel")

@@ -85,7 +85,6 @@ async def open_runs(
         store=BackgroundRunStore(database.engine),
         turns=turns,
         graphs=agents.graphs,
-        checkpoints=database.checkpoints,
         availability=database.availability,
         engine_url=_engine_url(settings),
         engine_file=engine_file,

@@ -16,13 +16,13 @@ from uuid import UUID, uuid4
 
 from dbos import DBOS, DBOSConfig
 from dbos import error as engine
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.types import StateSnapshot
 from sqlalchemy.exc import SQLAlchemyError
 
 import telemetry
 from app.database.availability import Availability
+from app.database.branches import with_saver
 from app.database.guarded_saver import GuardedSaver
 from app.database.sqlite import check_file
 from app.database.thread_store import CANCELLING, Thread
@@ -36,13 +36,14 @@ from app.runs.store import (
     StaleAttemptError,
 )
 from app.schema import EndEvent, ErrorEvent, RunStatus, UserInput
-from app.turns import AgentTurn, Turns, run_event, run_record, tokens_of, turn_config
+from app.turns import AgentTurn, Turns, linked_to, run_event, run_record, tokens_of, turn_config
 from telemetry import Resumed, TraceRef
 from telemetry.context import Scope
 from telemetry.export.formats.marks import SHOWN_ON_ROOT
 from telemetry.heartbeat import Heartbeat, LostTurn, attach_span, close_as_lost, written
 from telemetry.otel.local_root import local_root
 from telemetry.span import one_line
+from telemetry.span_tree import follow_turn
 from telemetry.turn_root import TurnRoot, queued_line
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,6 @@ class BackgroundRuns:
     store: BackgroundRunStore
     turns: Turns
     graphs: dict[str, CompiledStateGraph]
-    checkpoints: BaseCheckpointSaver[Any]
     availability: Availability
     engine_url: str
     engine_file: Path | None
@@ -387,12 +387,17 @@ class BackgroundRuns:
 
     async def _execute(self, run: BackgroundRun, earlier: Sequence[AttemptRecord]) -> None:
         request = UserInput.model_validate_json(run.asked)
-        graph = self.graphs[run.agent].copy(
-            {"checkpointer": GuardedSaver(self.checkpoints, self.availability, self.store.fence(run))}
-        )
+        versions, retry = self.turns.versions, self.availability.retry
+        replaced = await retry(lambda: versions.replaced_run(run.thread_id, request))
+        graph = await retry(lambda: versions.begin(run.run_id, self.graphs[run.agent], run.thread_id, replaced))
+        fence = self.store.fence(run)
+        graph = with_saver(graph, lambda saver: GuardedSaver(saver, self.availability, fence))
         state = await graph.aget_state({"configurable": {"thread_id": run.thread_id}})
-        turn = self._create_turn(run, request, earlier)
+        with linked_to(replaced):
+            turn = self._create_turn(run, request, earlier)
         await self._begin_attempt(run, turn, state, request, first=not earlier)
+        if replaced:
+            await retry(lambda: versions.show_branch_of(run.thread_id, run.run_id))
         execution = AttemptExecution(
             graph,
             turn_config(turn, run.agent, _thread(run), request),
@@ -402,6 +407,7 @@ class BackgroundRuns:
             store=self._attempt_store,
             heartbeat_s=self.heartbeat_s,
         )
+        follow_turn(turn.trace)
         turn.start(execution.work)
         self._under_way[run.run_id] = turn
         if run.run_id in self._cancelled_early:
@@ -457,6 +463,7 @@ class BackgroundRuns:
         self, run: BackgroundRun, turn: AgentTurn, execution: AttemptExecution, earlier: Sequence[AttemptRecord]
     ) -> None:
         status = turn.status or "failed"
+        await self.turns.save_spans(turn)
         # If the process is killed from here on, another one ends its attempt, whose end is not stored yet.
         await asyncio.to_thread(written)
         await self._attempt_store.check_current(run)
@@ -474,10 +481,10 @@ class BackgroundRuns:
             raise AgentFailedError(error)
         await execution.settle(turn)
         # The run points to the trace of its first attempt.
-        kept, model = earlier[0].sampled if earlier else turn.kept, execution.request.model
+        kept = earlier[0].sampled if earlier else turn.kept
 
         async def save_outcome() -> None:
-            await self.turns.save_outcome(turn, model, kept=kept)
+            await self.turns.save_outcome(turn, execution.request, kept=kept)
             await self.turns.outcomes.save_messages(run.run_id, run.thread_id, execution.new_ids)
 
         await self.availability.retry(save_outcome)
@@ -494,7 +501,8 @@ class BackgroundRuns:
         # The thread's history first: after a kill, unfinished writes are repeated.
         await retry(lambda: self.turns.store.end_run(run.run_id, status))
         await self._attempt_store.end(run, status, error)
-        self.turns.pruning.prune_later(run.thread_id)
+        checkpoints = await retry(lambda: self.turns.versions.checkpoint_thread_of(run.thread_id, run.run_id))
+        self.turns.pruning.prune_later(checkpoints)
 
 
 def _thread(run: BackgroundRun) -> Thread:

@@ -105,8 +105,8 @@ def test_a_refused_method_is_told_all_that_are_allowed(tmp_path: Path) -> None:
     """Also those of further routes on the same path."""
     with service(tmp_path) as url:
         answer = httpx.request("PUT", f"{url}/threads/t-1")
-    assert answer.headers["allow"] == "DELETE, GET"
-    assert answer.json()["detail"] == "/threads/t-1 does not allow PUT: use DELETE, GET."
+    assert answer.headers["allow"] == "DELETE, GET, PATCH"
+    assert answer.json()["detail"] == "/threads/t-1 does not allow PUT: use DELETE, GET, PATCH."
 
 
 if __name__ == "__main__":

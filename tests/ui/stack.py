@@ -114,8 +114,9 @@ def links(chat: Page) -> Locator:
 
 def answered(chat: Page, times: int) -> None:
     """Wait until so many answers are over."""
+    expect(button(chat, "Stop")).to_have_count(0)
     expect(links(chat)).to_have_count(times)
-    expect(chat.get_by_test_id("stChatInputTextArea")).to_be_enabled()
+    expect(chat.get_by_text("Working in the background …")).to_have_count(0)
 
 
 def thread_of(chat: Page) -> str:

@@ -149,18 +149,20 @@ def test_what_was_stopped_or_failed_can_be_tried_again(stack: Stack, chat: Page)
     button(chat, "Retry").click()
     expect(button(chat, "Stop")).to_be_visible()
     button(chat, "Stop").click()
-    answered(chat, 2)
+    expect(chat.get_by_text("2 / 2")).to_be_visible()
+    answered(chat, 1)
     until(lambda: stack.names(thread_of(chat)).count("stop") == 2, 60)
 
     say(chat, "/fail")
     expect(chat.get_by_test_id("stAlert")).to_be_visible()
-    answered(chat, 3)
+    answered(chat, 2)
     chat.reload()
-    answered(chat, 3)
+    answered(chat, 2)
     expect(chat.get_by_test_id("stAlert")).to_contain_text("DemoError")
     expect(chat.get_by_text(f"Trace {trace_of(links(chat).last)}")).to_be_visible()
     button(chat, "Retry").click()
-    answered(chat, 4)
+    expect(chat.get_by_text("2 / 2")).to_have_count(2)
+    answered(chat, 2)
     assert tree(links(chat).last, "DemoModel LLM ERROR").startswith("chat turn ERROR\n")
 
 
@@ -194,7 +196,7 @@ def test_images_are_drawn(stack: Stack, tab: Page, tmp_path: Path) -> None:
     expect(images).to_have_count(2)
     expect(tab.get_by_text("dot.png").first).to_be_visible()
     with tab.expect_download() as download:
-        tab.get_by_test_id("stSidebar").get_by_role("button", name="shot.png").click()
+        tab.locator(".st-key-files").get_by_role("button", name="shot.png").click()
     assert download.value.path().read_bytes() == picture.read_bytes()
 
 

@@ -135,3 +135,19 @@ def test_blocks_that_are_complete_stay_as_they_are(text: str, blocks: list[str])
 def test_reasoning_is_told_from_the_answer(text: str, thought: str, answer: str) -> None:
     """What a model thought before it answered is not part of its answer."""
     assert split_thought(text) == (thought, answer)
+
+
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("这是**“强调”**文字", "这是\u200a**“强调”**\u200a文字"),
+        ("今天**气温25℃**较高", "今天**气温25℃**\u200a较高"),
+        ("これは*「強調」*です", "これは\u200a*「強調」*\u200aです"),
+        ("**强调**。后面", "**强调**。后面"),
+        ("`**“a”**文`", "`**“a”**文`"),
+        ("for **$5** and 2 * 3 * 4", "for **\\$5** and 2 * 3 * 4"),
+    ],
+)
+def test_emphasis_is_recognised_without_spaces(written: str, given: str) -> None:
+    """Where a script has no spaces, and only where Markdown needs one, a hair space is put beside the mark."""
+    assert from_model(written) == given

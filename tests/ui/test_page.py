@@ -42,8 +42,13 @@ def page(**query: str) -> AppTest:
 
 def ask(test: AppTest, message: str) -> AppTest:
     test.chat_input[0].set_value(message).run()
-    until(lambda: not test.run().chat_input[0].disabled)
+    until(lambda: is_idle(test.run()))
     return test
+
+
+def is_idle(test: AppTest) -> bool:
+    """Whether nothing is being answered, that could be stopped."""
+    return all(button.key != "stop" for button in test.button)
 
 
 def links(test: AppTest) -> list[str]:
@@ -104,7 +109,7 @@ def test_an_agent_that_waits_shows_its_question() -> None:
     assert [each.value for each in again.markdown if "Shall I" in each.value] == [question]
     assert again.chat_input[0].placeholder == "Your answer"
     next(button for button in again.button if button.label == "Approve").click().run()
-    until(lambda: not again.run().chat_input[0].disabled)
+    until(lambda: is_idle(again.run()))
     assert not any(button.label == "Approve" for button in again.button)
     assert any("Shall I book" in each.value for each in again.markdown)
 
@@ -176,7 +181,7 @@ def test_thirty_reruns_are_one_load(spans: Recorded) -> None:
         test.run()
     if stop := [button for button in test.button if button.key == "stop"]:
         stop[0].click()
-    until(lambda: not test.run().chat_input[0].disabled)
+    until(lambda: is_idle(test.run()))
     for _ in range(14):
         test.run()
 
@@ -217,7 +222,7 @@ def test_a_retry_goes_with_the_choices_that_came_before_it(url: str) -> None:
     test = ask(page(), "/fail")
     test.toggle[0].set_value(True)
     test.button(key="retry").click().run()
-    until(lambda: not test.run().chat_input[0].disabled)
+    until(lambda: is_idle(test.run()))
 
     [run] = AgentClient(url).get_runs().runs
     assert (run.thread_id, run.message) == (test.session_state.thread_id, "/fail")

@@ -7,12 +7,20 @@ from math import floor, log10
 
 import streamlit as st
 
-from app.schema import Figures, FileInfo, TaskEvent
+from app.schema import Figures, TaskEvent
 from ui.chat import Chat
 from ui.components.copy_button import draw_copy_button
 from ui.components.feedback import draw_acknowledgement, draw_feedback
 from ui.components.files import draw_files
 from ui.components.question import draw_asked, draw_open_questions
+from ui.components.spans import draw_spans
+from ui.components.versions import (
+    draw_edit_button,
+    draw_editor,
+    draw_more_answers,
+    draw_versions,
+    is_edited,
+)
 from ui.exchange import Exchange, Part, Reasoning, SubAgent, ToolUse
 from ui.export import answer_of
 from ui.markdown import escape, from_model, split_blocks, split_thought
@@ -24,26 +32,33 @@ NBSP = "\N{NO-BREAK SPACE}"
 TASK_RESULTS = {"success": "done", "error": "failed", "cancelled": "stopped"}
 
 
-def draw_exchange(chat: Chat, exchange: Exchange, running: ChatTurn | None = None, *, last: bool = False) -> None:
-    """Draw a question and its answer, while it is written or with its footer."""
-    draw_question(chat, exchange.question, exchange.uploads)
+def draw_exchange(
+    chat: Chat, exchange: Exchange, running: ChatTurn | None = None, *, last: bool = False, idle: bool = False
+) -> None:
+    """Draw a question and its answer, while it is written or with its footer; an idle thread can be changed."""
+    draw_question(chat, exchange, can_be_edited=idle and exchange.can_be_replaced)
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         draw_parts(exchange.parts, exchange.partial, exchange.reasoning, working=running is not None)
         draw_files(chat.client, exchange.outputs, exchange.run_id)
         if running:
             draw_progress(chat, exchange, running)
         else:
-            draw_footer(chat, exchange, last=last)
+            draw_footer(chat, exchange, last=last, idle=idle)
 
 
-def draw_question(chat: Chat, question: str, uploads: Sequence[FileInfo]) -> None:
-    """Draw a person's message as it was written, and its files."""
-    if not question and not uploads:
+def draw_question(chat: Chat, exchange: Exchange, *, can_be_edited: bool) -> None:
+    """Draw a person's message as it was written, or a field to edit it, and its files."""
+    if not exchange.question and not exchange.uploads:
         return
     with st.chat_message("user", avatar=":material/person:"):
-        if question:
-            st.text(question)
-        draw_files(chat.client, uploads, "uploads")
+        if can_be_edited and is_edited(exchange):
+            draw_editor(chat, exchange)
+        elif exchange.question:
+            with st.container(horizontal=True, wrap=False, gap="small"):
+                st.text(exchange.question, width="stretch")
+                if can_be_edited:
+                    draw_edit_button(exchange)
+        draw_files(chat.client, exchange.uploads, "uploads")
 
 
 def draw_parts(parts: Sequence[Part], partial: str, reasoning: str = "", *, working: bool) -> None:
@@ -99,7 +114,8 @@ def draw_tool(use: ToolUse, *, working: bool) -> None:
     # Leaving a `with` block would mark a running tool as complete.
     box = st.status(label, state=state, type="compact")
     box.caption("Input")
-    box.code(json.dumps(use.input, ensure_ascii=False), "json", wrap_lines=True)
+    # Not as JSON: the colours of its syntax are too pale for many eyes.
+    box.code(json.dumps(use.input, ensure_ascii=False), None, wrap_lines=True)
     if use.output is not None:
         box.caption("Output")
         box.code(use.output[:MAX_OUTPUT_CHARACTERS] or "(nothing)", None, wrap_lines=True)
@@ -147,7 +163,7 @@ def _waiting_for(exchange: Exchange, running: ChatTurn) -> str:
     return "Thinking …"
 
 
-def draw_footer(chat: Chat, exchange: Exchange, *, last: bool) -> None:
+def draw_footer(chat: Chat, exchange: Exchange, *, last: bool, idle: bool) -> None:
     """Draw how an answer ended; only the last one of a thread can be answered or retried."""
     if last and exchange.open_questions:
         draw_open_questions(chat, exchange.open_questions)
@@ -156,6 +172,7 @@ def draw_footer(chat: Chat, exchange: Exchange, *, last: bool) -> None:
             draw_asked(question, waits=False)
     draw_status(exchange)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        draw_versions(chat, exchange, idle=idle)
         if exchange.run_id:
             draw_feedback(chat, exchange)
         if answer := answer_of(exchange):
@@ -164,9 +181,13 @@ def draw_footer(chat: Chat, exchange: Exchange, *, last: bool) -> None:
             st.link_button(chat.link, exchange.trace_url, icon=":material/link:", type="tertiary")
         if last and exchange.question and (exchange.error or exchange.status in ("cancelled", "failed")):
             draw_retry(chat, exchange)
+        elif idle:
+            draw_more_answers(chat, exchange, last=last)
         if figures := describe_figures(exchange.figures):
             st.caption(figures, width="content")
     draw_acknowledgement(exchange)
+    if exchange.run_id and exchange.trace_id:
+        draw_spans(chat, exchange.run_id)
 
 
 def draw_status(exchange: Exchange) -> None:
@@ -188,7 +209,7 @@ def draw_retry(chat: Chat, exchange: Exchange) -> None:
         icon=":material/refresh:",
         type="tertiary",
         on_click=chat.send_from_click,
-        args=(exchange.question,),
+        args=(exchange.question, exchange.run_id if exchange.can_be_replaced else exchange.replaces),
     )
 
 
@@ -196,7 +217,7 @@ def draw_error(message: str, trace_id: str | None) -> None:
     """Draw what went wrong, and the id of the trace that shows more."""
     st.error(escape(message), icon=":material/error:")
     if trace_id:
-        st.caption(f"Trace `{trace_id}`")
+        st.caption(f"Trace {trace_id}")
 
 
 def describe_figures(figures: Figures) -> str:

@@ -10,19 +10,32 @@ from app.client import AgentClient, AgentError
 from app.schema import FileInfo
 from ui.markdown import escape
 
-# A larger image is drawn as a download.
-MAX_IMAGE_BYTES = 5_000_000
-MAX_CACHED_IMAGES = 20
+# A larger image or sound is drawn as a download.
+MAX_DRAWN_BYTES = 5_000_000
+MAX_CACHED = 20
 UNITS = ("B", "kB", "MB", "GB")
 
 
 def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None) -> None:
-    """Draw images as such, and other files as downloads."""
+    """Draw images and sound as such, and other files as downloads."""
     for file in files:
-        if file.type.startswith("image/") and file.size <= MAX_IMAGE_BYTES and (image := _image(client, file)):
-            st.image(image, caption=escape(file.name))
+        kind = file.type.partition("/")[0]
+        content = _content(client, file) if kind in ("image", "audio") and file.size <= MAX_DRAWN_BYTES else None
+        if content and kind == "image":
+            st.image(content, caption=escape(file.name))
+        elif content:
+            st.audio(content, file.type)
+            st.caption(escape(file.name))
         else:
             draw_download(client, file, place)
+
+
+def draw_file_strip(client: AgentClient, files: Sequence[FileInfo]) -> None:
+    """Draw the thread's files as downloads beside each other."""
+    if files:
+        with st.container(horizontal=True, gap="small", wrap=False, key="files"):
+            for file in files:
+                draw_download(client, file, "list")
 
 
 def draw_download(client: AgentClient, file: FileInfo, place: str | None) -> None:
@@ -53,14 +66,14 @@ def format_size(number: float) -> str:
     return f"{number:.1f} {UNITS[-1]}"
 
 
-def _image(client: AgentClient, file: FileInfo) -> bytes | None:
+def _content(client: AgentClient, file: FileInfo) -> bytes | None:
     try:
         return _cached_content(client, client.user_id, file.file_id)
     except AgentError:
         return None
 
 
-@st.cache_data(max_entries=MAX_CACHED_IMAGES, show_spinner=False)
+@st.cache_data(max_entries=MAX_CACHED, show_spinner=False)
 def _cached_content(_client: AgentClient, user_id: str | None, file_id: str) -> bytes:  # noqa: ARG001 - a part of the key
     with telemetry.suppress_instrumentation():
         return read_content(_client, file_id)

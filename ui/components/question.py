@@ -88,7 +88,7 @@ def draw_action(chat: Chat, questions: Sequence[InterruptEvent], place: Place, a
         if "edit" in allowed:
             args = st.text_area(f"Arguments of {escape(action.name)}", args, key=f"args-{name}", height="content")
         else:
-            st.code(args, language="json")
+            st.code(args, language=None)
         changed = "edit" in allowed and args.strip() != json.dumps(action.args, ensure_ascii=False, indent=2).strip()
         words = ""
         if allowed & {"reject", "respond"}:

@@ -1,4 +1,4 @@
-"""Draw the sidebar: agent and model, chats, background runs, files, and who is logged in."""
+"""Draw the sidebar: agent and model, chats, background runs, and who is logged in."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ import streamlit as st
 
 import telemetry
 from app.client import AgentClient, AgentError
-from app.schema import AgentInfo, FileInfo, RunInfo, ServiceInfo, ThreadInfo
+from app.schema import AgentInfo, RunInfo, ServiceInfo, ThreadInfo
 from ui.chat import go_to
-from ui.components.files import draw_download
+from ui.components.copy_button import draw_copy_button
 from ui.components.welcome import title_of
 from ui.export import as_json, as_markdown
 from ui.identity import Visitor
 from ui.markdown import escape
 from ui.streamlit_patches import is_history_navigation
 from ui.turn_registry import turn_registry
+from ui.unseen import unseen_threads
 
-# How many threads a click adds to the list, and how many it can have.
+# How many threads a click adds to the list.
 THREADS_PER_PAGE = 20
-MAX_THREADS = 200
 MAX_RUNS = 5
 REFRESH_SECONDS = 2
 ICONS = {
@@ -35,6 +35,11 @@ ICONS = {
     "cancelled": ":material/cancel:",
 }
 UNFINISHED = ("queued", "running", "lost")
+THREAD_STATES = {
+    "running": (":material/progress_activity:", "It is being answered"),
+    "waiting": (":material/help:", "The agent has a question"),
+}
+UNSEEN = ":material/mark_chat_unread:", "There is a new answer"
 
 
 def draw_choices(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
@@ -79,34 +84,35 @@ def draw_agent_choice(agents: Mapping[str, AgentInfo], default: str) -> str:
     return key
 
 
-def thread_limit() -> int:
-    """Return how many threads are listed: as many as there may be while somebody searches."""
-    if st.session_state.get("thread_search"):
-        return MAX_THREADS
-    return st.session_state.setdefault("thread_limit", THREADS_PER_PAGE)
+def wanted_threads() -> tuple[int, str]:
+    """Return how many threads are listed, and the words that are searched in them."""
+    state = st.session_state
+    return state.setdefault("thread_limit", THREADS_PER_PAGE), state.get("thread_search", "").strip()
 
 
 def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread: str) -> None:
     """Draw the visitor's chats, the latest first, each with a button that opens and one that deletes it."""
-    if not threads:
+    limit, searched = wanted_threads()
+    if not threads and not searched:
         return
-    st.subheader("Chats", anchor=False)
-    searched = st.text_input(
+    st.header("Chats", anchor=False)
+    st.text_input(
         "Search chats",
         key="thread_search",
-        placeholder="Search chats",
+        placeholder="Search in all that was said",
         icon=":material/search:",
         label_visibility="collapsed",
+        max_chars=200,
     )
-    found = [thread for thread in threads if searched.casefold() in thread.title.casefold()]
-    if not found:
-        st.caption("No chat title contains these words.")
+    if not threads:
+        st.caption("These words were said in no chat.")
+    unseen = unseen_threads().update(client.user_id, threads, open_thread)
     with st.container(gap=None, key="chats"):
-        for day, group in groupby(found, key=lambda thread: day_of(thread.updated, st.context.timezone)):
+        for day, group in groupby(threads, key=lambda thread: day_of(thread.updated, st.context.timezone)):
             st.caption(day)
             for thread in group:
-                draw_thread(client, thread, is_open=thread.thread_id == open_thread)
-    if len(threads) == thread_limit() < MAX_THREADS:
+                draw_thread(client, thread, is_open=thread.thread_id == open_thread, unseen=thread.thread_id in unseen)
+    if len(threads) == limit:
         st.button("Older ones", icon=":material/expand_more:", type="tertiary", on_click=list_more_threads)
 
 
@@ -117,12 +123,15 @@ def day_of(moment: datetime, timezone: str | None) -> str:
     return "Today" if days <= 0 else "Yesterday" if days == 1 else "Earlier"
 
 
-def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
+def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unseen: bool) -> None:
     """Draw one chat of the list."""
     with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
+        icon, state = state_of(client, thread, is_open=is_open, unseen=unseen)
         st.button(
             escape(thread.title),
             key=f"open-{thread.thread_id}",
+            help=state,
+            icon=icon,
             type="secondary" if is_open else "tertiary",
             width="stretch",
             wrap=False,
@@ -130,7 +139,7 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> No
             args=(thread.thread_id, thread.agent),
         )
         if is_open:
-            draw_export(client, thread)
+            draw_more(client, thread)
         st.button(
             f"Delete {escape(thread.title)}",
             key=f"delete-{thread.thread_id}",
@@ -144,31 +153,61 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> No
             confirm_deletion(client, thread, is_open=is_open)
 
 
-def draw_export(client: AgentClient, thread: ThreadInfo) -> None:
-    """Draw the export buttons of a thread; its messages are fetched on a click."""
+def state_of(
+    client: AgentClient, thread: ThreadInfo, *, is_open: bool, unseen: bool
+) -> tuple[str, str] | tuple[None, None]:
+    """Return the mark of a chat and what it means; none for one that is over and seen."""
+    turn = turn_registry().latest(client.user_id, thread.thread_id) if is_open else None
+    # The list may be older than the end of the answer that this page has just seen.
+    is_over = thread.status == "running" and turn is not None and turn.done
+    return THREAD_STATES.get("" if is_over else thread.status or "", UNSEEN if unseen else (None, None))
+
+
+def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
+    """Draw what can be done with the open thread: rename it, copy its link, export it."""
     name = re.sub(r"[^\w-]+", "-", thread.title)[:40].strip("-") or "chat"
-    with st.popover("Export this chat", icon=":material/download:", type="tertiary", key="export"):
+    with st.popover("More about this chat", icon=":material/more_horiz:", type="tertiary", key="more"):
+        field = f"title-{thread.thread_id}"
+        st.text_input(
+            "Title", thread.title, key=field, max_chars=200, on_change=rename, args=(client, thread.thread_id, field)
+        )
+        draw_copy_button(f"{st.context.url}?thread_id={thread.thread_id}", key="copy-link", label="Copy link")
+        # The messages are fetched on a click.
         st.download_button(
-            "Markdown",
+            "Export as Markdown",
             lambda: as_markdown(thread.title, client.get_history(thread.thread_id)),
             f"{name}.md",
             "text/markdown",
             key="export-markdown",
+            icon=":material/download:",
+            type="tertiary",
             on_click="ignore",
         )
         st.download_button(
-            "JSON",
+            "Export as JSON",
             lambda: as_json(client.get_history(thread.thread_id)),
             f"{name}.json",
             "application/json",
             key="export-json",
+            icon=":material/download:",
+            type="tertiary",
             on_click="ignore",
         )
 
 
+def rename(client: AgentClient, thread_id: str, field: str) -> None:
+    """Store the title that was entered; without one, the old title stays."""
+    title = st.session_state[field].strip()
+    try:
+        if title:
+            client.rename_thread(thread_id, title)
+    except AgentError as error:
+        st.toast(escape(str(error)), icon=":material/error:")
+
+
 def list_more_threads() -> None:
     """Add older chats to the list."""
-    st.session_state.thread_limit = min(MAX_THREADS, st.session_state.thread_limit + THREADS_PER_PAGE)
+    st.session_state.thread_limit += THREADS_PER_PAGE
 
 
 def ask_to_delete(thread_id: str | None = None) -> None:
@@ -214,7 +253,7 @@ def delete_thread(client: AgentClient, thread_id: str, *, is_open: bool) -> None
 def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
     """Draw the latest background runs, refreshed while one is unfinished."""
     if runs:
-        st.subheader("Background runs", anchor=False)
+        st.header("Background runs", anchor=False)
         every = REFRESH_SECONDS if any(run.status in UNFINISHED for run in runs[:MAX_RUNS]) else None
         with st.container(gap=None, key="runs"):
             st.fragment(_draw_runs, run_every=every)(client, list(runs[:MAX_RUNS]))
@@ -244,14 +283,6 @@ def _refresh(client: AgentClient, runs: Sequence[RunInfo]) -> Sequence[RunInfo]:
             return client.get_runs(MAX_RUNS).runs
     except AgentError:
         return runs
-
-
-def draw_thread_files(client: AgentClient, files: Sequence[FileInfo]) -> None:
-    """Draw the thread's files as downloads."""
-    if files:
-        st.subheader("Files", anchor=False)
-        for file in files:
-            draw_download(client, file, "list")
 
 
 def draw_visitor(visitor: Visitor) -> None:

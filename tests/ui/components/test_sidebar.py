@@ -28,7 +28,7 @@ def test_a_day_has_a_name(ago: timedelta, timezone: str | None, day: str) -> Non
 
 
 def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
-    """A part of its title finds it, Markdown and JSON have what was said, and a question comes before it is deleted."""
+    """What was said finds it, it can be renamed and exported, and a question comes before it is deleted."""
     say(chat, "What is 6 * 7, dear Hypatia?")
     answered(chat, 1)
     thread = thread_of(chat)
@@ -37,12 +37,17 @@ def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
     search = chat.get_by_role("textbox", name="Search chats")
     search.fill("no such title")
     search.press("Enter")
-    expect(chat.get_by_text("No chat title contains these words.")).to_be_visible()
+    expect(chat.get_by_text("These words were said in no chat.")).to_be_visible()
     search.fill("hypatia")
     search.press("Enter")
     expect(chats.get_by_role("button", name="What is 6 * 7, dear Hypatia?", exact=True)).to_have_count(1)
 
-    button(chat, "Export this chat").click()
+    search.fill("the CALCULATOR tool says: 42")
+    search.press("Enter")
+    expect(chats.get_by_role("button", name="What is 6 * 7, dear Hypatia?", exact=True).first).to_be_visible()
+    search.fill("hypatia")
+    search.press("Enter")
+    button(chat, "More about this chat").click()
     with chat.expect_download() as download:
         button(chat, "Markdown").click()
     text = download.value.path().read_text()
@@ -52,9 +57,13 @@ def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
         button(chat, "JSON").click()
     assert json.loads(download.value.path().read_text())["messages"][0]["type"] == "human"
     assert download.value.suggested_filename == "What-is-6-7-dear-Hypatia.json"
+    title = chat.get_by_role("textbox", name="Title")
+    title.fill("Sums of Hypatia")
+    title.press("Enter")
+    expect(chats.get_by_role("button", name="Sums of Hypatia", exact=True)).to_be_visible()
     chat.keyboard.press("Escape")
 
-    delete = chats.get_by_role("button", name="Delete What is 6 * 7, dear Hypatia?")
+    delete = chats.get_by_role("button", name="Delete Sums of Hypatia")
     delete.click()
     chat.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     expect(chat.get_by_role("dialog")).to_have_count(0)

@@ -14,6 +14,6 @@ _mount = component(
 )
 
 
-def draw_copy_button(text: str, *, key: str) -> None:
+def draw_copy_button(text: str, *, key: str, label: str = "Copy") -> None:
     """Draw a button that copies this text."""
-    _mount(key=key, data=text, width="content", height="content")
+    _mount(key=key, data={"text": text, "label": label}, width="content", height="content")

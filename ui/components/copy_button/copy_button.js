@@ -3,14 +3,15 @@ const CONFIRM_MS = 2000;
 export default function ({ data, parentElement }) {
   const button = parentElement.querySelector("button");
   const label = parentElement.querySelector("span");
+  label.textContent = data.label;
   button.onclick = async () => {
     try {
-      await copy(data);
+      await copy(data.text);
       label.textContent = "Copied";
     } catch {
       label.textContent = "Not copied";
     }
-    setTimeout(() => { label.textContent = "Copy"; }, CONFIRM_MS);
+    setTimeout(() => { label.textContent = data.label; }, CONFIRM_MS);
   };
 }
 

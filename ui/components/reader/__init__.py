@@ -1,7 +1,8 @@
 """A small component for what Streamlit cannot do while an answer is read.
 
-It scrolls a question that was just sent to the top, offers a way back to the end, and tells screen
-readers when an answer begins and ends. It draws next to nothing and returns nothing: the page works without it.
+It scrolls a question that was just sent to the top, offers a way back to the end, keeps what is being typed with its
+thread, and tells screen readers when an answer begins and ends. It draws next to nothing and returns nothing: the page
+works without it.
 """
 
 from collections.abc import Sequence
@@ -24,12 +25,13 @@ _mount = component(
 )
 
 
-def draw_reader(exchanges: Sequence[Exchange], *, running: bool) -> None:
+def draw_reader(exchanges: Sequence[Exchange], thread_id: str, *, running: bool) -> None:
     """Mount the component with the data that it needs of the conversation."""
     _mount(
         key="reader",
         data={
             "sent": st.session_state.get("messages_sent", 0),
+            "thread": thread_id,
             "latest": len(exchanges) - 1,
             "running": running,
             "status": _status(exchanges[-1], running=running) if exchanges else "",

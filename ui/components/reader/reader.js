@@ -1,6 +1,7 @@
 // Undocumented names of Streamlit: `ui/streamlit_patches.py` says what breaks without them.
 const SCROLLER = '[data-testid="stAppScrollToBottomContainer"]';
 const BOTTOM = '[data-testid="stBottom"]';
+const FIELD = '[data-testid="stChatInputTextArea"]';
 const MARGIN = 64; // The page's header covers as much.
 const FAR = 120; // From this distance there is something below that cannot be seen.
 const SLACK = 40; // Streamlit follows the end of a page that is scrolled to it; the question is to stay.
@@ -10,7 +11,7 @@ const RELEASING = ["wheel", "touchstart", "keydown"];
 const WAIT_MS = 5000; // The question is drawn after the component is told of it.
 
 // Outlives each mount, so that a redraw is no news.
-const known = { sent: null, running: false };
+const known = { sent: null, running: false, thread: null };
 
 export default function ({ data, parentElement }) {
   const button = parentElement.querySelector(".reader-to-end");
@@ -37,6 +38,7 @@ export default function ({ data, parentElement }) {
   if (isSent) showQuestion(scroller, bottom, data.latest);
   // An answer may be complete before it is first drawn.
   if (isSent || data.running !== known.running) status.textContent = data.status;
+  showDraft(data.thread);
   known.sent = data.sent;
   known.running = data.running;
 
@@ -44,6 +46,40 @@ export default function ({ data, parentElement }) {
     scroller.removeEventListener("scroll", update);
     observer.disconnect();
   };
+}
+
+// What is typed stays with its thread, in this tab: it is there again when the thread is opened again.
+function saveDraft() {
+  const field = document.querySelector(FIELD);
+  if (!field || known.thread === null) return;
+  if (field.value) sessionStorage.setItem(`draft ${known.thread}`, field.value);
+  else sessionStorage.removeItem(`draft ${known.thread}`);
+}
+// Sending empties the field without an `input` event.
+for (const type of ["input", "keyup", "click"]) document.addEventListener(type, () => setTimeout(saveDraft));
+
+function showDraft(thread) {
+  if (known.thread === thread) return;
+  const isFirst = known.thread === null;
+  const until = performance.now() + WAIT_MS;
+  const look = () => {
+    const field = document.querySelector(FIELD);
+    if (!field) {
+      if (performance.now() < until) requestAnimationFrame(look);
+      return;
+    }
+    const draft = sessionStorage.getItem(`draft ${thread}`) ?? "";
+    // On a new page, something may have been typed already.
+    if (field.value !== draft && !(isFirst && field.value)) write(field, draft);
+    known.thread = thread;
+  };
+  look();
+}
+
+// React takes a value only from the field's own setter, with an event.
+function write(field, text) {
+  Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value").set.call(field, text);
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 // Scroll the question to the top, with as much room below it as the page is high: its answer grows there.
