@@ -70,7 +70,8 @@ async def _open_store(app: FastAPI) -> AsyncIterator[None]:
 
 def _store(settings: ViewerSettings) -> Store:
     try:
-        return Store(settings.db, settings.max_bytes)
+        days = settings.max_age_days
+        return Store(settings.db, settings.max_bytes, None if days is None else days * 86_400)
     except (OSError, DatabaseError) as error:
         raise unusable(f"VIEWER_DB={settings.db}", error, "name a file that can be written") from error
 

@@ -9,10 +9,11 @@ from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse,
 
 from telemetry.testing.tree import span_tree
 from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.figures import HOUR_S, merged
 from telemetry.viewer.messages import input_content, output_content
 from telemetry.viewer.observation import Observation, Trace
 from telemetry.viewer.otlp_json import otlp_json
-from telemetry.viewer.overview import HEIGHT, SLOT, bars, totals
+from telemetry.viewer.overview import BUCKETS_S, HEIGHT, SLOT, charts, first_second, grouped, start_link
 from telemetry.viewer.plots import plots
 from telemetry.viewer.render import page
 from telemetry.viewer.session import SessionTurn, followers, session_turn
@@ -60,21 +61,22 @@ def show_traces(request: Request, filters: Annotated[TraceFilters, Query()]) -> 
 
 @router.get(f"/project/{PROJECT}/overview")
 def show_overview(request: Request, since: Literal["", "1h", "24h", "7d"] = "24h") -> Response:
-    """Show the figures of the last period: turns and failures, latency, models, tools and scores."""
+    """Show the figures of the last period: turns and failures, latency, cost, models, tools, versions and scores."""
     store = _store(request)
-    filters = TraceFilters(since=since)
-    start = time.time_ns() - SINCE[since] * 10**9 if since else 0
-    turns = store.turn_figures(filters)
+    start = first_second(since, time.time())
+    size = BUCKETS_S[since] if since == "1h" else HOUR_S
+    parts = store.periods(size, start)
+    buckets = parts if since == "1h" else grouped(parts, since)
     return page(
         request,
         "overview.html",
-        filters=filters,
-        since=SINCE,
-        totals=totals(turns),
-        bars=bars(turns, filters),
-        models=store.models(start),
-        tools=store.tool_usage(start),
-        scores=store.score_figures(start),
+        since=since,
+        periods=SINCE,
+        behind=start_link(start),
+        filters=TraceFilters(),
+        whole=merged(buckets.values()),
+        charts=charts(buckets, since),
+        scores=store.score_figures(start * 10**9),
         SLOT=SLOT,
         HEIGHT=HEIGHT,
         live=_pace(running=False),

@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from telemetry.viewer import plots
+from telemetry.viewer.overview import spread
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.timeline import WIDTH
 
@@ -39,16 +40,6 @@ def _ago(nanoseconds: int) -> str:
     return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
 
 
-def _money(dollars: float | None) -> str:
-    """Return US dollars with all significant digits, at least two."""
-    if dollars is None:
-        return ""
-    if 0 < dollars < 0.000001:
-        return "< $0.000001"
-    whole, _, rest = f"{dollars:,.2f}".partition(".") if dollars >= 1 else f"{dollars:.6f}".partition(".")
-    return f"${whole}.{rest.rstrip('0').ljust(2, '0')}"
-
-
 def _pretty(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
@@ -60,5 +51,12 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"duration": plots.duration, "when": _when, "ago": _ago, "money": _money, "pretty": _pretty}
+_templates.filters |= {
+    "duration": plots.duration,
+    "when": _when,
+    "ago": _ago,
+    "money": plots.money,
+    "pretty": _pretty,
+    "spread": spread,
+}
 _templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT}

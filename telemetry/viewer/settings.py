@@ -33,6 +33,9 @@ class ViewerSettings(BaseSettings):
         ge=1024 * 1024,
         description="size in bytes beyond which the oldest traces are deleted",
     )
+    max_age_days: float | None = Field(
+        default=None, gt=0, le=36_500, description="age in days beyond which traces are deleted; empty: any age"
+    )
     score_delay_s: float = Field(
         default=0.0, ge=0, description="seconds after which a score can be read, as on a Langfuse server (some 5 there)"
     )
