@@ -151,7 +151,9 @@ def fill(server: Server, path: str, count: int) -> tuple[int, float]:
     while batch := [span for trace in islice(made, BATCH) for span in trace]:
         body = b"".join(otlp.encode(otlp.RedactedSpan.of(span)) for span in batch)
         begun = time.perf_counter()
-        response = server.client.post(server.url + path, data=body, headers={"content-type": "application/x-protobuf"})
+        # Phoenix refuses what it cannot take yet.
+        while (response := server.client.post(server.url + path, data=body, headers=PROTOBUF)).status_code == 503:
+            time.sleep(0.5)
         took += time.perf_counter() - begun
         response.raise_for_status()
         sent += len(batch)

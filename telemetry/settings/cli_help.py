@@ -12,13 +12,18 @@ WHERE = "docs/settings.md and .env.example list all of them."
 
 def take_no_arguments(program: str, about: str, model: type[BaseSettings], fields: Sequence[str]) -> None:
     """Print a description of the program and these settings of its model for `--help`; refuse other arguments."""
-    settings = "\n".join(_lines(model, fields))
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
-        description=f"{about}\n\nIt is configured by environment variables:\n{settings}\n\n{WHERE}",
+        description=help_of(about, model, fields),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
+
+
+def help_of(about: str, model: type[BaseSettings], fields: Sequence[str]) -> str:
+    """Return the description of a program with these settings of its model."""
+    settings = "\n".join(_lines(model, fields))
+    return f"{about}\n\nIt is configured by environment variables:\n{settings}\n\n{WHERE}"
 
 
 def _lines(model: type[BaseSettings], fields: Sequence[str]) -> Iterator[str]:

@@ -40,7 +40,8 @@ def _ago(nanoseconds: int) -> str:
     return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """Return text as it is, and other values as indented JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
@@ -56,7 +57,7 @@ _templates.filters |= {
     "when": _when,
     "ago": _ago,
     "money": plots.money,
-    "pretty": _pretty,
+    "pretty": pretty,
     "spread": spread,
 }
 _templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT}

@@ -28,6 +28,11 @@ class ViewerSettings(BaseSettings):
     secret_key: SecretStr = Field(
         default=SecretStr("sk-lf-local"), description="secret key that senders authenticate with"
     )
+    chat_url: str = Field(
+        default="",
+        pattern=r"^(https?://.*\{session_id\}.*)?$",
+        description="template of the links that open a session in the chat, with {session_id}",
+    )
     max_bytes: int = Field(
         default=512 * 1024 * 1024,
         ge=1024 * 1024,
