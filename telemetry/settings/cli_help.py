@@ -27,7 +27,8 @@ def help_of(about: str, model: type[BaseSettings], fields: Sequence[str]) -> str
 
 
 def _lines(model: type[BaseSettings], fields: Sequence[str]) -> Iterator[str]:
+    width = max(len(variables(model, name)[0]) for name in fields) + 1
     for name in fields:
         field = model.model_fields[name]
-        default = "" if field.default in (None, False) else f" [{field.default}]"
-        yield f"  {variables(model, name)[0]:18}{field.description}{default}"
+        default = "" if field.default in (None, False, (), "") else f" [{field.default}]"
+        yield f"  {variables(model, name)[0]:{width}}{field.description}{default}"

@@ -23,7 +23,7 @@ def main() -> None:
         description=help_of(ABOUT, ViewerSettings, list(ViewerSettings.model_fields)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", metavar="")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
     sender = commands.add_parser("import", help="send files in OTLP JSON, gzip or not, to the viewer that runs")
     sender.add_argument("files", metavar="FILE", nargs="+", type=Path)
     arguments = parser.parse_args()

@@ -116,7 +116,7 @@ def _figures(summaries: tuple[TraceSummary, TraceSummary], traces: tuple[Trace, 
 
     def listed(trace: Trace, kind: str) -> str:
         names = [each.model or each.span.name for each in trace.observations if each.type == kind]
-        return ", ".join(f"{name} ×{names.count(name)}" for name in dict.fromkeys(names))
+        return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
     one, other = summaries
     versions = (", ".join(sorted({each.version for each in trace.observations if each.version})) for trace in traces)

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
@@ -40,6 +42,11 @@ def _ago(nanoseconds: int) -> str:
     return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
 
 
+def link(view: Mapping[str, str], **changes: str) -> str:
+    """Return the query string of a view with some changes."""
+    return "?" + urlencode({name: value for name, value in {**view, **changes}.items() if value})
+
+
 def pretty(value: Any) -> str:
     """Return text as it is, and other values as indented JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
@@ -60,4 +67,4 @@ _templates.filters |= {
     "pretty": pretty,
     "spread": spread,
 }
-_templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT}
+_templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT, "link": link}
