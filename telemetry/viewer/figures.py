@@ -9,7 +9,7 @@ import threading
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from telemetry.moment import LAST_TIME
@@ -18,6 +18,7 @@ from telemetry.viewer.summary import SILENCE_S, state
 HOUR_S = 3_600
 # More changed hours than these are read in one go.
 MANY = 24
+NONE = LAST_TIME // HOUR_S
 TURNS = """
 SELECT start / :size, latency, first_token, tokens, cost, {state} IN ('failed', 'lost'),
     CASE WHEN pending THEN updated_at END
@@ -127,7 +128,7 @@ def merged(periods: Iterable[Period]) -> Period:
     return whole
 
 
-def percentiles(nanoseconds: "array[int]") -> dict[str, float] | None:
+def percentiles(nanoseconds: Sequence[int]) -> dict[str, float] | None:
     """Return the 50th, 95th and 99th percentile in seconds, None without values."""
     if not nanoseconds:
         return None
@@ -177,17 +178,21 @@ class Hours:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._hours: dict[int, Period] = {}
-        self._first = LAST_TIME // HOUR_S  # the earliest hour that was read; all later ones were
+        self._first = NONE  # the earliest hour that was read; all later ones were
+        self._version = 0
 
-    def since(self, first: int, db: sqlite3.Connection, changed: Iterable[int]) -> Mapping[int, Period]:
-        """Return the hours from this one on that have figures; `changed` are those that were written to since."""
+    def since(self, first: int, db: sqlite3.Connection, changed: Iterable[int], version: int) -> dict[int, Period]:
+        """Return the hours from this one on that have figures.
+
+        `changed` are those that were written to since, `version` is another one after another process has written.
+        """
         with self._lock:
             now = time.time()
             stale = {hour for hour, period in self._hours.items() if period.valid_until <= now}
             stale |= {hour for hour in changed if hour >= self._first}
-            if len(stale) > MANY:
+            if len(stale) > MANY or version != self._version:
                 self._hours.clear()
-                self._first, stale = LAST_TIME // HOUR_S, set()
+                self._first, self._version, stale = NONE, version, set()
             for hour in stale:
                 self._hours.pop(hour, None)
                 self._hours |= self._read(db, hour, hour + 1)

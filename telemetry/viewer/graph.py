@@ -29,10 +29,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """How often one node came after another: the line between them, and where its label is."""
+    """How often one node came after another: the line between them, and where the number is."""
 
     path: str
-    label: str
+    count: int
     x: int
     y: int
 
@@ -75,11 +75,10 @@ def _node(name: str, at: int, runs: Sequence[Observation]) -> Node:
 
 
 def _edge(one: int, other: int, count: int, outer: Counter[bool]) -> Edge:
-    label = f"{count}×" if count > 1 else ""  # noqa: RUF001 - a sign for times
     start, end = one * STEP + STEP // 2, other * STEP + STEP // 2
     if other == one + 1:
         low, high = start + BOX_HEIGHT // 2, end - BOX_HEIGHT // 2
-        return Edge(f"M0 {low}V{high - 2}", label, 8, (low + high) // 2 + 4)
+        return Edge(f"M0 {low}V{high - 2}", count, 18, (low + high) // 2 + 4)
     # Forward on the right, back on the left; to itself as a loop on the left.
     forward = other > one
     side = 1 if forward else -1
@@ -91,4 +90,4 @@ def _edge(one: int, other: int, count: int, outer: Counter[bool]) -> Edge:
     else:
         start, end = start + 6 * (1 if forward else -1), end - 6 * (1 if forward else -1)
     path = f"M{border} {start}C{reach} {start} {reach} {end} {border + 2 * side} {end}"
-    return Edge(path, label, reach - side * 10, (start + end) // 2 + 4)
+    return Edge(path, count, reach - side * 10, (start + end) // 2 + 4)

@@ -204,9 +204,9 @@ class Store:
         """Return the figures since then by periods of this length in seconds, by their number since 1970."""
         if size_s == HOUR_S:
             with self._lock:
-                changed = schema.take_changed_hours(self._writer)
+                changed, version = schema.take_changed_hours(self._writer), self._pragma("data_version")
             with self.reading() as db:
-                return self._hours.since(start // HOUR_S, db, changed)
+                return self._hours.since(start // HOUR_S, db, changed, version)
         with self.reading() as db:
             return read_periods(db, size_s, start * 10**9)
 
