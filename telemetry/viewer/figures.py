@@ -11,6 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from telemetry.moment import LAST_TIME
 from telemetry.viewer.summary import SILENCE_S, state
@@ -106,9 +107,11 @@ class Period:
         """The percentiles of the times to the first token in seconds."""
         return percentiles(self.first_tokens)
 
-    def of(self, kind: str) -> list[tuple[str, Usage]]:
-        """Return what each model, tool, user or version had, the most calls first."""
+    def of(self, kind: str, order: Literal["calls", "cost"] = "calls") -> list[tuple[str, Usage]]:
+        """Return what each model, tool, user or version had, the most calls first, or what cost most."""
         found = [(name, usage) for (each, name), usage in self.usage.items() if each == kind]
+        if order == "cost":
+            return sorted(found, key=lambda pair: (-(pair[1].cost or 0), -pair[1].calls, pair[0]))
         return sorted(found, key=lambda pair: (-pair[1].calls, pair[0]))
 
 
