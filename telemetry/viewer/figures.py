@@ -11,6 +11,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from telemetry.moment import LAST_TIME
@@ -97,12 +98,12 @@ class Period:
     # When a turn that runs now will count as ended, in seconds since 1970.
     valid_until: float = float("inf")
 
-    @property
+    @cached_property
     def latency(self) -> dict[str, float] | None:
         """The percentiles of the latencies in seconds."""
         return percentiles(self.latencies)
 
-    @property
+    @cached_property
     def first_token(self) -> dict[str, float] | None:
         """The percentiles of the times to the first token in seconds."""
         return percentiles(self.first_tokens)

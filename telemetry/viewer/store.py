@@ -186,7 +186,7 @@ class Store:
         """Return by facet how many of the newest matching traces have each value, most frequent first."""
         found: dict[str, dict[str, int]] = {}
         with self.reading() as db:
-            where, values = filters.where(_frequent(db, filters))
+            where, values = filters.where(_frequent(db, filters), sample=True)
             for facet, value, count in db.execute(FACETS.format(state=state(), where=where), (*values, COUNTED)):
                 if len(known := found.setdefault(facet, {})) < FACET_VALUES:
                     known[value] = count

@@ -26,7 +26,10 @@ SUMMARIES = """
 SELECT trace_id, start, end, spans, tokens, cost, errors, first_token, pending AND updated_at > {horizon!r},
 {state} AS state, name, session_id, user_id, question, answer, failure, public
 FROM traces"""
-WORD = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+# Of very many traces with these words, those that came last.
+LAST_WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 8000)"
+# The index has trigrams: a text contains a shorter word if one of its trigrams begins with it.
 SHORT_WORD = """
 id IN (SELECT rowid FROM words WHERE words MATCH coalesce((
     SELECT 'content : (' || group_concat('"' || replace(term, '"', '""') || '"', ' OR ') || ')'
@@ -244,16 +247,22 @@ class TraceFilters(BaseModel):
         order = ", ".join(f"{column} {direction}" for column in columns)
         return f"{summaries()} WHERE {where} ORDER BY {order} LIMIT ?", [*values, count]
 
-    def where(self, frequent: Collection[str] = ()) -> tuple[str, list[Any]]:
-        """Return the SQL of the filters, and its values; `frequent` are the kinds of labels that many traces have."""
-        found = [clause for clause in self._clauses(frequent) if clause]
+    def where(self, frequent: Collection[str] = (), *, sample: bool = False) -> tuple[str, list[Any]]:
+        """Return the SQL of the filters, and its values.
+
+        `frequent` are the kinds of labels that many traces have. For a `sample` the last traces with the words will do.
+        """
+        found = [clause for clause in self._clauses(frequent, LAST_WORDS if sample else WORDS) if clause]
         return " AND ".join(sql for sql, _ in found) or "1", [value for _, values in found for value in values]
 
-    def _clauses(self, frequent: Collection[str]) -> list[tuple[str, list[Any]] | None]:
+    def _clauses(self, frequent: Collection[str], in_words: str) -> list[tuple[str, list[Any]] | None]:
         start = time.time_ns() - SINCE[self.since] * 10**9 if self.since else None
+        words = self.text.replace("\0", " ").split()
+        long = [word for word in words if len(word) >= TRIGRAM]
         return [
             None if self.all else ("turn", []),
-            *(_contains(word) for word in self.text.replace("\0", " ").split()),
+            (in_words, [" AND ".join(_phrase(word) for word in long)]) if long else None,
+            *((SHORT_WORD, [low := word.lower(), low + "\U0010ffff"]) for word in words if len(word) < TRIGRAM),
             ("session_id = ?", [self.session]) if self.session else None,
             ("user_id = ?", [self.user]) if self.user else None,
             ("name = ?", [self.name]) if self.name else None,
@@ -303,19 +312,10 @@ def _has_status(status: str) -> tuple[str, list[Any]]:
     return f"{'pending > 0 AND ' if status in ('running', 'unfinished') else ''}{state()} = ?", [status]
 
 
-def _contains(word: str) -> tuple[str, list[Any]]:
-    """Return the SQL of traces whose text has a word anywhere, whatever its script.
-
-    The index has trigrams: a text contains a shorter word if one of its trigrams begins with it.
-    """
-    if len(word) >= TRIGRAM:
-        return WORD, [_quoted(word) if len(word) >= ID_PART else f"content : {_quoted(word)}"]
-    low = word.lower()
-    return SHORT_WORD, [low, low + "\U0010ffff"]
-
-
-def _quoted(word: str) -> str:
-    return '"' + word.replace('"', '""') + '"'
+def _phrase(word: str) -> str:
+    """Return what finds a word anywhere in a text, whatever its script, and in an id if it is long enough."""
+    quoted = '"' + word.replace('"', '""') + '"'
+    return quoted if len(word) >= ID_PART else f"content : {quoted}"
 
 
 def _shown(value: Any) -> str:

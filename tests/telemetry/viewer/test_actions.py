@@ -70,10 +70,10 @@ def test_a_trace_becomes_an_item_of_a_dataset(viewer: Viewer, recorder: Recorder
     """Its input and output are an item that names the trace; adding it again changes that item, whatever the name."""
     trace_id = send(viewer, recorder)
     name = "asked & told/1"
-    for _ in range(2):
-        response = viewer.client.post(f"{TRACE}/{trace_id}/dataset", data={"dataset": name})
-        assert response.status_code == 303
-    assert viewer.client.get(response.headers["location"]).status_code == 200
+    form = {"dataset": name}
+    first, second = (viewer.client.post(f"{TRACE}/{trace_id}/dataset", data=form) for _ in range(2))
+    assert first.status_code == second.status_code == 303
+    assert viewer.client.get(second.headers["location"]).status_code == 200
     [item] = viewer.client.get("/api/public/dataset-items", params={"datasetName": name}).json()["data"]
     assert (item["input"], item["expectedOutput"], item["sourceTraceId"]) == ("How is Paris?", "Rain.", trace_id)
     assert name.replace("&", "&amp;") in viewer.client.get(f"{TRACE}/{trace_id}/dataset").text
