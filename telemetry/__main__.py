@@ -18,9 +18,7 @@ from telemetry.delivery import spool
 from telemetry.delivery.writer import SpanWriter, destination
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.settings import Settings, SettingsError, load_settings
-from telemetry.settings.cli_help import describe
 from telemetry.viewer import __main__ as viewer
-from telemetry.viewer.settings import ViewerSettings
 
 PACKAGE = "agent-telemetry"
 
@@ -30,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     origins = _read_env_file()
     if parsed.command == "viewer":
-        viewer.serve()
+        viewer.run(parsed)
         return 0
     try:
         settings = load_settings()
@@ -59,11 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     pushed.add_argument("action", choices=["diff", "push"], help="diff shows what would change; push stores it as well")
     pushed.add_argument("folder", type=Path, help="a text file for each prompt, NAME.txt")
     pushed.add_argument("--label", default="production", help="the label of the versions; default: production")
-    commands.add_parser(
-        "viewer",
-        help="show traces in a browser, from a local backend",
-        description=describe(viewer.ABOUT, ViewerSettings, list(ViewerSettings.model_fields)),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    viewer.add_commands(
+        commands.add_parser("viewer", help="show traces in a browser, from a local backend", **viewer.HELP)
     )
     return parser
 

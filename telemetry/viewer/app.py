@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import unusable
-from telemetry.viewer import api, datasets, experiments, library_pages, media, pages, prompts
+from telemetry.viewer import actions, api, compare, datasets, experiments, library_pages, media, pages, prompts
 from telemetry.viewer.render import page
 from telemetry.viewer.score_queue import ScoreQueue
 from telemetry.viewer.settings import ViewerSettings
@@ -29,7 +29,8 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; media-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With no-referrer, a form of our own pages would come without its origin.
+    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -41,7 +42,7 @@ def create_app(settings: ViewerSettings) -> FastAPI:
     app = FastAPI(title="Local trace viewer", lifespan=_open_store, telemetry=silent, openapi_url=None)
     app.state.settings = settings
     api_routers = (api.health, api.router, prompts.router, datasets.router, experiments.router, media.router)
-    for router in (*api_routers, media.page_router, library_pages.router, pages.router):
+    for router in (*api_routers, media.page_router, library_pages.router, actions.router, compare.router, pages.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.add_middleware(
@@ -70,7 +71,8 @@ async def _open_store(app: FastAPI) -> AsyncIterator[None]:
 
 def _store(settings: ViewerSettings) -> Store:
     try:
-        return Store(settings.db, settings.max_bytes)
+        days = settings.max_age_days
+        return Store(settings.db, settings.max_bytes, None if days is None else days * 86_400)
     except (OSError, DatabaseError) as error:
         raise unusable(f"VIEWER_DB={settings.db}", error, "name a file that can be written") from error
 

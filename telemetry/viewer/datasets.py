@@ -104,7 +104,7 @@ LATEST = "SELECT body FROM dataset_items WHERE id = ? ORDER BY number DESC LIMIT
 async def create_dataset(request: Request) -> dict[str, Any]:
     """Store a dataset, or change the one of this name."""
     new = await read_json(request, LIMIT, NewDataset)
-    return await run_in_threadpool(_create, request.app.state.store, new)
+    return await run_in_threadpool(store_dataset, request.app.state.store, new)
 
 
 @router.get("/v2/datasets")
@@ -126,7 +126,7 @@ def read_dataset(request: Request, name: str) -> dict[str, Any]:
 async def create_item(request: Request) -> dict[str, Any]:
     """Store an item, or a new version of the one with this id."""
     new = await read_json(request, LIMIT, NewItem)
-    item = await run_in_threadpool(_create_item, request.app.state.store, new)
+    item = await run_in_threadpool(store_item, request.app.state.store, new)
     return _item_record(request, item)
 
 
@@ -165,7 +165,14 @@ def delete_item(request: Request, item_id: str) -> dict[str, str]:
     return {"message": "Dataset item successfully deleted"}
 
 
-def _create(store: Store, new: NewDataset) -> dict[str, Any]:
+def dataset_names(store: Store) -> list[str]:
+    """Return the names of the datasets, in order."""
+    with store.reading() as db:
+        return [name for (name,) in db.execute("SELECT name FROM datasets ORDER BY name")]
+
+
+def store_dataset(store: Store, new: NewDataset) -> dict[str, Any]:
+    """Store a dataset, or change the one of this name; return its record."""
     now = datetime.now(UTC)
     with store.writing() as db:
         row = db.execute("SELECT body FROM datasets WHERE name = ?", (new.name,)).fetchone()
@@ -176,7 +183,8 @@ def _create(store: Store, new: NewDataset) -> dict[str, Any]:
     return _record(dataset)
 
 
-def _create_item(store: Store, new: NewItem) -> Item:
+def store_item(store: Store, new: NewItem) -> Item:
+    """Store an item, or a new version of the one with this id."""
     now = datetime.now(UTC)
     with store.writing() as db:
         dataset = _dataset(db, new.dataset_name)

@@ -250,6 +250,13 @@ class Observation:
         return self._text("exception.type", "error.type") or _text_or_none(next(filter(None, events), None))
 
     @property
+    def linked_traces(self) -> list[str]:
+        """The other traces that it links to, or that its run continues."""
+        resumed = self._text("langfuse.trace.metadata.resumes_trace")
+        found = [*(link.trace_id for link in self.span.links), resumed]
+        return [each for each in dict.fromkeys(found) if each and each != self.span.trace_id]
+
+    @property
     def trace_name(self) -> str | None:
         """The name that this span gives its trace."""
         return self._text("langfuse.trace.name")

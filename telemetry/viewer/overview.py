@@ -1,42 +1,19 @@
-"""Figures of a period: turns and failures, latency, models, tools and scores."""
+"""The overview of a period: turns and failures, latency, cost, models, tools, versions, users and scores."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from statistics import quantiles
 
-from telemetry.viewer.summary import TraceFilters
+from telemetry.viewer.figures import HOUR_S, Period, merged
+from telemetry.viewer.plots import duration, money
+from telemetry.viewer.summary import SINCE, TraceFilters
 
 # The length of a bar for each period; without a period, a bar is a day.
-BUCKETS_S = {"1h": 300, "24h": 3_600, "7d": 6 * 3_600, "": 86_400}
+BUCKETS_S = {"1h": 300, "24h": HOUR_S, "7d": 6 * HOUR_S, "": 24 * HOUR_S}
 # Of a long period, only the last bars are shown.
 MAX_BARS = 92
 HEIGHT = 60
 SLOT = 10
-
-
-@dataclass(frozen=True)
-class TurnFigures:
-    """The figures of one turn: its start and duration in nanoseconds, its cost in US dollars."""
-
-    start: int
-    latency: int
-    first_token: int | None
-    tokens: int
-    cost: float | None
-    failed: bool
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The usage of a model or a tool: calls, tokens and failures."""
-
-    name: str
-    calls: int
-    failed: int
-    tokens: int
-    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -50,75 +27,120 @@ class ScoreFigures:
 
 
 @dataclass(frozen=True)
-class Totals:
-    """The totals of turns; percentiles in seconds, None without values."""
-
-    turns: int
-    failed: int
-    tokens: int
-    cost: float | None
-    latency: dict[str, float] | None
-    first_token: dict[str, float] | None
-
-
-@dataclass(frozen=True)
 class TimeBar:
-    """One bar: the turns of its period, the failed ones as its lower part, and a link to their list."""
+    """One bar: its height, the height of its failed part, what it says, and a link to the turns behind it."""
 
-    at: datetime
-    link: str
     x: int
     height: float
     failed_height: float
-    totals: Totals
+    label: str
+    link: str
 
 
-def totals(turns: Sequence[TurnFigures]) -> Totals:
-    """Return the totals of turns."""
-    costs = [turn.cost for turn in turns if turn.cost is not None]
-    return Totals(
-        len(turns),
-        sum(turn.failed for turn in turns),
-        sum(turn.tokens for turn in turns),
-        sum(costs) if costs else None,
-        _percentiles([turn.latency / 1e9 for turn in turns]),
-        _percentiles([turn.first_token / 1e9 for turn in turns if turn.first_token is not None]),
-    )
+@dataclass(frozen=True)
+class Chart:
+    """The bars of one figure over time, and how the list behind it is sorted."""
+
+    title: str
+    about: str
+    sort: str
+    bars: Sequence[TimeBar]
 
 
-def bars(turns: Sequence[TurnFigures], filters: TraceFilters) -> list[TimeBar]:
-    """Return a bar for each period from the first turn to the last, including empty ones."""
-    size = BUCKETS_S[filters.since]
-    grouped: dict[int, list[TurnFigures]] = defaultdict(list)
-    for turn in turns:
-        grouped[turn.start // 10**9 // size].append(turn)
-    if not grouped:
+def first_second(since: str, now: float) -> int:
+    """Return when the period begins, in seconds since 1970: with a whole bar, or at 0 without a period."""
+    size = 300 if since == "1h" else HOUR_S
+    return int(now - SINCE[since]) // size * size if since else 0
+
+
+def charts(buckets: Mapping[int, Period], since: str) -> list[Chart]:
+    """Return the figures over time, with a bar for each part of the period from the first turn to the last."""
+    size = BUCKETS_S[since]
+    turned = [number for number, bucket in buckets.items() if bucket.turns]
+    if not turned:
         return []
-    last = max(grouped)
-    first = max(min(grouped), last - MAX_BARS + 1)
-    most = max(len(group) for group in grouped.values())
+    last = max(turned)
+    shown = {number: buckets.get(number, Period()) for number in range(max(min(turned), last - MAX_BARS + 1), last + 1)}
+
+    def chart(
+        title: str,
+        about: str,
+        sort: str,
+        value: Callable[[Period], float | None],
+        say: Callable[[Period], str],
+        failed: Callable[[Period], int] = lambda _: 0,
+    ) -> Chart:
+        most = max((value(bucket) or 0 for bucket in shown.values()), default=0) or 1
+        bars = [
+            TimeBar(
+                at * SLOT,
+                round((value(bucket) or 0) * HEIGHT / most, 2),
+                round(failed(bucket) * HEIGHT / most, 2),
+                f"{_moment(number * size):%Y-%m-%d %H:%M} UTC: {say(bucket)}",
+                TraceFilters(sort=sort).link(**_bounds(number * size, size)),
+            )
+            for at, (number, bucket) in enumerate(shown.items())
+            if value(bucket) is not None
+        ]
+        return Chart(title, about, sort, bars)
+
+    begins = f"{_moment(min(shown) * size):%Y-%m-%d %H:%M}"
     return [
-        _bar(number, totals(grouped.get(bucket, [])), bucket * size, size, most, filters)
-        for number, bucket in enumerate(range(first, last + 1))
+        chart(
+            "Turns",
+            f"from {begins} UTC on, failed ones red; a bar opens the list behind it",
+            "",
+            lambda bucket: bucket.turns or None,
+            lambda bucket: f"{bucket.turns} turns, {bucket.failed} failed",
+            lambda bucket: bucket.failed,
+        ),
+        chart("Latency", "p95 of each", "latency", lambda each: _p95(each.latency), lambda each: spread(each.latency)),
+        chart(
+            "First token",
+            "p95 of each",
+            "first_token",
+            lambda bucket: _p95(bucket.first_token),
+            lambda bucket: spread(bucket.first_token),
+        ),
+        chart(
+            "Cost",
+            "of all turns of each",
+            "cost",
+            lambda bucket: bucket.cost,
+            lambda bucket: f"{money(bucket.cost)}, {bucket.tokens:,} tokens",
+        ),
     ]
 
 
-def _bar(number: int, figures: Totals, start: int, size: int, most: int, filters: TraceFilters) -> TimeBar:
-    begin, end = (datetime.fromtimestamp(at, UTC) for at in (start, start + size))
-    bounds = {"from": f"{begin:%Y-%m-%dT%H:%M}", "to": f"{end:%Y-%m-%dT%H:%M}"}
-    scale = HEIGHT / most
-    return TimeBar(
-        begin,
-        filters.link(since="", **bounds),
-        number * SLOT,
-        round(figures.turns * scale, 2),
-        round(figures.failed * scale, 2),
-        figures,
-    )
+def grouped(hours: Mapping[int, Period], since: str) -> dict[int, Period]:
+    """Return hours as the buckets of the bars."""
+    size = BUCKETS_S[since] // HOUR_S
+    if size == 1:
+        return dict(hours)
+    parts: dict[int, list[Period]] = {}
+    for hour, period in hours.items():
+        parts.setdefault(hour // size, []).append(period)
+    return {number: merged(each) for number, each in parts.items()}
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    if not values:
-        return None
-    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
-    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+def spread(figures: Mapping[str, float] | None) -> str:
+    """Return percentiles as a line."""
+    return ", ".join(f"{name} {duration(value)}" for name, value in (figures or {}).items()) or "none"
+
+
+def start_link(start: int) -> dict[str, str]:
+    """Return the filter of a list that begins there, nothing for all times."""
+    return {"from": f"{_moment(start):%Y-%m-%dT%H:%M}"} if start else {}
+
+
+def _p95(figures: Mapping[str, float] | None) -> float | None:
+    return figures["p95"] if figures else None
+
+
+def _moment(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
+
+
+def _bounds(start: int, size: int) -> dict[str, str]:
+    begin, end = _moment(start), _moment(start + size)
+    return {"from": f"{begin:%Y-%m-%dT%H:%M}", "to": f"{end:%Y-%m-%dT%H:%M}"}

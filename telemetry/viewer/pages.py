@@ -2,27 +2,32 @@
 
 import time
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from telemetry.testing.tree import span_tree
 from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.cards import document_cards, tool_cards
+from telemetry.viewer.figures import HOUR_S, merged
+from telemetry.viewer.graph import graph
 from telemetry.viewer.messages import input_content, output_content
 from telemetry.viewer.observation import Observation, Trace
 from telemetry.viewer.otlp_json import otlp_json
-from telemetry.viewer.overview import HEIGHT, SLOT, bars, totals
+from telemetry.viewer.overview import BUCKETS_S, HEIGHT, SLOT, charts, first_second, grouped, start_link
 from telemetry.viewer.plots import plots
 from telemetry.viewer.render import page
 from telemetry.viewer.session import SessionTurn, followers, session_turn
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.store import Store
 from telemetry.viewer.summary import CURSOR, SINCE, TraceFilters, TraceSummary
-from telemetry.viewer.timeline import tree_rows
+from telemetry.viewer.timeline import Axis, tree_rows, waited_for
 
 PAGE = 50
 TURNS = 20
+# How many names of what a trace waited for are shown.
+WAITED = 4
 GROUP_CURSOR = r"^([0-9]{1,19}-.+)?$"
 MISSING = "No spans of this trace have come yet. Reload in a moment.\n"
 
@@ -60,21 +65,22 @@ def show_traces(request: Request, filters: Annotated[TraceFilters, Query()]) -> 
 
 @router.get(f"/project/{PROJECT}/overview")
 def show_overview(request: Request, since: Literal["", "1h", "24h", "7d"] = "24h") -> Response:
-    """Show the figures of the last period: turns and failures, latency, models, tools and scores."""
+    """Show the figures of the last period: turns and failures, latency, cost, models, tools, versions and scores."""
     store = _store(request)
-    filters = TraceFilters(since=since)
-    start = time.time_ns() - SINCE[since] * 10**9 if since else 0
-    turns = store.turn_figures(filters)
+    start = first_second(since, time.time())
+    size = BUCKETS_S[since] if since == "1h" else HOUR_S
+    parts = store.periods(size, start)
+    buckets = parts if since == "1h" else grouped(parts, since)
     return page(
         request,
         "overview.html",
-        filters=filters,
-        since=SINCE,
-        totals=totals(turns),
-        bars=bars(turns, filters),
-        models=store.models(start),
-        tools=store.tool_usage(start),
-        scores=store.score_figures(start),
+        since=since,
+        periods=SINCE,
+        behind=start_link(start),
+        filters=TraceFilters(),
+        whole=merged(buckets.values()),
+        charts=charts(buckets, since),
+        scores=store.score_figures(start * 10**9),
         SLOT=SLOT,
         HEIGHT=HEIGHT,
         live=_pace(running=False),
@@ -114,6 +120,7 @@ def show_session(
         turns=turns,
         followers=followers(turns),
         scores=store.scores_of_session(id),
+        chat=_chat_link(request, id),
         plots=plots([each.summary for each in turns if each.is_turn]),
         older=found[TURNS - 1].cursor if len(found) > TURNS else "",
         before=before,
@@ -154,29 +161,46 @@ def show_trace(
     observation: str = "",
     essentials: Literal["", "1"] = "",
     find: Annotated[str, Query(max_length=500)] = "",
+    zoom: Annotated[str, Query(max_length=64)] = "",
+    unfold: Annotated[str, Query(max_length=64)] = "",
     part: Literal["", "detail"] = "",
 ) -> Response:
     """Show a trace: its tree on a time axis, and one observation in full; or only that `part`."""
     store = _store(request)
+    view = {"essentials": essentials, "find": find, "zoom": zoom, "unfold": unfold}
     if part and (chosen := store.observation(trace_id, observation)):
-        return page(request, "detail.html", **_detail(store, chosen))
+        return page(request, "detail.html", view=view, **_detail(store, chosen))
     summary = store.trace(trace_id)
     if not (summary and (observations := store.observations(trace_id))):
         return page(request, "unknown.html", 404, what="trace", id=trace_id, live=_pace(running=True))
     trace = Trace(trace_id, observations)
     shown = _shown(trace, observation)
+    zoomed = next((each for each in observations if each.id == zoom), None)
+    axis = Axis(zoomed.span.start, zoomed.span.end) if zoomed else Axis(trace.start, trace.end)
+    rows = tree_rows(trace, essentials=bool(essentials), find=find, axis=axis, unfolded=unfold, chosen=observation)
+    linked, linking = store.linked(trace_id)
     return page(
         request,
         "trace.html",
         trace=trace,
         summary=summary,
-        rows=tree_rows(trace, essentials=bool(essentials), find=find),
-        view=urlencode({name: value for name, value in (("essentials", essentials), ("find", find)) if value}),
-        essentials=essentials,
-        find=find,
+        rows=rows,
+        axis=axis,
+        zoomed=zoomed,
+        waited=waited_for(trace)[:WAITED],
+        graph=graph(trace),
+        linked=linked,
+        linking=linking,
+        chat=_chat_link(request, trace.session_id),
+        view=view,
         live=_pace(running=True) if summary.running else 0,
         **_detail(store, shown),
     )
+
+
+def _chat_link(request: Request, session_id: str | None) -> str:
+    template: str = request.app.state.settings.chat_url
+    return template.replace("{session_id}", quote(session_id, safe="")) if template and session_id else ""
 
 
 def _detail(store: Store, shown: Observation) -> dict[str, Any]:
@@ -184,6 +208,8 @@ def _detail(store: Store, shown: Observation) -> dict[str, Any]:
         "shown": shown,
         "input_content": input_content(shown),
         "output_content": output_content(shown),
+        "tools": tool_cards(shown),
+        "documents": document_cards(shown),
         "scores": store.scores(shown.span.trace_id),
     }
 

@@ -51,6 +51,16 @@ def duration(seconds: float | None) -> str:
     return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
 
 
+def money(dollars: float | None) -> str:
+    """Return US dollars with all significant digits, at least two."""
+    if dollars is None:
+        return ""
+    if 0 < dollars < 0.000001:
+        return "< $0.000001"
+    whole, _, rest = f"{dollars:,.2f}".partition(".") if dollars >= 1 else f"{dollars:.6f}".partition(".")
+    return f"${whole}.{rest.rstrip('0').ljust(2, '0')}"
+
+
 def _plot(
     title: str, traces: Sequence[TraceSummary], values: Sequence[float | None], say: Callable[[Sequence[float]], str]
 ) -> Plot:

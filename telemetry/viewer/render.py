@@ -3,15 +3,18 @@
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from telemetry.viewer import plots
+from telemetry.viewer.overview import spread
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.timeline import WIDTH
 
@@ -39,17 +42,13 @@ def _ago(nanoseconds: int) -> str:
     return next((f"{seconds // size:.0f} {unit} ago" for size, unit in UNITS if seconds >= size), "just now")
 
 
-def _money(dollars: float | None) -> str:
-    """Return US dollars with all significant digits, at least two."""
-    if dollars is None:
-        return ""
-    if 0 < dollars < 0.000001:
-        return "< $0.000001"
-    whole, _, rest = f"{dollars:,.2f}".partition(".") if dollars >= 1 else f"{dollars:.6f}".partition(".")
-    return f"${whole}.{rest.rstrip('0').ljust(2, '0')}"
+def link(view: Mapping[str, str], **changes: str) -> str:
+    """Return the query string of a view with some changes."""
+    return "?" + urlencode({name: value for name, value in {**view, **changes}.items() if value})
 
 
-def _pretty(value: Any) -> str:
+def pretty(value: Any) -> str:
+    """Return text as it is, and other values as indented JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2, default=str)
 
 
@@ -60,5 +59,12 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"duration": plots.duration, "when": _when, "ago": _ago, "money": _money, "pretty": _pretty}
-_templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT}
+_templates.filters |= {
+    "duration": plots.duration,
+    "when": _when,
+    "ago": _ago,
+    "money": plots.money,
+    "pretty": pretty,
+    "spread": spread,
+}
+_templates.globals |= {"WIDTH": WIDTH, "PLOT": (plots.WIDTH, plots.HEIGHT), "project": PROJECT, "link": link}

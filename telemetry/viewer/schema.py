@@ -16,7 +16,7 @@ from telemetry.viewer.messages import answer, question
 from telemetry.viewer.observation import Observation, experiment_of, text
 from telemetry.viewer.score import Score
 
-VERSION = 7
+VERSION = 8
 # How many characters of a question, an answer or an error can be searched for.
 SEARCHABLE = 1_000
 # How many characters of them a line of the list has.
@@ -28,7 +28,11 @@ NAMES = 50
 # The flags of a span whose parent is in another process.
 REMOTE = SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 
-PRAGMAS = "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+# A row that is replaced has to run the triggers of a deletion.
+PRAGMAS = """
+PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+PRAGMA recursive_triggers = ON;
+"""
 # `words_terms` lists the trigrams that the index has: shorter words are looked up as beginnings of these.
 TABLES = """
 CREATE TABLE IF NOT EXISTS spans (
@@ -44,8 +48,9 @@ CREATE TABLE IF NOT EXISTS spans (
 CREATE INDEX IF NOT EXISTS spans_by_start ON spans (start, trace_id, span_id);
 CREATE INDEX IF NOT EXISTS spans_by_session ON spans (session_id, start, trace_id, span_id)
     WHERE session_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS generations ON spans (start, model, failed, tokens, cost) WHERE type = 'GENERATION';
-CREATE INDEX IF NOT EXISTS tools ON spans (start, name, failed) WHERE type = 'TOOL';
+CREATE INDEX IF NOT EXISTS generations ON spans (start, model, failed, tokens, cost, end, first_token)
+    WHERE type = 'GENERATION';
+CREATE INDEX IF NOT EXISTS tools ON spans (start, name, failed, end) WHERE type = 'TOOL';
 CREATE TABLE IF NOT EXISTS traces (
     id INTEGER PRIMARY KEY, trace_id TEXT NOT NULL UNIQUE, start INTEGER NOT NULL, end INTEGER NOT NULL,
     latency INTEGER NOT NULL, spans INTEGER NOT NULL, tokens INTEGER NOT NULL, cost REAL, errors INTEGER NOT NULL,
@@ -53,15 +58,20 @@ CREATE TABLE IF NOT EXISTS traces (
     public INTEGER NOT NULL, name TEXT NOT NULL, session_id TEXT NOT NULL, user_id TEXT NOT NULL,
     question TEXT NOT NULL, answer TEXT NOT NULL, failure TEXT NOT NULL
 );
-CREATE INDEX IF NOT EXISTS traces_by_start ON traces (start, trace_id);
+-- These two have all that tells the status and the sums of a trace, so that its row is not read for them.
+CREATE INDEX IF NOT EXISTS traces_by_start ON traces (start, trace_id, turn, turn_status, pending, updated_at, errors);
 CREATE INDEX IF NOT EXISTS traces_by_session ON traces (session_id, start, trace_id);
-CREATE INDEX IF NOT EXISTS traces_by_user ON traces (user_id, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_user ON traces (
+    user_id, start, trace_id, turn, session_id, tokens, cost, turn_status, pending, updated_at, errors
+);
 CREATE INDEX IF NOT EXISTS traces_by_name ON traces (name, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_latency ON traces (latency, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_first_token ON traces (coalesce(first_token, -1), start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_tokens ON traces (tokens, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_cost ON traces (coalesce(cost, -1), start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_errors ON traces (errors, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_turn_status ON traces (turn_status, start, trace_id);
+CREATE INDEX IF NOT EXISTS pending_traces ON traces (start, trace_id) WHERE pending > 0;
 CREATE INDEX IF NOT EXISTS failed_traces ON traces (start, trace_id) WHERE errors > 0;
 -- The spans of experiments. Only the root of an item has its id in `item`.
 CREATE TABLE IF NOT EXISTS experiments (
@@ -74,6 +84,11 @@ CREATE TABLE IF NOT EXISTS labels (
     kind TEXT NOT NULL, value TEXT NOT NULL, trace INTEGER NOT NULL, PRIMARY KEY (kind, value, trace)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS labels_by_trace ON labels (trace);
+-- Which traces link to which: by a span's link, or as the continuation of a run.
+CREATE TABLE IF NOT EXISTS links (
+    linked TEXT NOT NULL, trace_id TEXT NOT NULL, PRIMARY KEY (linked, trace_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS links_by_trace ON links (trace_id);
 CREATE VIRTUAL TABLE IF NOT EXISTS words USING fts5 (content, ids, tokenize = trigram);
 CREATE VIRTUAL TABLE IF NOT EXISTS words_terms USING fts5vocab (words, row);
 CREATE TABLE IF NOT EXISTS prompts (
@@ -98,6 +113,23 @@ CREATE INDEX IF NOT EXISTS scores_by_trace ON scores (trace_id);
 CREATE INDEX IF NOT EXISTS scores_by_session ON scores (session_id);
 CREATE INDEX IF NOT EXISTS scores_by_time ON scores (time, id);
 CREATE INDEX IF NOT EXISTS scores_by_name ON scores (name, number, trace_id);
+"""
+
+HOUR = 3600 * 10**9
+_MARK = f"""
+BEGIN INSERT INTO changed_hours SELECT {{0}}.start / {HOUR}
+WHERE NOT EXISTS (SELECT 1 FROM changed_hours WHERE hour = {{0}}.start / {HOUR}); END;
+"""  # noqa: S608 - no value in it
+_OLD, _NEW = _MARK.format("old"), _MARK.format("new")
+# The hours whose figures have changed, for whoever has read them before.
+CHANGES = f"""
+CREATE TEMP TABLE changed_hours (hour INTEGER PRIMARY KEY);
+CREATE TEMP TRIGGER span_added AFTER INSERT ON main.spans WHEN new.type IN ('GENERATION', 'TOOL') {_NEW}
+CREATE TEMP TRIGGER span_deleted AFTER DELETE ON main.spans WHEN old.type IN ('GENERATION', 'TOOL') {_OLD}
+CREATE TEMP TRIGGER trace_added AFTER INSERT ON main.traces {_NEW}
+CREATE TEMP TRIGGER trace_moved AFTER UPDATE OF start ON main.traces WHEN old.start <> new.start {_OLD}
+CREATE TEMP TRIGGER trace_changed AFTER UPDATE ON main.traces {_NEW}
+CREATE TEMP TRIGGER trace_deleted AFTER DELETE ON main.traces {_OLD}
 """
 
 ADD_SPAN = f"INSERT OR REPLACE INTO spans VALUES ({', '.join('?' * 30)})"  # noqa: S608 - no value in it
@@ -158,13 +190,16 @@ SELECT 'model', model, :id FROM mine WHERE model > ''
 UNION SELECT 'tool', name, :id FROM mine WHERE type = 'TOOL'
 UNION SELECT 'error', error_type, :id FROM mine WHERE error_type > ''
 UNION SELECT 'environment', environment, :id FROM mine
+UNION SELECT 'version', version, :id FROM mine WHERE version > ''
 UNION SELECT 'tag', value, :id FROM mine, json_each(mine.tags)
 """
 # Behind each part are two line ends, so that its last characters too begin a trigram.
 CONTENT = f"""
 SELECT group_concat(part, char(10, 10)) || char(10, 10) FROM (
     SELECT name || char(10, 10) || user_id AS part FROM traces WHERE id = :id
-    UNION ALL SELECT value FROM (SELECT value FROM labels WHERE trace = :id AND kind <> 'environment' LIMIT {NAMES})
+    UNION ALL SELECT value FROM (
+        SELECT value FROM labels WHERE trace = :id AND kind NOT IN ('environment', 'version') LIMIT {NAMES}
+    )
     UNION ALL SELECT * FROM (
         SELECT coalesce(question, '') || char(10, 10) || coalesce(answer, '') || char(10, 10) || coalesce(message, '')
         FROM spans WHERE trace_id = :trace_id AND (question > '' OR answer > '' OR message > '')
@@ -189,7 +224,13 @@ def connect(path: str) -> sqlite3.Connection:
     db.executescript(PRAGMAS)
     if _version(db) != VERSION:
         _renew(db)
+    db.executescript(CHANGES)
     return db
+
+
+def take_changed_hours(db: sqlite3.Connection) -> list[int]:
+    """Return the hours since 1970 whose figures were written to since the last call."""
+    return [hour for (hour,) in db.execute("DELETE FROM changed_hours RETURNING hour").fetchall()]
 
 
 def add_span(db: sqlite3.Connection, span: Span) -> None:
@@ -229,6 +270,8 @@ def add_span(db: sqlite3.Connection, span: Span) -> None:
         to_json(span, bytes_mode="base64", inf_nan_mode="strings"),
     )
     db.execute(ADD_SPAN, row)
+    for linked in observation.linked_traces:
+        db.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (linked, span.trace_id))
     if of := experiment_of(observation):
         experiment = (of.id, span.start, max(span.start, span.end), span.trace_id, span.span_id, of.name, of.dataset)
         db.execute(ADD_EXPERIMENT, (*experiment, of.item_id if of.is_root else None))
@@ -245,6 +288,17 @@ def update_trace(db: sqlite3.Connection, trace_id: str, now: float) -> None:
     # Indexing costs most of all this: only what has changed is indexed again.
     if searchable != db.execute("SELECT content, ids FROM words WHERE rowid = ?", (row,)).fetchone():
         db.execute("INSERT OR REPLACE INTO words (rowid, content, ids) VALUES (?, ?, ?)", (row, *searchable))
+
+
+def delete_trace(db: sqlite3.Connection, trace_id: str) -> bool:
+    """Delete a trace with its spans, scores and all that is derived from them; return whether it existed."""
+    row = db.execute("DELETE FROM traces WHERE trace_id = ? RETURNING id", (trace_id,)).fetchone()
+    for table in ("spans", "scores", "experiments", "links"):
+        db.execute(f"DELETE FROM {table} WHERE trace_id = ?", (trace_id,))  # noqa: S608 - the names are our own
+    if row:
+        db.execute("DELETE FROM words WHERE rowid = ?", row)
+        db.execute("DELETE FROM labels WHERE trace = ?", row)
+    return row is not None
 
 
 def add_score(db: sqlite3.Connection, score: Score) -> None:
@@ -305,7 +359,7 @@ def _set_aside(db: sqlite3.Connection) -> set[str]:
     tables = {name for kind, name in found if kind == "table"}
     for name in [name for kind, name in found if kind == "index"]:
         db.execute(f"DROP INDEX {name}")
-    for name in ("words_terms", "words", "traces", "labels", "experiments"):
+    for name in ("words_terms", "words", "traces", "labels", "experiments", "links"):
         db.execute(f"DROP TABLE IF EXISTS {name}")
     for name in tables & {"spans", "scores"}:
         db.execute(f"ALTER TABLE {name} RENAME TO old_{name}")

@@ -28,10 +28,18 @@ class ViewerSettings(BaseSettings):
     secret_key: SecretStr = Field(
         default=SecretStr("sk-lf-local"), description="secret key that senders authenticate with"
     )
+    chat_url: str = Field(
+        default="",
+        pattern=r"^(https?://.*\{session_id\}.*)?$",
+        description="template of the links that open a session in the chat, with {session_id}",
+    )
     max_bytes: int = Field(
         default=512 * 1024 * 1024,
         ge=1024 * 1024,
         description="size in bytes beyond which the oldest traces are deleted",
+    )
+    max_age_days: float | None = Field(
+        default=None, gt=0, le=36_500, description="age in days beyond which traces are deleted; empty: any age"
     )
     score_delay_s: float = Field(
         default=0.0, ge=0, description="seconds after which a score can be read, as on a Langfuse server (some 5 there)"

@@ -13,8 +13,9 @@ from pydantic_core import to_json
 from telemetry.export.otlp import Span
 from telemetry.moment import LAST_TIME
 from telemetry.viewer import schema
+from telemetry.viewer.figures import HOUR_S, Hours, Period, read_periods
 from telemetry.viewer.observation import Observation
-from telemetry.viewer.overview import ScoreFigures, TurnFigures, Usage
+from telemetry.viewer.overview import ScoreFigures
 from telemetry.viewer.schema import SCORE, SPAN
 from telemetry.viewer.score import Score
 from telemetry.viewer.summary import (
@@ -40,6 +41,8 @@ SELECT trace_id, name, count(*), sum(failed) FROM spans
 WHERE trace_id IN (SELECT value FROM json_each(?)) AND type = 'TOOL'
 GROUP BY trace_id, name ORDER BY min(start) LIMIT 500
 """
+LINKED = "SELECT linked FROM links WHERE trace_id = ? LIMIT 50"
+LINKING = "SELECT trace_id FROM links WHERE linked = ? LIMIT 50"
 # The spans to take question and answer from, best first.
 KEY_OBSERVATIONS = {
     "agent": "SELECT body FROM spans WHERE trace_id = ? AND type = 'AGENT' ORDER BY start LIMIT 1",
@@ -69,6 +72,9 @@ UNION ALL SELECT 'score', scores.name, count(DISTINCT trace_id) FROM page JOIN s
     GROUP BY scores.name
 ORDER BY traces DESC, value
 """
+# The traces that make a label a frequent one.
+FREQUENT = 5_000
+IS_FREQUENT = "SELECT 1 FROM labels WHERE kind = ? AND value = ? LIMIT 1 OFFSET ?"
 # The groups of the page are found in the index; only their traces are summed up.
 GROUPS = """
 WITH page AS MATERIALIZED (
@@ -89,25 +95,14 @@ FROM page JOIN (
 ) ON member = id
 GROUP BY id ORDER BY latest DESC, id DESC
 """
-# Of a period with more turns, only the newest are summed up.
-MAX_TURNS = 100_000
-TURN_FIGURES = """
-SELECT start, latency, first_token, tokens, cost, {state} IN ('failed', 'lost') FROM traces
-WHERE {where} ORDER BY start DESC LIMIT ?
-"""
-MODELS = """
-SELECT model, count(*), sum(failed), sum(tokens), sum(cost) FROM spans
-WHERE type = 'GENERATION' AND start >= ? GROUP BY model ORDER BY count(*) DESC LIMIT 50
-"""
-TOOL_USAGE = """
-SELECT name, count(*), sum(failed), 0, NULL FROM spans
-WHERE type = 'TOOL' AND start >= ? GROUP BY name ORDER BY count(*) DESC LIMIT 50
-"""
 SCORE_FIGURES = """
 SELECT name, count(*), sum(number > 0), avg(number) FROM scores
 WHERE time >= ? AND number IS NOT NULL GROUP BY name ORDER BY count(*) DESC LIMIT 50
 """
 ALL_TRACES = TraceFilters(all="1")
+# How often what is too old is deleted, and how many traces at a time.
+AGE_CHECK_S = 60.0
+AT_ONCE = 1_000
 
 Condition = tuple[str, Sequence[Any]]
 
@@ -115,7 +110,7 @@ Condition = tuple[str, Sequence[Any]]
 class Store:
     """Spans and scores on disk; safe to use from any thread. It blocks: do not call it on the event loop."""
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
+    def __init__(self, path: Path, max_bytes: int, max_age_s: float | None = None) -> None:
         # It holds what people said. SQLite creates its further files with the same mode.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -125,7 +120,12 @@ class Store:
         self._path = path
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
+        self._max_age_s = max_age_s
+        self._checked = 0.0
         self._writer = schema.connect(str(path))
+        self._hours = Hours()
+        if max_age_s is not None:
+            self._forget_old()
 
     def close(self) -> None:
         """Close the file."""
@@ -152,10 +152,24 @@ class Store:
         with self.writing() as db:
             return db.execute("DELETE FROM scores WHERE id = ?", (score_id,)).rowcount > 0
 
+    def delete_trace(self, trace_id: str) -> bool:
+        """Delete a trace and its scores; return whether it existed."""
+        with self.writing() as db:
+            return schema.delete_trace(db, trace_id)
+
+    def linked(self, trace_id: str) -> tuple[list[TraceSummary], list[TraceSummary]]:
+        """Return the traces that a trace links to, and those that link to it."""
+        with self.reading() as db:
+            found = [
+                [TraceSummary(*row) for row in db.execute(f"{summaries()} WHERE trace_id IN ({query})", (trace_id,))]
+                for query in (LINKED, LINKING)
+            ]
+        return found[0], found[1]
+
     def latest(self, count: int, filters: TraceFilters = ALL_TRACES) -> list[TraceSummary]:
         """Return the first traces that match the filters, in the filters' order; by default the newest first."""
         with self.reading() as db:
-            return [TraceSummary(*row) for row in db.execute(*filters.query(count))]
+            return [TraceSummary(*row) for row in db.execute(*filters.query(count, _frequent(db, filters)))]
 
     def trace(self, trace_id: str) -> TraceSummary | None:
         """Return the summary of one trace, None if none of its spans has arrived."""
@@ -170,9 +184,9 @@ class Store:
 
     def facets(self, filters: TraceFilters) -> dict[str, dict[str, int]]:
         """Return by facet how many of the newest matching traces have each value, most frequent first."""
-        where, values = filters.where()
         found: dict[str, dict[str, int]] = {}
         with self.reading() as db:
+            where, values = filters.where(_frequent(db, filters), sample=True)
             for facet, value, count in db.execute(FACETS.format(state=state(), where=where), (*values, COUNTED)):
                 if len(known := found.setdefault(facet, {})) < FACET_VALUES:
                     known[value] = count
@@ -186,22 +200,15 @@ class Store:
         """Return the users whose latest trace started last."""
         return self._groups("user_id", "DESC", count, before)
 
-    def turn_figures(self, filters: TraceFilters) -> list[TurnFigures]:
-        """Return the figures of the traces that match the filters, the newest first."""
-        where, values = filters.where()
-        query = TURN_FIGURES.format(state=state(), where=where)
+    def periods(self, size_s: int, start: int) -> dict[int, Period]:
+        """Return the figures since then by periods of this length in seconds, by their number since 1970."""
+        if size_s == HOUR_S:
+            with self._lock:
+                changed, version = schema.take_changed_hours(self._writer), self._pragma("data_version")
+            with self.reading() as db:
+                return self._hours.since(start // HOUR_S, db, changed, version)
         with self.reading() as db:
-            return [TurnFigures(*row) for row in db.execute(query, (*values, MAX_TURNS))]
-
-    def models(self, start: int) -> list[Usage]:
-        """Return the models that were called since then, in Unix nanoseconds, the most often first."""
-        with self.reading() as db:
-            return [Usage(name or "", *rest) for name, *rest in db.execute(MODELS, (start,))]
-
-    def tool_usage(self, start: int) -> list[Usage]:
-        """Return the tools that were called since then, the most often first."""
-        with self.reading() as db:
-            return [Usage(*row) for row in db.execute(TOOL_USAGE, (start,))]
+            return read_periods(db, size_s, start * 10**9)
 
     def score_figures(self, start: int) -> list[ScoreFigures]:
         """Return the numeric scores since then."""
@@ -292,6 +299,8 @@ class Store:
         with self._lock:
             with self._transaction():
                 yield self._writer
+            if self._max_age_s is not None and time.monotonic() - self._checked > AGE_CHECK_S:
+                self._forget_old()
             if self._used() > self._max_bytes:
                 self._make_room()
 
@@ -317,20 +326,39 @@ class Store:
         self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _forget_oldest(self) -> bool:
-        oldest = self._writer.execute("SELECT id, trace_id, start FROM traces ORDER BY start LIMIT 1").fetchone()
-        row, trace_id, start = oldest or (None, None, LAST_TIME)
+        oldest = self._writer.execute("SELECT trace_id, start FROM traces ORDER BY start LIMIT 1").fetchone()
+        trace_id, start = oldest or ("", LAST_TIME)
         with self._transaction():
-            self._writer.execute("DELETE FROM spans WHERE trace_id = ?", (trace_id,))
-            self._writer.execute("DELETE FROM experiments WHERE trace_id = ?", (trace_id,))
-            self._writer.execute("DELETE FROM traces WHERE id = ?", (row,))
-            self._writer.execute("DELETE FROM words WHERE rowid = ?", (row,))
-            self._writer.execute("DELETE FROM labels WHERE trace = ?", (row,))
-            self._writer.execute("DELETE FROM scores WHERE trace_id = ? OR time <= ?", (trace_id, start))
-            self._writer.execute("DELETE FROM media WHERE uploaded <= ?", (start / 1e9,))
+            schema.delete_trace(self._writer, trace_id)
+            self._forget_until(start)
         return oldest is not None
+
+    def _forget_until(self, start: int) -> None:
+        """Delete the scores and files that belong to no trace and are older than the oldest one."""
+        self._writer.execute("DELETE FROM scores WHERE time <= ?", (start,))
+        self._writer.execute("DELETE FROM media WHERE uploaded <= ?", (start / 1e9,))
+
+    def _forget_old(self) -> None:
+        """Delete the traces that began before the greatest age, a limited number at a time."""
+        self._checked = time.monotonic()
+        start = time.time_ns() - int((self._max_age_s or 0) * 1e9)
+        with self._transaction():
+            for (trace_id,) in self._writer.execute(
+                "SELECT trace_id FROM traces WHERE start < ? ORDER BY start LIMIT ?", (start, AT_ONCE)
+            ).fetchall():
+                schema.delete_trace(self._writer, trace_id)
+            self._forget_until(start)
+        self._writer.execute("PRAGMA incremental_vacuum").fetchall()
 
     def _pragma(self, name: str) -> Any:
         return self._writer.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _frequent(db: sqlite3.Connection, filters: TraceFilters) -> list[str]:
+    """Return the kinds of the labels in the filters that many traces have."""
+    return [
+        kind for kind, value in filters.labels.items() if db.execute(IS_FREQUENT, (kind, value, FREQUENT)).fetchone()
+    ]
 
 
 def _all(conditions: Sequence[Condition]) -> str:

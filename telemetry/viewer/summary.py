@@ -1,7 +1,7 @@
 """The lines of the lists of traces, sessions and users, and the filters of the list of traces."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -26,7 +26,10 @@ SUMMARIES = """
 SELECT trace_id, start, end, spans, tokens, cost, errors, first_token, pending AND updated_at > {horizon!r},
 {state} AS state, name, session_id, user_id, question, answer, failure, public
 FROM traces"""
-WORD = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
+# Of very many traces with these words, those that came last.
+LAST_WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 8000)"
+# The index has trigrams: a text contains a shorter word if one of its trigrams begins with it.
 SHORT_WORD = """
 id IN (SELECT rowid FROM words WHERE words MATCH coalesce((
     SELECT 'content : (' || group_concat('"' || replace(term, '"', '""') || '"', ' OR ') || ')'
@@ -36,6 +39,9 @@ id IN (SELECT rowid FROM words WHERE words MATCH coalesce((
 ID_PART = 6
 TRIGRAM = 3
 LABELLED = "id IN (SELECT trace FROM labels WHERE kind = ? AND value = ?)"
+# Where many traces have the label, it is looked up for those that are met first.
+OFTEN_LABELLED = "EXISTS (SELECT 1 FROM labels WHERE kind = ? AND value = ? AND trace = traces.id)"
+LABELS = ("model", "tool", "tag", "environment", "version", "error")
 SCORED = "trace_id IN (SELECT trace_id FROM scores WHERE name = ? AND trace_id IS NOT NULL{})"
 SINCE = {"1h": 3_600, "24h": 86_400, "7d": 7 * 86_400}
 # The columns that the list can be sorted by, as SQL; each has an index that ends like the order of time.
@@ -176,6 +182,7 @@ class TraceFilters(BaseModel):
     tool: str = ""
     tag: str = ""
     environment: str = ""
+    version: str = ""
     error: str = ""
     status: Literal["", "running", "unfinished", "completed", "waiting", "cancelled", "failed", "lost"] = ""
     score: str = ""
@@ -220,9 +227,14 @@ class TraceFilters(BaseModel):
         descending = column if column != "time" else ""
         return self.link(sort=f"{column}.asc" if self.sort == descending else descending)
 
-    def query(self, count: int) -> tuple[str, list[Any]]:
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that a trace must have, by kind."""
+        return {kind: value for kind in LABELS if (value := getattr(self, kind))}
+
+    def query(self, count: int, frequent: Collection[str] = ()) -> tuple[str, list[Any]]:
         """Return the SQL that finds the first of these traces in their order, and its values."""
-        where, values = self.where()
+        where, values = self.where(frequent)
         direction = "ASC" if self.sort.endswith(".asc") else "DESC"
         columns = [*([SORTS[self.order]] if self.order else []), "start", "trace_id"]
         if after := self._cursor():
@@ -235,23 +247,27 @@ class TraceFilters(BaseModel):
         order = ", ".join(f"{column} {direction}" for column in columns)
         return f"{summaries()} WHERE {where} ORDER BY {order} LIMIT ?", [*values, count]
 
-    def where(self) -> tuple[str, list[Any]]:
-        """Return the SQL of the filters, and its values."""
-        found = [clause for clause in self._clauses() if clause]
+    def where(self, frequent: Collection[str] = (), *, sample: bool = False) -> tuple[str, list[Any]]:
+        """Return the SQL of the filters, and its values.
+
+        `frequent` are the kinds of labels that many traces have. For a `sample` the last traces with the words will do.
+        """
+        found = [clause for clause in self._clauses(frequent, LAST_WORDS if sample else WORDS) if clause]
         return " AND ".join(sql for sql, _ in found) or "1", [value for _, values in found for value in values]
 
-    def _clauses(self) -> list[tuple[str, list[Any]] | None]:
-        labels = {"model": self.model, "tool": self.tool, "tag": self.tag, "environment": self.environment}
+    def _clauses(self, frequent: Collection[str], in_words: str) -> list[tuple[str, list[Any]] | None]:
         start = time.time_ns() - SINCE[self.since] * 10**9 if self.since else None
+        words = self.text.replace("\0", " ").split()
+        long = [word for word in words if len(word) >= TRIGRAM]
         return [
             None if self.all else ("turn", []),
-            *(_contains(word) for word in self.text.replace("\0", " ").split()),
+            (in_words, [" AND ".join(_phrase(word) for word in long)]) if long else None,
+            *((SHORT_WORD, [low := word.lower(), low + "\U0010ffff"]) for word in words if len(word) < TRIGRAM),
             ("session_id = ?", [self.session]) if self.session else None,
             ("user_id = ?", [self.user]) if self.user else None,
             ("name = ?", [self.name]) if self.name else None,
-            *((LABELLED, [kind, value]) for kind, value in labels.items() if value),
-            (LABELLED, ["error", self.error]) if self.error else None,
-            (f"{state()} = ?", [self.status]) if self.status else None,
+            *((OFTEN_LABELLED if kind in frequent else LABELLED, [kind, value]) for kind, value in self.labels.items()),
+            _has_status(self.status) if self.status else None,
             ("errors > 0", []) if self.errors else None,
             self._scored() if self.score else None,
             ("start >= ?", [start]) if start else None,
@@ -289,19 +305,17 @@ def summaries() -> str:
     return SUMMARIES.format(horizon=now - SILENCE_S, state=state(now))
 
 
-def _contains(word: str) -> tuple[str, list[Any]]:
-    """Return the SQL of traces whose text has a word anywhere, whatever its script.
-
-    The index has trigrams: a text contains a shorter word if one of its trigrams begins with it.
-    """
-    if len(word) >= TRIGRAM:
-        return WORD, [_quoted(word) if len(word) >= ID_PART else f"content : {_quoted(word)}"]
-    low = word.lower()
-    return SHORT_WORD, [low, low + "\U0010ffff"]
+def _has_status(status: str) -> tuple[str, list[Any]]:
+    """Return the SQL of the traces of a status; where few have it, by an index of these."""
+    if status in ("waiting", "cancelled", "lost"):
+        return "turn_status = ?", [status]
+    return f"{'pending > 0 AND ' if status in ('running', 'unfinished') else ''}{state()} = ?", [status]
 
 
-def _quoted(word: str) -> str:
-    return '"' + word.replace('"', '""') + '"'
+def _phrase(word: str) -> str:
+    """Return what finds a word anywhere in a text, whatever its script, and in an id if it is long enough."""
+    quoted = '"' + word.replace('"', '""') + '"'
+    return quoted if len(word) >= ID_PART else f"content : {quoted}"
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,10 @@ WIDTH = 1000
 ESSENTIAL = {"AGENT", "GENERATION", "TOOL", "RETRIEVER", "EMBEDDING", "GUARDRAIL"}
 
 
+# So many equal siblings one after the other are one row.
+FEWEST_EQUAL = 4
+
+
 @dataclass(frozen=True)
 class MissingSpan:
     """A span that is the parent of others and has not arrived: it is only known to have started."""
@@ -20,37 +24,151 @@ class MissingSpan:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """The part of a trace's time that is shown, in Unix nanoseconds."""
+
+    start: int
+    end: int
+
+    def place(self, start: int, end: int) -> tuple[float, float]:
+        """Return where a bar begins and how wide it is, out of `WIDTH`; it ends at the borders."""
+        scale = WIDTH / max(self.end - self.start, 1)
+        left, right = (min(max(at - self.start, 0) * scale, WIDTH) for at in (start, max(start, end)))
+        return left, right - left
+
+    @property
+    def ticks(self) -> list[float]:
+        """The seconds since the start of the part, at its quarters."""
+        return [(self.end - self.start) * quarter / 4e9 for quarter in range(5)]
+
+
+@dataclass(frozen=True)
 class TreeRow:
-    """One observation, None if it has not arrived, its depth, the number of rows below, its bar out of `WIDTH`."""
+    """One observation, None if it has not arrived, its depth, the number of rows below, its bar out of `WIDTH`.
+
+    `siblings` is how many equal ones one after the other it stands for, and `seconds` their durations together.
+    """
 
     observation: Observation | None
     depth: int
     below: int
     x: float
     width: float
+    siblings: int = 1
+    seconds: float = 0.0
+    is_critical: bool = False
 
 
-def tree_rows(trace: Trace, *, essentials: bool = False, find: str = "") -> list[TreeRow]:
+def tree_rows(
+    trace: Trace,
+    *,
+    essentials: bool = False,
+    find: str = "",
+    axis: Axis | None = None,
+    unfolded: str = "",
+    chosen: str = "",
+) -> list[TreeRow]:
     """Return every observation and every missing one once, parents before children, siblings by start.
 
     With `essentials` only agents, models, tools and errors remain, with `find` only those with the words in their name,
-    input, output or message; a row is below its nearest remaining ancestor.
+    input, output or message; a row is below its nearest remaining ancestor. Equal siblings one after the other are one
+    row, unless it is `unfolded` or the `chosen` one is among them.
     """
     found = [*_walk(trace.observations)]
     if essentials:
         found = _left(found, lambda each: each.type in ESSENTIAL or each.level == "ERROR")
     if words := find.lower().split():
         found = _left(found, lambda each: all(word in _searched(each) for word in words))
-    below = _below_each([depth for _, depth in found])
-    start, end = trace.start, trace.end
-    return [_tree_row(each, depth, count, start, end) for (each, depth), count in zip(found, below, strict=True)]
+    grouped = _grouped(found, {unfolded, chosen})
+    below = _below_each([depth for _, depth in grouped])
+    axis = axis or Axis(trace.start, trace.end)
+    critical = {each.id for each in critical_path(trace)}
+    return [
+        _tree_row(group, depth, count, axis, critical) for (group, depth), count in zip(grouped, below, strict=True)
+    ]
 
 
-def _tree_row(each: Observation | MissingSpan, depth: int, below: int, start: int, end: int) -> TreeRow:
-    scale = WIDTH / max(end - start, 1)
-    observation = each if isinstance(each, Observation) else None
-    until = observation.span.end if observation else end
-    return TreeRow(observation, depth, below, (_start(each) - start) * scale, max(until - _start(each), 0) * scale)
+def critical_path(trace: Trace) -> list[Observation]:
+    """Return the observations that the trace waited for.
+
+    From the end of a span back, these are the child that ended last, then the one that ended last before that began,
+    and so on. Whatever else ran at the same time could have taken longer without the trace taking longer.
+    """
+    children: dict[str | None, list[Observation]] = defaultdict(list)
+    for each in trace.observations:
+        children[each.span.parent_id].append(each)
+    found: list[Observation] = []
+    seen: set[str] = set()
+    waiting = [(trace.root, trace.end)] if trace.root else []
+    while waiting:
+        each, until = waiting.pop()
+        if each.id in seen:
+            continue
+        seen.add(each.id)
+        found.append(each)
+        for child in sorted(children[each.id], key=lambda child: -child.span.end):
+            if child.span.end <= until and child.span.start >= each.span.start:
+                waiting.append((child, child.span.end))
+                until = child.span.start
+    return found
+
+
+def waited_for(trace: Trace) -> list[tuple[str, float]]:
+    """Return what the trace spent its time on, the longest first: names on the critical path and their own seconds."""
+    path = critical_path(trace)
+    inner: dict[str | None, int] = defaultdict(int)
+    for each in path:
+        inner[each.span.parent_id] += each.span.end - each.span.start
+    own: dict[str, float] = defaultdict(float)
+    for each in path:
+        own[each.span.name] += max(each.span.end - each.span.start - inner[each.id], 0) / 1e9
+    return sorted(own.items(), key=lambda pair: -pair[1])
+
+
+def _grouped(
+    rows: Sequence[tuple[Observation | MissingSpan, int]], shown: set[str]
+) -> list[tuple[list[Observation | MissingSpan], int]]:
+    """Return the rows with equal siblings that have nothing below and follow each other as one."""
+    groups: list[tuple[list[Observation | MissingSpan], int]] = []
+    at = 0
+    while at < len(rows):
+        depth = rows[at][1]
+        end = at + 1
+        while end < len(rows) and _are_equal(rows, at, end):
+            end += 1
+        # The last one may have rows below, and then stands by itself.
+        if end < len(rows) and rows[end][1] > depth:
+            end -= 1
+        run = rows[at : max(end, at + 1)]
+        if len(run) >= FEWEST_EQUAL and not shown & {one.id for one, _ in run}:
+            groups.append(([one for one, _ in run], depth))
+        else:
+            groups += [([one], depth) for one, depth in run]
+        at += len(run)
+    return groups
+
+
+def _are_equal(rows: Sequence[tuple[Observation | MissingSpan, int]], one: int, other: int) -> bool:
+    (first, depth), (second, second_depth) = rows[one], rows[other]
+    return (
+        isinstance(first, Observation)
+        and isinstance(second, Observation)
+        and depth == second_depth
+        and first.span.parent_id == second.span.parent_id
+        and (first.span.name, first.type, first.level) == (second.span.name, second.type, second.level)
+    )
+
+
+def _tree_row(
+    group: Sequence[Observation | MissingSpan], depth: int, below: int, axis: Axis, critical: set[str]
+) -> TreeRow:
+    each = group[0]
+    if isinstance(each, MissingSpan):
+        return TreeRow(None, depth, below, *axis.place(each.start, axis.end))
+    spans = [one for one in group if isinstance(one, Observation)]
+    place = axis.place(each.span.start, max(one.span.end for one in spans))
+    seconds = sum(one.latency for one in spans)
+    return TreeRow(each, depth, below, *place, len(spans), seconds, any(one.id in critical for one in spans))
 
 
 def _start(each: Observation | MissingSpan) -> int:

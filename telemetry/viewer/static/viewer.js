@@ -73,12 +73,14 @@ function replace(old, fresh) {
   fresh.scrollTop = scrolled;
   fresh.querySelectorAll("details").forEach((each, number) => (each.open = open[number] ?? each.open));
   localize(fresh);
+  offerCopies(fresh);
   if (fresh.id === "tree") fold();
 }
 
 function prepare(from) {
   for (const part of parts(from)) originals.set(part.id, part.outerHTML);
   localize(from);
+  offerCopies(from);
   fold();
 }
 
@@ -135,6 +137,7 @@ async function choose(row, remember) {
     const old = document.getElementById("detail");
     old.replaceWith(fresh);
     originals.set("detail", fresh.outerHTML);
+    offerCopies(fresh);
     fresh.scrollTop = 0;
   } catch {
     location.href = row.href;
@@ -152,11 +155,30 @@ async function choose(row, remember) {
   if (matchMedia("(max-width: 900px)").matches) document.getElementById("detail").scrollIntoView();
 }
 
+// A copy button has its text in itself, an address completed by the page's own origin, or is in the heading of the text.
+async function copy(button) {
+  const said = button.dataset.copy;
+  const text = said ? (said.startsWith("/") ? location.origin + said : said) : textBelow(button.parentElement);
+  await navigator.clipboard.writeText(text);
+  say("copied");
+}
+
+function textBelow(heading) {
+  const texts = [...heading.parentElement.querySelectorAll("pre, .content")];
+  return texts.map((each) => each.textContent).join("\n\n");
+}
+
+function offerCopies(from) {
+  if (navigator.clipboard) for (const each of from.querySelectorAll(".copy")) each.hidden = false;
+}
+
 function click(event) {
   const shut = event.target.closest(".fold");
   if (shut) toggle(shut.closest("li").dataset.span);
   else if (event.target.closest("#fold-all")) toggleAll();
-  const row = event.target.closest("#tree a[data-row]");
+  const copied = event.target.closest(".copy");
+  if (copied) copy(copied);
+  const row = event.target.closest("#tree a[data-row]:not([data-group])");
   if (!row || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
   choose(row, true);

@@ -371,7 +371,7 @@ def test_an_overview_leads_to_what_is_behind_it(viewer: Viewer, turns: dict[str,
     expect(page.get_by_role("region", name="Tools").locator("tbody tr")).to_contain_text("forecast")
     expect(page.get_by_role("region", name="Tools").locator("tbody tr")).to_contain_text("100.0 %")
     expect(page.get_by_role("region", name="Scores").locator("tbody tr")).to_contain_text("5.00")
-    bars = page.locator("#bars a")
+    bars = page.get_by_role("figure").first.locator("a")
     expect(bars.last).to_have_accessible_name(re.compile(r"turns, \d+ failed"))
     bars.last.click()
     page.wait_for_url("**/traces?*")

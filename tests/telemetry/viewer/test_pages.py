@@ -149,7 +149,7 @@ def test_a_trace_reads_from_top_to_bottom(viewer: Viewer, recorder: Recorder, pa
     expect(detail).to_contain_text("demo-model")
     expect(detail).to_contain_text("20 input, 3 output")
 
-    page.get_by_role("link", name="turn").click()
+    page.locator("#tree").get_by_role("link", name="turn").click()
     detail.get_by_role("link", name="trace").click()
     expect(page.locator("h1")).to_contain_text("an earlier turn")
 

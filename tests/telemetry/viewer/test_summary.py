@@ -11,7 +11,7 @@ import pytest
 from telemetry.export.otlp import Span
 from telemetry.viewer import schema
 from telemetry.viewer.score import Score
-from telemetry.viewer.store import Store
+from telemetry.viewer.store import GROUPS, Store
 from telemetry.viewer.summary import SILENCE_S, TraceFilters
 from tests.telemetry.viewer.test_store import span
 
@@ -126,6 +126,47 @@ def test_scores_and_words_are_looked_up(store: Store, tmp_path: Path, filters: T
         sql, values = filters.query(50)
         steps = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + sql, values)]
     assert not [step for step in steps if step.startswith(("SCAN traces", "SCAN scores"))]
+
+
+@pytest.mark.parametrize(
+    ("filters", "frequent", "step"),
+    [
+        (TraceFilters(status="lost"), (), "SEARCH traces USING INDEX traces_by_turn_status (turn_status=?)"),
+        (TraceFilters(status="running"), (), "SCAN traces USING INDEX pending_traces"),
+        (TraceFilters(status="failed"), (), "SCAN traces USING INDEX traces_by_start"),
+        (TraceFilters(environment="x"), ("environment",), "SCAN traces USING INDEX traces_by_start"),
+    ],
+)
+def test_rare_statuses_and_frequent_labels_are_read_off_an_index(
+    store: Store, tmp_path: Path, filters: TraceFilters, frequent: tuple[str, ...], step: str
+) -> None:
+    """A page of them walks an index in order and sorts nothing."""
+    store.add_spans([span(1)])
+    with closing(sqlite3.connect(tmp_path / "viewer.db")) as db:
+        sql, values = filters.query(50, frequent)
+        steps = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + sql, values)]
+    assert step in steps
+    assert not [each for each in steps if "TEMP B-TREE" in each or each == "SCAN traces"]
+
+
+def test_a_label_that_many_traces_have_finds_them_all(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page and the facets are the same however frequent a label counts as."""
+    store.add_spans([about(trace, model=f"m{trace % 2}", langfuse_environment="e") for trace in range(1, 9)])
+    wanted = TraceFilters(model="m1", environment="e", all="1")
+    found = numbers(store, model="m1", environment="e"), store.facets(wanted)
+    assert found[0] == [7, 5, 3, 1]
+    monkeypatch.setattr("telemetry.viewer.store.FREQUENT", 2)
+    assert (numbers(store, model="m1", environment="e"), store.facets(wanted)) == found
+
+
+def test_the_sums_of_users_need_no_rows_of_traces(store: Store, tmp_path: Path) -> None:
+    """Whatever a user's traces are, their sums are read off the index alone."""
+    store.add_spans([about(1, user_id="ada", session_id="s")])
+    assert [(each.id, each.traces, each.sessions) for each in store.users(9)] == [("ada", 1, 1)]
+    with closing(sqlite3.connect(tmp_path / "viewer.db")) as db:
+        query = GROUPS.format(column="user_id", first="DESC", state="turn_status")
+        steps = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + query, (1, "x", 50))]
+    assert [step for step in steps if step.startswith("SEARCH traces USING COVERING INDEX traces_by_user")]
 
 
 def test_fifty_thousand_traces_cost_a_page_no_more_than_fifty(tmp_path: Path) -> None:

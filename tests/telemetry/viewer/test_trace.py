@@ -281,7 +281,7 @@ def test_a_trace_is_downloaded_as_a_file(viewer: Viewer, recorder: Recorder, pag
     trace_id = viewer.send(recorder.spans)
     page.goto(viewer.page(trace_id))
     with page.expect_download() as download:
-        page.get_by_role("link", name="as OTLP").click()
+        page.get_by_role("link", name="Download").click()
     assert download.value.suggested_filename == f"{trace_id}.json"
     [group] = json.loads(download.value.path().read_text())["resourceSpans"]
     assert group["scopeSpans"][0]["spans"][0]["traceId"] == trace_id
