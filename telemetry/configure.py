@@ -57,6 +57,8 @@ def configure(service: str) -> None:
             if settings.langsmith_api_key:
                 queue.start(settings)
             return
+        for sentence in settings.without_effect:
+            logger.warning(sentence)
         last = _last_processor(settings)
         requests = RequestFilter(last)
         provider = adopt_or_build(settings, service, [ScopeAttributesProcessor(), FrameworkRuns(), requests])

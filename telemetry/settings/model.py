@@ -3,6 +3,7 @@
 import os
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -446,28 +447,6 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _further_signals(self) -> Self:
-        wanted = {
-            "METRICS": "otlp" in self.metrics_exporters and not self.metrics_endpoint,
-            "LOGS": self.sends_logs and not self.logs_endpoint,
-        }
-        for signal in (signal for signal, lacks_endpoint in wanted.items() if self.active and lacks_endpoint):
-            raise ValueError(
-                f"OTEL_{signal}_EXPORTER=otlp needs an endpoint that takes {signal.lower()}, which Langfuse does not: "
-                f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _events_are_log_records(self) -> Self:
-        if self.genai_events and self.active and not self.sends_logs:
-            raise ValueError(
-                "OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT sends events as log records: set OTEL_LOGS_EXPORTER=otlp, or "
-                "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, or remove it"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _conventional_names(self) -> Self:
         if self.genai_names and self.shape not in ("genai", "all"):
             raise ValueError("TELEMETRY_GENAI_NAMES needs TELEMETRY_SHAPE=genai or all: set one, or remove it")
@@ -487,7 +466,8 @@ class Settings(BaseSettings):
     def metrics_exporters(self) -> tuple[str, ...]:
         """Where metrics go; empty if none are recorded."""
         named = self.metrics_exporter or (("otlp",) if self.otlp_metrics_endpoint else ())
-        return tuple(dict.fromkeys(name for name in named if name != "none"))
+        left_out = ("none",) if self.metrics_endpoint else ("none", "otlp")
+        return tuple(dict.fromkeys(name for name in named if name not in left_out))
 
     @property
     def metrics_endpoint(self) -> str | None:
@@ -497,7 +477,25 @@ class Settings(BaseSettings):
     @property
     def sends_logs(self) -> bool:
         """Whether log records are sent."""
-        return self.logs_exporter == "otlp" or (self.logs_exporter is None and bool(self.otlp_logs_endpoint))
+        is_wanted = self.logs_exporter == "otlp" or (self.logs_exporter is None and bool(self.otlp_logs_endpoint))
+        return is_wanted and bool(self.logs_endpoint)
+
+    @property
+    def without_effect(self) -> Sequence[str]:
+        """Settings that send nothing here, a sentence for each: `opentelemetry-instrument` and others set them too."""
+        wanted = {
+            "METRICS": "otlp" in (self.metrics_exporter or ()) and not self.metrics_endpoint,
+            "LOGS": self.logs_exporter == "otlp" and not self.logs_endpoint,
+        }
+        found = [
+            f"OTEL_{signal}_EXPORTER=otlp has no effect, because Langfuse takes no {signal.lower()}: "
+            f"set OTEL_EXPORTER_OTLP_{signal}_ENDPOINT, or OTEL_{signal}_EXPORTER=none"
+            for signal, lacks_endpoint in wanted.items()
+            if lacks_endpoint
+        ]
+        if self.genai_events and not self.sends_logs and not wanted["LOGS"]:
+            found.append("OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT has no effect here without OTEL_LOGS_EXPORTER=otlp")
+        return found
 
     @property
     def logs_endpoint(self) -> str | None:

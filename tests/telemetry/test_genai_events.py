@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
-from telemetry.settings import SettingsError, load_settings
+from telemetry.settings import Settings
 from telemetry.testing import Receiver
 from tests.otlp_signals import Signals, run_program
 
@@ -158,8 +158,28 @@ def test_none_is_sent_unless_asked(receiver: Receiver, signals: Signals, tmp_pat
     assert not events(signals, DETAILS)
 
 
-def test_events_without_log_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence says what to set."""
-    monkeypatch.setenv("OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT", "true")
-    with pytest.raises(SettingsError, match="set OTEL_LOGS_EXPORTER=otlp"):
-        load_settings()
+def test_what_has_no_effect_is_said_once(receiver: Receiver, tmp_path: Path) -> None:
+    """Langfuse takes spans only: other signals that are asked for are named at start, and the program runs on."""
+    asked_for = ("OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER")
+    said = run_program(
+        "import telemetry\ntelemetry.configure('shop')\nwith telemetry.span('work'): pass\ntelemetry.shutdown()",
+        tmp_path,
+        receiver,
+        **dict.fromkeys(asked_for, "otlp"),
+        OTEL_EXPORTER_OTLP_ENDPOINT="",
+        LANGFUSE_HOST=receiver.endpoint,
+        LANGFUSE_PUBLIC_KEY="pk-lf-1",
+        LANGFUSE_SECRET_KEY="sk-lf-1",
+    ).stderr
+    assert [said.count(f"{name}=otlp has no effect") for name in asked_for] == [1, 1]
+    assert [span.name for span in receiver.spans] == ["work"]
+
+
+@pytest.mark.parametrize("logs", ["otlp", "none", ""])
+def test_events_need_log_records(logs: str) -> None:
+    """Other instrumentors read the same variable, so it is refused nowhere."""
+    settings = Settings.model_validate(
+        {"OTEL_INSTRUMENTATION_GENAI_EMIT_EVENT": "true", "OTEL_LOGS_EXPORTER": logs or None}
+    )
+    (sentence,) = settings.without_effect
+    assert "has no effect" in sentence

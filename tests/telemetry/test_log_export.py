@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.settings import SettingsError, load_settings
 from telemetry.testing import Receiver
 from tests.otlp_signals import Signals, run_program
 from tests.processes import free_port
@@ -109,10 +108,3 @@ def test_a_backend_that_is_down(receiver: Receiver, tmp_path: Path) -> None:
     printed = run(f"{PROGRAM}\ntelemetry.shutdown()", tmp_path, receiver, OTEL_EXPORTER_OTLP_LOGS_ENDPOINT=address)
     assert "the key is" in printed
     assert len(receiver.spans) == 1
-
-
-def test_langfuse_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Logs that would go nowhere are refused at start."""
-    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
-    with pytest.raises(SettingsError, match="set OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"):
-        load_settings()
