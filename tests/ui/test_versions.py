@@ -1,10 +1,14 @@
 """Asking again and editing: the answer stays as a version, and a person steps between them."""
 
+import os
 import re
+from dataclasses import replace
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from app.client import AgentClient
+from tests.app.scripted_provider import scripted_provider, text
 from tests.ui.stack import (
     BEGINNING,
     ENDLESS_STORY,
@@ -165,3 +169,21 @@ def test_the_link_of_a_thread_is_copied(chat: Page) -> None:
     chat.goto("about:blank")
     chat.goto(link)
     expect(chat.get_by_text("Nice to meet you, Ida.")).to_be_visible()
+
+
+def test_an_answer_that_was_cut_is_continued(mortal: Stack, tab: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model reached its length limit, one click asks for the rest; then there is nothing to continue."""
+    with scripted_provider(monkeypatch) as provider:
+        provider.script = [text("Once upon", "length"), text("a time.")]
+        keys = {name: os.environ[name] for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL")}
+        stack = replace(mortal, settings={"MODEL": "openai:gpt-scripted", **keys})
+        with stack.run_service(), stack.run_page():
+            tab.goto(stack.page)
+            say(tab, "Tell me a story")
+            answered(tab, 1)
+            button(tab, "Continue").click()
+            expect(tab.get_by_text("a time.")).to_be_visible()
+            answered(tab, 2)
+            expect(button(tab, "Continue")).to_have_count(0)
+    asked = [message["role"] for message in provider.requests[-1]["messages"]]
+    assert asked[-3:] == ["user", "assistant", "user"]
