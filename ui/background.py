@@ -11,6 +11,7 @@ import telemetry
 from app.client import AgentClient, Failed, Refused, Unreachable
 from app.schema import Answer, RunInfo, StreamEvent
 from telemetry.turn_root import queued_line
+from ui import texts
 from ui.exchange import Exchange
 from ui.turn_registry import ChatTurn
 
@@ -76,7 +77,7 @@ class BackgroundTurn(ChatTurn):
                 if self._read(run_id):
                     return
                 time.sleep(RETRY_DELAY_S)
-        raise Failed("The service has not answered for a long time: reload the page to follow the run again.")
+        raise Failed(texts.RUN_SILENT)
 
     def _read(self, run_id: str) -> bool:
         """Read the run's events from the first one; return whether the run has ended."""

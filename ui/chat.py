@@ -11,6 +11,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError, Refused, Unreachable
 from app.schema import Answer, ChatHistory, RunInfo, ThreadInfo, ThreadState, words_of
+from ui import texts
 from ui.background import FINISHED, BackgroundTurn
 from ui.browser import COLLAPSE_SIDEBAR, run_script
 from ui.frontend_events import frontend_events
@@ -32,7 +33,7 @@ class Chat:
     @property
     def link(self) -> str:
         """The label of a link to a trace."""
-        return f"View in {self.backend}" if self.backend else "View trace"
+        return texts.view_in(self.backend) if self.backend else texts.VIEW_TRACE
 
     @property
     def turn(self) -> ChatTurn | None:
@@ -59,7 +60,7 @@ class Chat:
         kind = BackgroundTurn if self.in_background else ChatTurn
         turn = kind(self.client, self.thread_id, message, self.model, files, answers, replaces)
         if not turn_registry().start(turn):
-            st.toast("This chat is still being answered elsewhere: wait for it, or stop it.")
+            st.toast(texts.STILL_ANSWERED_ELSEWHERE)
             return
         st.session_state.messages_sent = st.session_state.get("messages_sent", 0) + 1
         if files:

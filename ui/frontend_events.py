@@ -21,7 +21,7 @@ class FrontendEvents:
 
     def __init__(self) -> None:
         self._queue: Queue[Callable[[], None]] = Queue(MAX_QUEUED)
-        threading.Thread(target=self._send_all, name="frontend events", daemon=True).start()
+        threading.Thread(target=self._send_all, name="frontend-events", daemon=True).start()
 
     def send(self, client: AgentClient, name: str, thread_id: str, **metadata: bool | float | str) -> None:
         """Queue an event about this thread."""

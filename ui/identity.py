@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.client import Refused
 from app.schema import decode_header
+from ui import texts
 from ui.settings import Settings
 
 # A login leads through the provider and back to the bare address: the tab itself stores the address that was opened.
@@ -36,20 +37,20 @@ def visitor(settings: Settings) -> Visitor | None:
         return Visitor()
     user_id = st.context.headers.get(settings.user_id_header)
     if not user_id:
-        raise Refused(f"The request has no {settings.user_id_header} header: open this page through its proxy.", 401)
+        raise Refused(texts.header_missing(settings.user_id_header), 401)
     try:
         name = decode_header(user_id)
     except ValueError:
-        raise Refused(f"The {settings.user_id_header} header is not UTF-8: correct the proxy.", 401) from None
+        raise Refused(texts.header_unreadable(settings.user_id_header), 401) from None
     return Visitor(name, name)
 
 
 def draw_login() -> None:
     """Draw a button for each provider; after the login `restore_address` opens the original address."""
     st.html(_STORE_ADDRESS, unsafe_allow_javascript=True)
-    st.title("Agent chat", anchor=False)
+    st.title(texts.PAGE_TITLE, anchor=False)
     for provider in _providers():
-        label = f"Log in with {provider.title()}" if provider else "Log in"
+        label = texts.log_in_with(provider.title()) if provider else texts.LOG_IN
         st.button(label, key=f"login-{provider}", icon=":material/login:", on_click=st.login, args=(provider,))
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError, Unreachable
 from app.schema import AgentInfo, ChatHistory, FileInfo, InterruptEvent
-from ui import browser, exchange, tracing
+from ui import browser, exchange, texts, tracing
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
 from ui.components import sidebar
@@ -37,7 +37,7 @@ TURNS_PER_PAGE = 40
 
 def main() -> None:
     """Draw the page, or a sentence about what is wrong."""
-    st.set_page_config(page_title="Agent chat", page_icon="💬")
+    st.set_page_config(page_title=texts.PAGE_TITLE, page_icon="💬")
     try:
         complete_each_click()
         tracing.start()
@@ -140,7 +140,7 @@ def draw_earlier(turns: int) -> int:
     first = max(0, turns - state.setdefault("turn_limit", TURNS_PER_PAGE))
     if first:
         st.button(
-            f"Show earlier turns ({first})",
+            texts.show_earlier(first),
             key="earlier",
             icon=":material/expand_less:",
             type="tertiary",
@@ -158,7 +158,7 @@ def is_free(turn: ChatTurn | None, history: ChatHistory) -> bool:
 
 def draw_input(chat: Chat, questions: Sequence[InterruptEvent], files: Sequence[FileInfo], *, busy: bool) -> None:
     """Draw the field for messages and files, below the thread's files and the messages that wait for their turn."""
-    placeholder = "Your answer" if questions and not busy else "Your message"
+    placeholder = texts.YOUR_ANSWER if questions and not busy else texts.YOUR_MESSAGE
     with st.bottom, st.container(gap="xsmall"):
         draw_file_strip(chat.client, files)
         draw_queue(chat)

@@ -18,6 +18,7 @@ from app.schema import Answer, FileInfo, InnerTokenEvent, ReasoningEvent, RunEve
 from telemetry import tail_sampling
 from telemetry.span import mark_cancelled
 from telemetry.turn import with_questions
+from ui import texts
 from ui.exchange import Exchange, from_events
 from ui.tracing import chat_turn
 
@@ -65,7 +66,7 @@ class ChatTurn:
         self._events: list[StreamEvent] = []
         self._error: AgentError | None = None
         self._trace: telemetry.TraceRef | None = None
-        self._thread = threading.Thread(target=self._run, name=f"turn {thread_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"turn-{thread_id}", daemon=True)
 
     @property
     def stage(self) -> Stage:
@@ -111,7 +112,7 @@ class ChatTurn:
             self._error = error
         except Exception:
             logger.exception("a turn failed")
-            self._error = Failed("The page failed; see its log.")
+            self._error = Failed(texts.PAGE_FAILED)
         finally:
             self.done = True
             self._apply_sampling_decision()

@@ -8,6 +8,7 @@ from math import floor, log10
 import streamlit as st
 
 from app.schema import Figures, TaskEvent
+from ui import texts
 from ui.chat import Chat
 from ui.components.copy_button import draw_copy_button
 from ui.components.feedback import draw_acknowledgement, draw_feedback
@@ -27,9 +28,6 @@ from ui.markdown import escape, from_model, split_blocks, split_thought
 from ui.turn_registry import ChatTurn
 
 MAX_OUTPUT_CHARACTERS = 20_000
-# A number and its unit stay on one line.
-NBSP = "\N{NO-BREAK SPACE}"
-TASK_RESULTS = {"success": "done", "error": "failed", "cancelled": "stopped"}
 
 
 def draw_exchange(
@@ -96,7 +94,7 @@ def draw_text(markdown: str) -> None:
 
 def draw_reasoning(text: str) -> None:
     """Draw what a model said to itself, folded."""
-    with st.expander("Reasoning", icon=":material/psychology:", type="compact"):
+    with st.expander(texts.REASONING, icon=":material/psychology:", type="compact"):
         st.markdown(from_model(text), anchors=False)
 
 
@@ -104,21 +102,21 @@ def draw_tool(use: ToolUse, *, working: bool) -> None:
     """Draw a tool's input and output, folded, and below it the images that it produced."""
     name = f"**{escape(use.name)}**"
     if working and use.output is None:
-        label, state = f"Using {name} …", "running"
+        label, state = texts.using(name), "running"
     elif use.output is None:
-        label, state = f"Asked for {name}", "complete"
+        label, state = texts.asked_for(name), "complete"
     elif use.failed:
-        label, state = f"{name} failed", "error"
+        label, state = texts.failed(name), "error"
     else:
-        label, state = f"Used {name}", "complete"
+        label, state = texts.used(name), "complete"
     # Leaving a `with` block would mark a running tool as complete.
     box = st.status(label, state=state, type="compact")
-    box.caption("Input")
+    box.caption(texts.INPUT)
     # Not as JSON: the colours of its syntax are too pale for many eyes.
     box.code(json.dumps(use.input, ensure_ascii=False), None, wrap_lines=True)
     if use.output is not None:
-        box.caption("Output")
-        box.code(use.output[:MAX_OUTPUT_CHARACTERS] or "(nothing)", None, wrap_lines=True)
+        box.caption(texts.OUTPUT)
+        box.code(use.output[:MAX_OUTPUT_CHARACTERS] or texts.NO_OUTPUT, None, wrap_lines=True)
     for image in use.images:
         st.image(b64decode(image["base64"]), caption=escape(image["name"]))
 
@@ -126,15 +124,17 @@ def draw_tool(use: ToolUse, *, working: bool) -> None:
 def draw_task(task: TaskEvent) -> None:
     """Draw the progress of a task."""
     done, steps = task.data.get("done"), task.data.get("steps")
-    progress = f"{done} of {steps}" if steps and done is not None else ""
-    state = ", ".join(filter(None, [progress, TASK_RESULTS.get(task.result or "", "")]))
+    progress = texts.steps_done(done, steps) if steps and done is not None else ""
+    state = ", ".join(filter(None, [progress, texts.TASK_RESULTS.get(task.result or "", "")]))
     label = f"**{escape(task.name)}**" + (f": {state}" if state else "")
     st.progress(min(1.0, max(0.0, done / steps)) if steps and done else 0.0, label)
 
 
 def draw_sub_agent(agent: SubAgent, *, working: bool) -> None:
     """Draw the text and tool calls of a sub-agent, folded."""
-    with st.expander(f"Sub-agent **{escape(agent.name)}**", icon=":material/group:", expanded=working, type="compact"):
+    with st.expander(
+        texts.sub_agent(f"**{escape(agent.name)}**"), icon=":material/group:", expanded=working, type="compact"
+    ):
         draw_parts(agent.parts, agent.partial, agent.reasoning, working=working)
 
 
@@ -143,9 +143,9 @@ def draw_progress(chat: Chat, exchange: Exchange, running: ChatTurn) -> None:
     if not exchange.partial:
         st.caption(_waiting_for(exchange, running))
     with st.container(horizontal=True, vertical_alignment="center"):
-        label, stopping = ("Cancel", "Cancelling …") if running.in_background else ("Stop", "Stopping …")
+        labels = (texts.CANCEL_RUN, texts.CANCELLING_RUN) if running.in_background else (texts.STOP, texts.STOPPING)
         st.button(
-            stopping if running.stopping else label,
+            labels[running.stopping],
             key="stop",
             icon=":material/stop_circle:",
             type="tertiary",
@@ -159,8 +159,8 @@ def draw_progress(chat: Chat, exchange: Exchange, running: ChatTurn) -> None:
 
 def _waiting_for(exchange: Exchange, running: ChatTurn) -> str:
     if running.in_background:
-        return "Working in the background …" if exchange.parts else "In the background: queued …"
-    return "Thinking …"
+        return texts.WORKING_IN_BACKGROUND if exchange.parts else texts.QUEUED_IN_BACKGROUND
+    return texts.THINKING
 
 
 def draw_footer(chat: Chat, exchange: Exchange, *, last: bool, idle: bool) -> None:
@@ -193,9 +193,9 @@ def draw_footer(chat: Chat, exchange: Exchange, *, last: bool, idle: bool) -> No
 def draw_status(exchange: Exchange) -> None:
     """Draw that an answer was stopped, is not over, or failed."""
     if exchange.status == "cancelled":
-        st.caption("Stopped.")
+        st.caption(texts.STOPPED)
     if exchange.status == "running":
-        st.caption("Not finished: it is being answered elsewhere, or was cut off.")
+        st.caption(texts.NOT_FINISHED)
     if exchange.error:
         draw_error(exchange.error, exchange.trace_id)
 
@@ -204,7 +204,7 @@ def draw_retry(chat: Chat, exchange: Exchange) -> None:
     """Draw the button that sends the question again."""
     # Without a run the question was not sent: a file was refused, or the service was unavailable.
     st.button(
-        "Retry" if exchange.run_id or not exchange.refused else "Send without it",
+        texts.RETRY if exchange.run_id or not exchange.refused else texts.SEND_WITHOUT_FILE,
         key="retry",
         icon=":material/refresh:",
         type="tertiary",
@@ -217,7 +217,7 @@ def draw_error(message: str, trace_id: str | None) -> None:
     """Draw what went wrong, and the id of the trace that shows more."""
     st.error(escape(message), icon=":material/error:")
     if trace_id:
-        st.caption(f"Trace {trace_id}")
+        st.caption(texts.trace_id(trace_id))
 
 
 def describe_figures(figures: Figures) -> str:
@@ -233,10 +233,10 @@ def format_cost(dollars: float) -> str:
 
 def _figures(figures: Figures) -> Iterator[str]:
     if figures.input_tokens is not None:
-        yield f"{figures.input_tokens} tokens in, {figures.output_tokens or 0} out"
+        yield texts.tokens(figures.input_tokens, figures.output_tokens or 0)
     if figures.cost is not None:
         yield f"\\${format_cost(figures.cost)}"
     if figures.first_token_ms is not None:
-        yield f"first word after {figures.first_token_ms / 1000:.1f}{NBSP}s"
+        yield texts.first_word_after(figures.first_token_ms / 1000)
     if figures.duration_ms is not None:
-        yield f"{figures.duration_ms / 1000:.1f}{NBSP}s"
+        yield texts.duration(figures.duration_ms / 1000)

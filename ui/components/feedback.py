@@ -5,6 +5,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentError
 from app.schema import FeedbackAnswer
+from ui import texts
 from ui.chat import Chat
 from ui.exchange import Exchange
 from ui.markdown import escape
@@ -20,11 +21,11 @@ def draw_feedback(chat: Chat, exchange: Exchange) -> None:
     st.session_state.setdefault(thumbs, int(bool(vote.score)) if vote else None)
     st.feedback("thumbs", key=thumbs, on_change=send_vote, args=(chat, exchange))
     if st.session_state[thumbs] is not None:
-        with st.popover("Comment", icon=":material/comment:", type="tertiary", key=_popover(exchange)):
+        with st.popover(texts.COMMENT, icon=":material/comment:", type="tertiary", key=_popover(exchange)):
             comment = f"comment-{exchange.run_id}"
             st.session_state.setdefault(comment, (vote.comment if vote else None) or "")
-            st.text_area("What was good or wrong?", key=comment, max_chars=5000)
-            st.button("Send", key=f"send-{comment}", on_click=send_comment, args=(chat, exchange))
+            st.text_area(texts.COMMENT_QUESTION, key=comment, max_chars=5000)
+            st.button(texts.SEND, key=f"send-{comment}", on_click=send_comment, args=(chat, exchange))
 
 
 def draw_acknowledgement(exchange: Exchange) -> None:
@@ -49,7 +50,7 @@ def send_vote(chat: Chat, exchange: Exchange) -> None:
     try:
         answer = chat.client.feedback(exchange.run_id, SCORE_NAME, score, comment if score is not None else None)
     except AgentError as error:
-        _acknowledgements()[exchange.run_id] = f"Your feedback was not taken: {escape(str(error))}"
+        _acknowledgements()[exchange.run_id] = texts.feedback_failed(escape(str(error)))
         return
     if score is not None and answer.trace_id and answer.kept:
         # The service has kept its own spans of a dropped trace; this keeps the page's.
@@ -60,13 +61,13 @@ def send_vote(chat: Chat, exchange: Exchange) -> None:
 def describe(answer: FeedbackAnswer, *, taken_back: bool, trace_url: str | None) -> str:
     """Return the status of a score at each backend, as text."""
     states = "; ".join(_describe_state(name, state) for name, state in answer.places.items())
-    link = f" ([trace]({trace_url}))" if trace_url and answer.kept else ""
-    return f"{'Taken back' if taken_back else 'Thank you'}: {escape(states)}{link}"
+    link = f" ([{texts.SCORE_TRACE}]({trace_url}))" if trace_url and answer.kept else ""
+    return f"{texts.TAKEN_BACK if taken_back else texts.THANK_YOU}: {escape(states)}{link}"
 
 
 def _describe_state(backend: str, state: str) -> str:
-    known = {"sent": "stored", "queued": "queued, it will be sent"}
-    text = known.get(state) or state.replace("skipped: ", "not stored, ", 1)
+    known = {"sent": texts.SCORE_SENT, "queued": texts.SCORE_QUEUED}
+    text = known.get(state) or texts.score_skipped(state.removeprefix("skipped: "))
     return text if backend == "langfuse" else f"{backend}: {text}"
 
 

@@ -8,12 +8,12 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import FileInfo
+from ui import texts
 from ui.markdown import escape
 
 # A larger image or sound is drawn as a download.
 MAX_DRAWN_BYTES = 5_000_000
 MAX_CACHED = 20
-UNITS = ("B", "kB", "MB", "GB")
 
 
 def draw_files(client: AgentClient, files: Sequence[FileInfo], place: str | None) -> None:
@@ -59,11 +59,11 @@ def read_content(client: AgentClient, file_id: str) -> bytes:
 
 def format_size(number: float) -> str:
     """Return a number of bytes in the largest unit that fits."""
-    for unit in UNITS[:-1]:
+    for unit in texts.BYTE_UNITS[:-1]:
         if number < 1000:
             return f"{number:.0f} {unit}"
         number /= 1000
-    return f"{number:.1f} {UNITS[-1]}"
+    return f"{number:.1f} {texts.BYTE_UNITS[-1]}"
 
 
 def _content(client: AgentClient, file: FileInfo) -> bytes | None:

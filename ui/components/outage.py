@@ -4,6 +4,7 @@ import streamlit as st
 
 import telemetry
 from app.client import AgentClient, AgentError
+from ui import texts
 from ui.markdown import escape
 
 RECONNECT_SECONDS = 2
@@ -12,14 +13,11 @@ RECONNECT_SECONDS = 2
 def draw_outage(client: AgentClient, error: AgentError, *, is_first_page: bool) -> None:
     """Draw the error: alone where the page has nothing else to show, else as a line above what it showed last."""
     if is_first_page:
-        st.error(f"{escape(str(error))} Start it with `python -m app`, or set `AGENT_URL` to where it runs.")
-        st.button("Try again", icon=":material/refresh:")
+        st.error(f"{escape(str(error))} {texts.START_THE_SERVICE}")
+        st.button(texts.TRY_AGAIN, icon=":material/refresh:")
     else:
         with st.container(key="outage"):
-            st.warning(
-                f"{escape(str(error))}\n\nReconnecting … What you see is the latest that this page knows.",
-                icon=":material/cloud_off:",
-            )
+            st.warning(f"{escape(str(error))}\n\n{texts.RECONNECTING}", icon=":material/cloud_off:")
     reconnect(client)
 
 

@@ -21,17 +21,12 @@ from app.schema import (
     decision_of,
     words_of,
 )
+from ui import texts
 from ui.chat import Chat
 from ui.markdown import escape, from_model
 
 # The question's id, and the index of the call to decide about.
 Place = tuple[str, int]
-LABELS: dict[DecisionType, str] = {
-    "approve": "Approve",
-    "edit": "Approve with changes",
-    "reject": "Reject",
-    "respond": "Answer instead",
-}
 
 
 def draw_open_questions(chat: Chat, questions: Sequence[InterruptEvent]) -> None:
@@ -86,18 +81,18 @@ def draw_action(chat: Chat, questions: Sequence[InterruptEvent], place: Place, a
         allowed = set(action.allowed_decisions)
         args = json.dumps(action.args, ensure_ascii=False, indent=2)
         if "edit" in allowed:
-            args = st.text_area(f"Arguments of {escape(action.name)}", args, key=f"args-{name}", height="content")
+            args = st.text_area(texts.arguments_of(escape(action.name)), args, key=f"args-{name}", height="content")
         else:
             st.code(args, language=None)
         changed = "edit" in allowed and args.strip() != json.dumps(action.args, ensure_ascii=False, indent=2).strip()
         words = ""
         if allowed & {"reject", "respond"}:
-            words = st.text_input("Reason or answer", key=f"words-{name}", placeholder="Reason or answer (optional)")
+            words = st.text_input(texts.REASON, key=f"words-{name}", placeholder=texts.REASON_PLACEHOLDER)
         with st.container(horizontal=True):
             for kind in ("edit" if changed else "approve", "reject", "respond"):
                 if kind in allowed:
                     st.button(
-                        LABELS[kind],
+                        texts.DECISIONS[kind],
                         key=f"{kind}-{name}",
                         type="primary" if kind in ("approve", "edit") else "secondary",
                         disabled=kind == "respond" and not words,
@@ -110,7 +105,7 @@ def draw_decided(place: Place) -> None:
     """Draw the decision while other questions are open."""
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(escape(words_of(decided()[place])), width="content")
-        st.button("Change", key=f"change-{place}", type="tertiary", on_click=reconsider, args=(place,))
+        st.button(texts.CHANGE_DECISION, key=f"change-{place}", type="tertiary", on_click=reconsider, args=(place,))
 
 
 def reconsider(place: Place) -> None:
@@ -131,9 +126,7 @@ def decide_with(chat: Chat, questions: Sequence[InterruptEvent], place: Place, k
         case "edit":
             args = parse_arguments(st.session_state[f"args-{name}"])
             if args is None:
-                st.toast(
-                    "The arguments are not a JSON object: correct them, and approve again.", icon=":material/error:"
-                )
+                st.toast(texts.ARGUMENTS_INVALID, icon=":material/error:")
                 return
             decide(chat, questions, place, Edit(type="edit", edited_action=EditedAction(args=args)))
         case "reject":

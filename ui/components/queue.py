@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from ui import texts
 from ui.chat import Chat
 from ui.markdown import escape
 from ui.message_queue import message_queue
@@ -13,11 +14,11 @@ def draw_queue(chat: Chat) -> None:
         with st.container(
             horizontal=True, wrap=False, vertical_alignment="center", gap="xsmall", key=f"queued-{number}"
         ):
-            st.caption(f"Next: {escape(waiting.message)}")
+            st.caption(texts.next_message(escape(waiting.message)))
             st.button(
-                f"Do not send {escape(waiting.message[:60])}",
+                texts.do_not_send(escape(waiting.message[:60])),
                 key=f"delete-queued-{number}",
-                help="Do not send",
+                help=texts.DO_NOT_SEND,
                 icon=":material/close:",
                 type="tertiary",
                 on_click=message_queue().remove,

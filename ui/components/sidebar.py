@@ -11,6 +11,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import AgentInfo, RunInfo, ServiceInfo, ThreadInfo
+from ui import texts
 from ui.chat import go_to
 from ui.components.copy_button import draw_copy_button
 from ui.components.welcome import title_of
@@ -36,26 +37,26 @@ ICONS = {
 }
 UNFINISHED = ("queued", "running", "lost")
 THREAD_STATES = {
-    "running": (":material/progress_activity:", "It is being answered"),
-    "waiting": (":material/help:", "The agent has a question"),
+    "running": (":material/progress_activity:", texts.CHAT_RUNNING),
+    "waiting": (":material/help:", texts.CHAT_WAITING),
 }
-UNSEEN = ":material/mark_chat_unread:", "There is a new answer"
+UNSEEN = ":material/mark_chat_unread:", texts.CHAT_UNSEEN
 
 
 def draw_choices(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
     """Draw the choice of agent, model and background, and return what is chosen."""
     agents = {agent.key: agent for agent in info.agents}
-    st.title("Agent chat", anchor=False)
-    st.button("New chat", icon=":material/edit_square:", on_click=go_to, width="stretch")
+    st.title(texts.PAGE_TITLE, anchor=False)
+    st.button(texts.NEW_CHAT, icon=":material/edit_square:", on_click=go_to, width="stretch")
     key = draw_agent_choice(agents, info.default_agent)
     if agents[key].error:
-        st.warning(f"This agent could not be loaded: {escape(agents[key].error or '')}")
+        st.warning(texts.agent_not_loaded(escape(agents[key].error or "")))
     index = info.models.index(info.default_model)
-    model = st.selectbox("Model", info.models, index, key="model", bind="query-params")
+    model = st.selectbox(texts.MODEL, info.models, index, key="model", bind="query-params")
     in_background = st.toggle(
-        "Answer in the background",
+        texts.IN_BACKGROUND,
         key="background",
-        help="The answer continues without this page.",
+        help=texts.IN_BACKGROUND_HELP,
         bind="query-params",
     )
     return agents[key], model, in_background
@@ -70,7 +71,7 @@ def draw_agent_choice(agents: Mapping[str, AgentInfo], default: str) -> str:
     if requested in agents and ("agent" not in st.session_state or is_history_navigation()):
         st.session_state.agent = requested
     key = st.selectbox(
-        "Agent",
+        texts.AGENT,
         agents,
         list(agents).index(default),
         key="agent",
@@ -95,17 +96,17 @@ def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread
     limit, searched = wanted_threads()
     if not threads and not searched:
         return
-    st.header("Chats", anchor=False)
+    st.header(texts.CHATS, anchor=False)
     st.text_input(
-        "Search chats",
+        texts.SEARCH_CHATS,
         key="thread_search",
-        placeholder="Search in all that was said",
+        placeholder=texts.SEARCH_PLACEHOLDER,
         icon=":material/search:",
         label_visibility="collapsed",
         max_chars=200,
     )
     if not threads:
-        st.caption("These words were said in no chat.")
+        st.caption(texts.NOTHING_FOUND)
     unseen = unseen_threads().update(client.user_id, threads, open_thread)
     with st.container(gap=None, key="chats"):
         for day, group in groupby(threads, key=lambda thread: day_of(thread.updated, st.context.timezone)):
@@ -113,14 +114,14 @@ def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread
             for thread in group:
                 draw_thread(client, thread, is_open=thread.thread_id == open_thread, unseen=thread.thread_id in unseen)
     if len(threads) == limit:
-        st.button("Older ones", icon=":material/expand_more:", type="tertiary", on_click=list_more_threads)
+        st.button(texts.OLDER_CHATS, icon=":material/expand_more:", type="tertiary", on_click=list_more_threads)
 
 
 def day_of(moment: datetime, timezone: str | None) -> str:
     """Return Today, Yesterday or Earlier, by the calendar of this time zone."""
     zone = ZoneInfo(timezone) if timezone in available_timezones() else UTC
     days = (datetime.now(zone).date() - moment.astimezone(zone).date()).days
-    return "Today" if days <= 0 else "Yesterday" if days == 1 else "Earlier"
+    return texts.TODAY if days <= 0 else texts.YESTERDAY if days == 1 else texts.EARLIER
 
 
 def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unseen: bool) -> None:
@@ -141,9 +142,9 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unsee
         if is_open:
             draw_more(client, thread)
         st.button(
-            f"Delete {escape(thread.title)}",
+            texts.delete_chat(escape(thread.title)),
             key=f"delete-{thread.thread_id}",
-            help="Delete",
+            help=texts.DELETE,
             icon=":material/delete:",
             type="tertiary",
             on_click=ask_to_delete,
@@ -165,16 +166,21 @@ def state_of(
 
 def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
     """Draw what can be done with the open thread: rename it, copy its link, export it."""
-    name = re.sub(r"[^\w-]+", "-", thread.title)[:40].strip("-") or "chat"
-    with st.popover("More about this chat", icon=":material/more_horiz:", type="tertiary", key="more"):
+    name = re.sub(r"[^\w-]+", "-", thread.title)[:40].strip("-") or texts.EXPORT_FILE_NAME
+    with st.popover(texts.MORE_ABOUT_CHAT, icon=":material/more_horiz:", type="tertiary", key="more"):
         field = f"title-{thread.thread_id}"
         st.text_input(
-            "Title", thread.title, key=field, max_chars=200, on_change=rename, args=(client, thread.thread_id, field)
+            texts.CHAT_TITLE,
+            thread.title,
+            key=field,
+            max_chars=200,
+            on_change=rename,
+            args=(client, thread.thread_id, field),
         )
-        draw_copy_button(f"{st.context.url}?thread_id={thread.thread_id}", key="copy-link", label="Copy link")
+        draw_copy_button(f"{st.context.url}?thread_id={thread.thread_id}", key="copy-link", label=texts.COPY_LINK)
         # The messages are fetched on a click.
         st.download_button(
-            "Export as Markdown",
+            texts.EXPORT_MARKDOWN,
             lambda: as_markdown(thread.title, client.get_history(thread.thread_id)),
             f"{name}.md",
             "text/markdown",
@@ -184,7 +190,7 @@ def draw_more(client: AgentClient, thread: ThreadInfo) -> None:
             on_click="ignore",
         )
         st.download_button(
-            "Export as JSON",
+            texts.EXPORT_JSON,
             lambda: as_json(client.get_history(thread.thread_id)),
             f"{name}.json",
             "application/json",
@@ -215,21 +221,21 @@ def ask_to_delete(thread_id: str | None = None) -> None:
     st.session_state.thread_to_delete, st.session_state.deletion_error = thread_id, None
 
 
-@st.dialog("Delete this chat?", icon=":material/delete:", on_dismiss=ask_to_delete)
+@st.dialog(texts.DELETE_CHAT_TITLE, icon=":material/delete:", on_dismiss=ask_to_delete)
 def confirm_deletion(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
     """Ask whether to delete the thread with its messages and files."""
     st.text(thread.title)
-    st.caption("This deletes its messages and files; traces and scores are kept.")
+    st.caption(texts.DELETE_CHAT_CONSEQUENCES)
     with st.container(horizontal=True):
         st.button(
-            "Delete",
+            texts.DELETE,
             type="primary",
             icon=":material/delete:",
             on_click=delete_thread,
             args=(client, thread.thread_id),
             kwargs={"is_open": is_open},
         )
-        if st.button("Cancel"):
+        if st.button(texts.CANCEL):
             ask_to_delete()
             st.rerun()
     if st.session_state.deletion_error:
@@ -253,7 +259,7 @@ def delete_thread(client: AgentClient, thread_id: str, *, is_open: bool) -> None
 def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
     """Draw the latest background runs, refreshed while one is unfinished."""
     if runs:
-        st.header("Background runs", anchor=False)
+        st.header(texts.BACKGROUND_RUNS, anchor=False)
         every = REFRESH_SECONDS if any(run.status in UNFINISHED for run in runs[:MAX_RUNS]) else None
         with st.container(gap=None, key="runs"):
             st.fragment(_draw_runs, run_every=every)(client, list(runs[:MAX_RUNS]))
@@ -264,7 +270,7 @@ def _draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:
         st.button(
             escape(run.message or run.run_id),
             key=f"run-{run.run_id}",
-            help=run.status,
+            help=texts.RUN_STATUSES[run.status],
             icon=ICONS[run.status],
             type="tertiary",
             width="stretch",
@@ -291,4 +297,4 @@ def draw_visitor(visitor: Visitor) -> None:
         if visitor.name:
             st.text(visitor.name)
         if visitor.may_log_out:
-            st.button("Log out", icon=":material/logout:", type="tertiary", on_click=st.logout)
+            st.button(texts.LOG_OUT, icon=":material/logout:", type="tertiary", on_click=st.logout)

@@ -8,6 +8,7 @@ import streamlit as st
 import telemetry
 from app.client import AgentError
 from app.schema import SpanInfo
+from ui import texts
 from ui.chat import Chat
 from ui.markdown import escape as escape_markdown
 
@@ -15,7 +16,7 @@ from ui.markdown import escape as escape_markdown
 def draw_spans(chat: Chat, run_id: str) -> None:
     """Draw the steps of a run, folded; they are fetched when somebody opens them."""
     steps = st.expander(
-        "Steps", key=f"spans-{run_id}", icon=":material/account_tree:", type="compact", on_change="rerun"
+        texts.STEPS, key=f"spans-{run_id}", icon=":material/account_tree:", type="compact", on_change="rerun"
     )
     if not steps.open:
         return
@@ -29,7 +30,7 @@ def draw_spans(chat: Chat, run_id: str) -> None:
         if spans:
             st.html(as_html(spans))
         else:
-            st.caption("The service knows no steps of this answer: it was not recorded, or an earlier release gave it.")
+            st.caption(texts.NO_STEPS)
 
 
 def as_html(spans: Sequence[SpanInfo]) -> str:
@@ -41,13 +42,14 @@ def as_html(spans: Sequence[SpanInfo]) -> str:
 def _row(span: SpanInfo, whole: int) -> str:
     start = min(100.0, max(0.0, 100 * span.start_ms / whole))
     width = min(100.0 - start, 100 * span.duration_ms / whole)
-    facts = [f"{span.duration_ms / 1000:.2f} s"]
+    facts = [texts.duration(span.duration_ms / 1000, digits=2)]
     if span.input_tokens is not None:
-        facts.append(f"{span.input_tokens} → {span.output_tokens or 0} tokens")
+        facts.append(texts.step_tokens(span.input_tokens, span.output_tokens or 0))
     if span.failed:
-        facts.append("failed")
+        facts.append(texts.STEP_FAILED)
+    state = "failed" if span.failed else ""
     return (
-        f'<li style="padding-inline-start:{min(span.depth, 12)}rem"{" class=failed" if span.failed else ""}>'
+        f'<li class="{state}" style="padding-inline-start:{min(span.depth, 12)}rem">'
         f"<span>{escape(span.name)} <small>{escape(span.kind or '')}</small></span>"
         f"<small>{' · '.join(facts)}</small>"
         f'<i style="margin-inline-start:{start:.1f}%;width:{max(width, 0.5):.1f}%"></i></li>'

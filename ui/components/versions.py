@@ -2,11 +2,9 @@
 
 import streamlit as st
 
+from ui import texts
 from ui.chat import Chat
 from ui.exchange import Exchange
-
-# What is sent where an answer reached the model's length limit.
-CONTINUE = "Continue where you stopped."
 
 
 def draw_versions(chat: Chat, exchange: Exchange, *, idle: bool) -> None:
@@ -14,20 +12,23 @@ def draw_versions(chat: Chat, exchange: Exchange, *, idle: bool) -> None:
     if exchange.run_id not in exchange.versions:
         return
     place = exchange.versions.index(exchange.run_id or "")
-    steps = (("Previous", "chevron_left", place - 1), ("Next", "chevron_right", place + 1))
+    steps = (
+        ("previous", texts.PREVIOUS_VERSION, "chevron_left", place - 1),
+        ("next", texts.NEXT_VERSION, "chevron_right", place + 1),
+    )
     with st.container(horizontal=True, width="content", gap=None, vertical_alignment="center", key=_key("v", exchange)):
-        for name, icon, to in steps:
+        for name, label, icon, to in steps:
             is_there = 0 <= to < len(exchange.versions)
             st.button(
-                f"{name} version",
-                key=_key(name.lower(), exchange),
+                label,
+                key=_key(name, exchange),
                 icon=f":material/{icon}:",
                 type="tertiary",
                 disabled=not (is_there and idle),
                 on_click=chat.show_version,
                 args=(exchange.versions[to] if is_there else "",),
             )
-            if name == "Previous":
+            if name == "previous":
                 st.caption(f"{place + 1} / {len(exchange.versions)}", width="content")
 
 
@@ -35,9 +36,9 @@ def draw_more_answers(chat: Chat, exchange: Exchange, *, last: bool) -> None:
     """Draw the buttons that ask the question again, and for the rest of an answer that was cut by its length."""
     if exchange.can_be_replaced:
         st.button(
-            "Regenerate",
+            texts.REGENERATE,
             key=_key("regenerate", exchange),
-            help="Ask again; this answer stays as a version",
+            help=texts.REGENERATE_HELP,
             icon=":material/refresh:",
             type="tertiary",
             on_click=chat.send_from_click,
@@ -45,21 +46,21 @@ def draw_more_answers(chat: Chat, exchange: Exchange, *, last: bool) -> None:
         )
     if last and exchange.was_cut:
         st.button(
-            "Continue",
+            texts.CONTINUE,
             key="continue",
             icon=":material/arrow_forward:",
             type="tertiary",
             on_click=chat.send_from_click,
-            args=(CONTINUE,),
+            args=(texts.CONTINUE_MESSAGE,),
         )
 
 
 def draw_edit_button(exchange: Exchange) -> None:
     """Draw the button that opens the field."""
     st.button(
-        "Edit this message",
+        texts.EDIT_MESSAGE,
         key=_key("edit", exchange),
-        help="Edit",
+        help=texts.EDIT,
         icon=":material/edit:",
         type="tertiary",
         on_click=_edit,
@@ -75,11 +76,11 @@ def is_edited(exchange: Exchange) -> bool:
 def draw_editor(chat: Chat, exchange: Exchange) -> None:
     """Draw the field with the question, and what to do with it."""
     field = _key("edited", exchange)
-    st.text_area("Edited message", key=field, height="content", label_visibility="collapsed")
-    st.caption("What follows is answered anew; this version stays.")
+    st.text_area(texts.EDITED_MESSAGE, key=field, height="content", label_visibility="collapsed")
+    st.caption(texts.EDIT_CONSEQUENCES)
     with st.container(horizontal=True):
-        st.button("Send", key="edit-send", type="primary", on_click=_send, args=(chat, exchange))
-        st.button("Cancel", key="edit-cancel", on_click=_edit, args=(None,))
+        st.button(texts.SEND, key="edit-send", type="primary", on_click=_send, args=(chat, exchange))
+        st.button(texts.CANCEL, key="edit-cancel", on_click=_edit, args=(None,))
 
 
 def _edit(exchange: Exchange | None) -> None:

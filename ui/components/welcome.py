@@ -3,11 +3,11 @@
 import streamlit as st
 
 from app.schema import AgentInfo
+from ui import texts
 from ui.chat import Chat
 from ui.markdown import escape
 
 DEMO_MODEL = "demo"
-DEMO_NOTE = "The demo model follows a few rules and uses no language model. Examples:"
 
 
 def title_of(agent: AgentInfo) -> str:
@@ -17,12 +17,12 @@ def title_of(agent: AgentInfo) -> str:
 
 def draw_welcome(chat: Chat, agent: AgentInfo) -> None:
     """Draw the agent's title, its description and its starters, which a click sends."""
-    st.header("What can I do for you?", anchor=False)
+    st.header(texts.WELCOME, anchor=False)
     st.markdown(f"**{escape(title_of(agent))}** · {escape(agent.description)}")
     if not agent.starters:
         return
     if chat.model == DEMO_MODEL:
-        st.caption(DEMO_NOTE)
+        st.caption(texts.DEMO_NOTE)
     with st.container(key="starters"):
         for number, message in enumerate(agent.starters):
             st.button(

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from streamlit.components.v2 import component
 
+from ui import texts
+
 _FOLDER = Path(__file__).parent
 
 _mount = component(
@@ -14,6 +16,7 @@ _mount = component(
 )
 
 
-def draw_copy_button(text: str, *, key: str, label: str = "Copy") -> None:
+def draw_copy_button(text: str, *, key: str, label: str = texts.COPY) -> None:
     """Draw a button that copies this text."""
-    _mount(key=key, data={"text": text, "label": label}, width="content", height="content")
+    words = {"label": label, "copied": texts.COPIED, "failed": texts.NOT_COPIED}
+    _mount(key=key, data={"text": text, **words}, width="content", height="content")

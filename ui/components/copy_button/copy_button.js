@@ -7,9 +7,9 @@ export default function ({ data, parentElement }) {
   button.onclick = async () => {
     try {
       await copy(data.text);
-      label.textContent = "Copied";
+      label.textContent = data.copied;
     } catch {
-      label.textContent = "Not copied";
+      label.textContent = data.failed;
     }
     setTimeout(() => { label.textContent = data.label; }, CONFIRM_MS);
   };

@@ -11,9 +11,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.components.v2 import component
 
+from ui import texts
 from ui.exchange import Exchange
 
-STATUSES = {"cancelled": "The answer was stopped.", "waiting": "The agent has a question."}
 _FOLDER = Path(__file__).parent
 
 _mount = component(
@@ -30,6 +30,8 @@ def draw_reader(exchanges: Sequence[Exchange], thread_id: str, *, running: bool)
     _mount(
         key="reader",
         data={
+            "language": texts.LANGUAGE,
+            "end": texts.TO_END,
             "sent": st.session_state.get("messages_sent", 0),
             "thread": thread_id,
             "latest": len(exchanges) - 1,
@@ -41,7 +43,7 @@ def draw_reader(exchanges: Sequence[Exchange], thread_id: str, *, running: bool)
 
 def _status(exchange: Exchange, *, running: bool) -> str:
     if running:
-        return "The answer is being written."
+        return texts.ANSWER_BEGINS
     if exchange.error:
-        return "The answer failed."
-    return STATUSES.get(exchange.status or "", "The answer is complete.")
+        return texts.ANSWER_FAILED
+    return texts.ANSWER_ENDS.get(exchange.status or "", texts.ANSWER_COMPLETE)

@@ -18,6 +18,10 @@ export default function ({ data, parentElement }) {
   const status = parentElement.querySelector(".reader-status");
   const scroller = document.querySelector(SCROLLER);
   const bottom = document.querySelector(BOTTOM);
+  // Streamlit's own page is in English.
+  document.documentElement.lang = data.language;
+  button.setAttribute("aria-label", data.end);
+  button.title = data.end;
   if (!scroller || !bottom) return undefined;
 
   const update = () => {
