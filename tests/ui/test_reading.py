@@ -10,6 +10,7 @@ from app.agents import AGENTS
 from app.client import AgentClient
 from tests.processes import until
 from tests.ui.stack import BEGINNING, ENDLESS_STORY, PHONE, Stack, answered, button, links, open_tab, say, thread_of
+from ui.texts import LANGUAGE
 
 SIZES = [(1280, 640), PHONE]
 END = "To the end"
@@ -104,6 +105,13 @@ def test_an_answer_is_announced(chat: Page) -> None:
     chat.reload()
     answered(chat, 2)
     expect(status).to_have_text("")
+
+
+def test_the_page_names_its_language(chat: Page) -> None:
+    """Screen readers read it in the language of its texts, whatever Streamlit's own page says."""
+    chat.evaluate("document.documentElement.lang = 'xx'")
+    say(chat, "My name is Ada.")
+    expect(chat.locator("html")).to_have_attribute("lang", LANGUAGE)
 
 
 def test_the_page_stays_while_the_service_is_away(mortal: Stack, tab: Page) -> None:
