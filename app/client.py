@@ -92,7 +92,8 @@ class Refused(AgentError):  # noqa: N818 - named for what happened
 class Failed(AgentError):  # noqa: N818 - named for what happened
     """The service or the turn failed; `status` is that of its answer, None without one.
 
-    `retry_after_s` is set where the service has refused the request for now, and says when to send it again.
+    `retry_after_s` is set where the service has refused the request for now, and says when to send it again;
+    `interrupted` where the connection was lost before the answer was complete.
     """
 
     def __init__(
@@ -101,14 +102,13 @@ class Failed(AgentError):  # noqa: N818 - named for what happened
         trace_id: str | None = None,
         status: int | None = None,
         retry_after_s: float | None = None,
+        *,
+        interrupted: bool = False,
     ) -> None:
         super().__init__(message, trace_id)
         self.status = status
         self.retry_after_s = retry_after_s
-
-
-class _Interrupted(Failed):
-    """The connection was lost before the answer was complete."""
+        self.interrupted = interrupted
 
 
 class TurnOptions(TypedDict, total=False):
@@ -210,7 +210,7 @@ class EventReader:
 
     def _check_end(self) -> None:
         if not self._done:
-            raise _Interrupted("The answer was cut off before it was complete.", self.trace_id)
+            raise Failed("The answer was cut off before it was complete.", self.trace_id, interrupted=True)
 
 
 class BytesReader:
@@ -602,7 +602,7 @@ class AgentClient:
         except httpx.TransportError as error:
             happened = "timed out" if isinstance(error, httpx.TimeoutException) else "was interrupted"
             sentence = f"The connection to {self.base_url} {happened} before the answer was complete."
-            raise _Interrupted(sentence, reader.trace_id if reader else None) from error
+            raise Failed(sentence, reader.trace_id if reader else None, interrupted=True) from error
 
 
 class _ErrorBody(BaseModel):
@@ -675,7 +675,7 @@ class _Rejoins(Generic[T]):
 
     def next(self, error: AgentError) -> Call[T]:
         """Return the call that continues the stream; raise the error where there is none."""
-        is_broken = isinstance(error, _Interrupted | Unreachable)
+        is_broken = isinstance(error, Unreachable) or (isinstance(error, Failed) and error.interrupted)
         request = self._call.rejoin() if is_broken or _is_transient_status(error) else None
         if request is None or time.monotonic() > self._deadline:
             raise error
