@@ -37,7 +37,7 @@ def literal(node: ast.AST) -> str:
         case ast.Constant(value=str(value)):
             return MARKUP.sub("", value)
         case ast.JoinedStr(values=values):
-            whole = "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in values)
+            whole = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in values)
             return MARKUP.sub("", whole)
         case _:
             return ""
