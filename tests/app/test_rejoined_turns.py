@@ -182,6 +182,12 @@ def test_the_next_process_ends_the_events(tmp_path: Path) -> None:
     assert_ended_as_lost(seen, rest, history.messages[-1].content)
 
 
+def checkpoints(folder: Path) -> int:
+    """How many are stored."""
+    with closing(sqlite3.connect(folder / "checkpoints.db")) as database:
+        return database.execute("select count(*) from checkpoints").fetchone()[0]
+
+
 @pytest.mark.parametrize("lost", ["checkpoints", "events"])
 def test_reader_and_history_agree_about_a_killed_turn(tmp_path: Path, lost: str) -> None:
     """What one of them has, and the process could not store for the other, both have afterwards."""
@@ -189,6 +195,8 @@ def test_reader_and_history_agree_about_a_killed_turn(tmp_path: Path, lost: str)
         with held(tmp_path, "3+3"), api(tmp_path, receiver) as first:
             seen = leave_after(f"{first.url}/steps", 2, message="what is 3+3")
             until(lambda: called(tmp_path))
+            # LangGraph stores the checkpoint of a step while the next one runs.
+            until(lambda: checkpoints(tmp_path) == 3)
             first.kill()
         file, statement = {
             "checkpoints": ("checkpoints.db", "delete from checkpoints"),
