@@ -1,5 +1,6 @@
 """A trace as rows: its tree, and the position of each span in time."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,46 +83,67 @@ def tree_rows(
     grouped = _grouped(found, {unfolded, chosen})
     below = _below_each([depth for _, depth in grouped])
     axis = axis or Axis(trace.start, trace.end)
-    critical = {each.id for each in critical_path(trace)}
+    critical = {each.id for each, _ in critical_path(trace)}
     return [
         _tree_row(group, depth, count, axis, critical) for (group, depth), count in zip(grouped, below, strict=True)
     ]
 
 
-def critical_path(trace: Trace) -> list[Observation]:
-    """Return the observations that the trace waited for.
+def critical_path(trace: Trace) -> list[tuple[Observation, int]]:
+    """Return the observations that the trace waited for, each with the time until which it did.
 
     From the end of a span back, these are the child that ended last, then the one that ended last before that began,
-    and so on. Whatever else ran at the same time could have taken longer without the trace taking longer.
+    and so on. Whatever else ran at the same time could have taken longer without the trace taking longer. A span ends
+    with the last one below it: the request of a stream ends when the stream begins. Of two at the same time, a model, a
+    tool or another observation with a kind counts before a plain span, such as that of the stream.
     """
     children: dict[str | None, list[Observation]] = defaultdict(list)
     for each in trace.observations:
         children[each.span.parent_id].append(each)
-    found: list[Observation] = []
+    ends = _ends(trace.observations)
+    found: list[tuple[Observation, int]] = []
     seen: set[str] = set()
     waiting = [(trace.root, trace.end)] if trace.root else []
     while waiting:
-        each, until = waiting.pop()
+        each, end = waiting.pop()
         if each.id in seen:
             continue
         seen.add(each.id)
-        found.append(each)
-        for child in sorted(children[each.id], key=lambda child: -child.span.end):
-            if child.span.end <= until and child.span.start >= each.span.start:
-                waiting.append((child, child.span.end))
-                until = child.span.start
+        found.append((each, end))
+        taken: list[tuple[int, int]] = []
+        for child in sorted(children[each.id], key=lambda child: (child.type == "SPAN", -ends[child.id])):
+            child_start, child_end = child.span.start, min(ends[child.id], end)
+            # Of those that are taken, the last one that begins before this one ends.
+            before = bisect_left(taken, (child_end,)) - 1
+            is_free = before < 0 or taken[before][1] <= child_start
+            if each.span.start <= child_start < child_end and is_free:
+                waiting.append((child, child_end))
+                taken.insert(before + 1, (child_start, child_end))
     return found
+
+
+def _ends(observations: Sequence[Observation]) -> dict[str, int]:
+    """Return by id when each observation and everything below it has ended."""
+    ends = {each.id: each.span.end for each in observations}
+    parents = {each.id: each.span.parent_id for each in observations}
+    for each in observations:
+        above, seen = parents[each.id], {each.id}
+        while above in ends and above not in seen and ends[above] < each.span.end:
+            ends[above] = each.span.end
+            seen.add(above)
+            above = parents[above]
+    return ends
 
 
 def waited_for(trace: Trace) -> list[tuple[str, float]]:
     """Return what the trace spent its time on, the longest first: names on the critical path and their own seconds."""
     path = critical_path(trace)
     inner: dict[str | None, int] = defaultdict(int)
-    for each in path:
-        inner[each.span.parent_id] += each.span.end - each.span.start
+    for each, end in path:
+        inner[each.span.parent_id] += end - each.span.start
     own: dict[str, float] = defaultdict(float)
-    for each in path:
-        own[each.span.name] += max(each.span.end - each.span.start - inner[each.id], 0) / 1e9
+    for each, end in path:
+        own[each.span.name] += max(end - each.span.start - inner[each.id], 0) / 1e9
     return sorted(own.items(), key=lambda pair: -pair[1])
 
 

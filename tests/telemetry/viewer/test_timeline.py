@@ -34,10 +34,29 @@ def test_the_critical_path_is_what_was_waited_for() -> None:
         span(4, 3, "inner", 1, 5),
         span(5, 1, "last", 7, 10),
     )
-    assert {each.span.name for each in critical_path(made)} == {"turn", "slow", "inner", "last"}
+    assert {each.span.name for each, _ in critical_path(made)} == {"turn", "slow", "inner", "last"}
     assert waited_for(made) == [("inner", 4.0), ("last", 3.0), ("slow", 2.0), ("turn", 1.0)]
     marked = {row.observation.span.name for row in tree_rows(made) if row.observation and row.is_critical}
     assert marked == {"turn", "slow", "inner", "last"}
+
+
+def test_what_outlasts_its_parent_was_waited_for() -> None:
+    """The request of a stream ends when the stream begins: the trace waits for what the answer does meanwhile."""
+    made = trace(
+        span(1, None, "page", 0, 10),
+        span(2, 1, "request", 1, 2),
+        span(3, 2, "server", 1, 10.5),
+        span(4, 3, "model", 2, 9),
+    )
+    assert {each.span.name for each, _ in critical_path(made)} == {"page", "request", "server", "model"}
+    assert waited_for(made) == [("model", 7.0), ("server", 2.5), ("page", 1.0), ("request", 0.0)]
+
+
+def test_a_model_counts_before_a_plain_span_at_the_same_time() -> None:
+    """The span of a stream lasts as long as the whole turn, and says nothing of what that waited for."""
+    model = {"openinference_span_kind": "LLM"}
+    made = trace(span(1, None, "turn", 0, 10), span(2, 1, "stream", 0, 10), span(3, 1, "model", 1, 8, **model))
+    assert waited_for(made) == [("model", 7.0), ("turn", 3.0)]
 
 
 def test_a_trace_without_a_root_has_no_critical_path() -> None:
