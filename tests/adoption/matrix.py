@@ -32,6 +32,8 @@ LANGGRAPH, BESIDE, FRAMEWORKS = "test_langgraph.py", "test_beside.py", "test_fra
 HOSTS = ("starlette", "litestar", "quart", "django", "flask", "opentelemetry-instrumentation-flask")
 QUEUES = ("langchain-openai", "celery", "rq", "redis", "nbclient", "ipykernel")
 OLD_CORE, LANGCHAIN = "langchain-core>=0.3.15,<1", "langchain>=1"
+# Wheels only, except for what has none: a source may take long to build, or compilers.
+INSTALL = ("pip", "install", "--only-binary", ":all:", "--no-binary", "forbiddenfruit")
 # What the programs of the tests import.
 PROGRAM = ("fastapi>=0.115", "httpx>=0.27,<1", "pytest>=8")
 
@@ -143,7 +145,7 @@ def _try(environment: Environment, wheel: Path, folder: Path) -> Result:
     python = folder / "venv" / "bin" / "python"
     try:
         _uv("venv", "--clear", "--python", interpreter(environment.python), str(folder / "venv"))
-        install = ["pip", "install", "--only-binary", ":all:", "--python", str(python)]
+        install = [*INSTALL, "--python", str(python)]
         if environment.is_oldest:
             # uv resolves the lowest releases of what is asked for itself, not of what a wheel asks for.
             _uv(*install, "--resolution", "lowest-direct", "-r", "pyproject.toml", *environment.packages, *PROGRAM)
