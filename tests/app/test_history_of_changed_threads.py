@@ -60,9 +60,15 @@ def test_each_message_belongs_to_its_run(client: AgentClient, agent: str, backgr
         else:
             run_id = client.invoke(message, thread_id="t-1").run_id
         runs[message] = run_id
+        client.feedback(run_id, "stars", number)
         shown = {m.content: m.run_id for m in client.get_history("t-1").messages if m.content in runs}
         assert shown
         assert shown == {content: runs[content] for content in shown}
 
-    *_, last = client.get_history("t-1").messages
+    history = client.get_history("t-1")
+    *_, last = history.messages
     assert (last.type, last.run_id) == ("ai", runs["question 5"])
+    # What was voted and counted does not go with the messages.
+    votes = {turn.run_id: [vote.score for vote in turn.votes] for turn in history.turns}
+    assert votes == {run_id: [number] for number, run_id in enumerate(runs.values())}
+    assert all(turn.figures.duration_ms is not None and turn.status == "completed" for turn in history.turns)
