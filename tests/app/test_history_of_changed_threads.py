@@ -60,7 +60,7 @@ def test_each_message_belongs_to_its_run(client: AgentClient, agent: str, backgr
         else:
             run_id = client.invoke(message, thread_id="t-1").run_id
         runs[message] = run_id
-        client.feedback(run_id, "stars", number)
+        client.feedback(str(run_id), "stars", number)
         shown = {m.content: m.run_id for m in client.get_history("t-1").messages if m.content in runs}
         assert shown
         assert shown == {content: runs[content] for content in shown}
