@@ -34,8 +34,7 @@ async def check_sessions(connections: Connections, *, has_pooler: bool) -> None:
 
 async def keeps_sessions(connections: Connections) -> bool:
     """Return whether each connection has a session of its own, rather than one that others use between transactions."""
-    first, second = await connections.connect(), await connections.connect()
-    try:
+    async with await connections.connect() as first, await connections.connect() as second:
         await first.set_autocommit(True)
         await second.set_autocommit(True)
         # A pooler gives the session that was used last to the next transaction, unless another client is faster.
@@ -45,9 +44,6 @@ async def keeps_sessions(connections: Connections) -> bool:
                 if await _session(second) == released:
                     return False
         return True
-    finally:
-        await first.close()
-        await second.close()
 
 
 async def _session(connection: AsyncConnection[Any]) -> int:

@@ -174,6 +174,7 @@ async def open_postgres(url: str, pooler_url: str | None = None) -> AsyncIterato
         async with engine.connect():
             pass  # it raises where the pooler cannot be used
         checkpoints = PostgresCheckpoints(engine)
+        direct.patience_s = used.patience_s = PATIENCE_S
         async with availability.watch():
             yield Database(engine, ThreadStore(engine), checkpoints, locks, availability, _leave_to_autovacuum)
     finally:

@@ -22,6 +22,8 @@ logging.getLogger("psycopg").setLevel(logging.ERROR)
 
 # How long to wait for a connection or the answer to a ping, so that callers get an error within two seconds.
 PATIENCE_S = 1.0
+# The same at the start, when nobody calls: a process that gets little CPU takes long to connect.
+START_PATIENCE_S = 10.0
 # The server ends longer statements. Options in the address take precedence.
 _STATEMENT_TIMEOUT = "-cstatement_timeout=30000"
 # After how many executions the driver prepares a statement: its default.
@@ -42,6 +44,7 @@ class Connections:
         options = f"{_STATEMENT_TIMEOUT} {conninfo_to_dict(url).get('options') or ''}".strip()
         self._conninfo = url if pooled else make_conninfo(url, options=options)
         self._prepare_threshold = None if pooled else _PREPARE_THRESHOLD
+        self.patience_s = START_PATIENCE_S
         self._open: WeakSet[AsyncConnection[Any]] = WeakSet()
         self._closing: set[asyncio.Future[None]] = set()
 
@@ -51,7 +54,7 @@ class Connections:
             AsyncConnection.connect(self._conninfo, prepare_threshold=self._prepare_threshold)
         )
         try:
-            if not await _ended(connecting):
+            if not await self._ended(connecting):
                 raise OperationalError("the server does not answer")  # noqa: TRY301 - the connection is closed below
             connection = connecting.result()
         except BaseException:
@@ -71,7 +74,7 @@ class Connections:
     async def answered(self, request: Awaitable[T]) -> T:
         """Return the server's answer; raise `OperationalError` where there is none in time: then shut down."""
         asked = asyncio.ensure_future(request)
-        if await _ended(asked):
+        if await self._ended(asked):
             return asked.result()
         # It ends with its connection, and nobody asks for its error.
         asked.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -84,6 +87,13 @@ class Connections:
             await self.answered(connection.execute("select 1"))
         finally:
             await connection.close()
+
+    async def _ended(self, future: "asyncio.Future[Any]") -> bool:
+        # In short waits: where this process gets no CPU, the time that passes says nothing about the server.
+        for _ in range(10):
+            if (await asyncio.wait({future}, timeout=self.patience_s / 10))[0]:
+                return True
+        return False
 
     def shut_down(self) -> None:
         """End every connection, together with what waits for an answer of the server."""
@@ -98,11 +108,3 @@ def is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or isinstance(error.orig, _OUTAGES)
     return isinstance(error, (*_OUTAGES, PoolTimeoutError))
-
-
-async def _ended(future: "asyncio.Future[Any]") -> bool:
-    # In short waits: where this process gets no CPU, the time that passes says nothing about the server.
-    for _ in range(10):
-        if (await asyncio.wait({future}, timeout=PATIENCE_S / 10))[0]:
-            return True
-    return False
