@@ -48,7 +48,7 @@ def test_a_proxy_names_the_user_and_feedback_brings_a_dropped_trace_back(mortal:
         thread = thread_of(ada)
 
         grace.goto(f"{for_grace}/?thread_id={thread}&user_id=ada")
-        expect(grace.get_by_text("Ada")).to_have_count(0)
+        expect(grace.get_by_text("Augusta")).to_have_count(0)
         assert AgentClient(stack.service, user_id="grace").get_threads().threads == []
         [turn] = AgentClient(stack.service, user_id="ada").get_history(thread).turns
         assert stack.observations(traceId=turn.trace_id or "") == []
