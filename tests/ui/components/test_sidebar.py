@@ -2,10 +2,12 @@
 
 import json
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Download, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.ui.stack import answered, button, say, thread_of
 from ui.components.sidebar import day_of
@@ -25,6 +27,16 @@ def test_a_day_has_a_name(ago: timedelta, timezone: str | None, day: str) -> Non
     """Today, yesterday or earlier, and a clock that is ahead is today."""
     noon = datetime.now(UTC).replace(hour=12)
     assert day_of(noon - ago, timezone) == day
+
+
+def downloaded(chat: Page, name: str) -> Download:
+    """The file behind a button. A click is lost on a busy machine if the page is redrawn at that moment."""
+    for _ in range(3):
+        with suppress(PlaywrightTimeoutError):
+            with chat.expect_download(timeout=15_000) as download:
+                button(chat, name).click()
+            return download.value
+    pytest.fail(f"{name} downloads nothing")
 
 
 def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
@@ -48,15 +60,12 @@ def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
     search.fill("hypatia")
     search.press("Enter")
     button(chat, "More about this chat").click()
-    with chat.expect_download() as download:
-        button(chat, "Markdown").click()
-    text = download.value.path().read_text()
+    text = downloaded(chat, "Markdown").path().read_text()
     assert text.startswith("# What is 6 * 7, dear Hypatia?\n\n**You:** What is 6 * 7, dear Hypatia?\n\n**Agent:**")
     assert "42" in text
-    with chat.expect_download() as download:
-        button(chat, "JSON").click()
-    assert json.loads(download.value.path().read_text())["messages"][0]["type"] == "human"
-    assert download.value.suggested_filename == "What-is-6-7-dear-Hypatia.json"
+    exported = downloaded(chat, "JSON")
+    assert json.loads(exported.path().read_text())["messages"][0]["type"] == "human"
+    assert exported.suggested_filename == "What-is-6-7-dear-Hypatia.json"
     title = chat.get_by_role("textbox", name="Title")
     title.fill("Sums of Hypatia")
     title.press("Enter")
