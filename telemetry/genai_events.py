@@ -9,14 +9,12 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from telemetry import internal_errors
-from telemetry.export import otlp
 from telemetry.export.formats import GenaiFormat
 from telemetry.export.formats.error import summarize_error
 from telemetry.export.formats.genai import KIND
 from telemetry.export.formats.marks import SAME_CALL_BELOW
 from telemetry.export.formats.otel_genai import OPERATION
-from telemetry.export.otlp import RedactedSpan
-from telemetry.export.stages import build_redact_stage
+from telemetry.export.stages import build_redact_stage, run_stages
 from telemetry.export.truncate import build_truncate_stage
 from telemetry.internal_errors import handle_internal_errors
 from telemetry.json_text import parse
@@ -89,13 +87,9 @@ class GenaiEvents(SpanProcessor):
     def _details(self, span: ReadableSpan) -> Mapping[str, Any] | None:
         """Return the event's attributes; None if they cannot be had without their secrets."""
         try:
-            data = otlp.from_sdk(span)
-            for stage in self._stages:
-                data = stage(data)
+            data = run_stages(span, self._stages)
         except Exception as error:  # noqa: BLE001 - whatever fails, nothing unredacted may be sent
             internal_errors.record("prepare an event", error)
-            return None
-        if not isinstance(data, RedactedSpan):
             return None
         return {
             key: (parse(value) or value) if key in _STRUCTURED else value

@@ -90,20 +90,30 @@ def prepare(span: ReadableSpan, stages: Sequence[Stage]) -> bytes:
     If a stage fails, or none of them redacts, the span is sent without its content and with the reason, and is counted.
     """
     try:
-        data = otlp.from_sdk(span)
-        for stage in stages:
-            data = stage(data)
-        return _encode(data)
+        return _encode(run_stages(span, stages))
     except Exception as error:  # noqa: BLE001 - whatever fails, nothing unredacted may be sent
         internal_errors.record("prepare a span", error)
         return otlp.encode(_stub(span, error, stages))
 
 
-def _encode(span: Span) -> bytes:
+def run_stages(span: ReadableSpan, stages: Sequence[Stage]) -> RedactedSpan:
+    """Return the span after all stages; raise what a stage raises, and `TypeError` if none of them redacts."""
+    data: Span = otlp.from_sdk(span)
+    for stage in stages:
+        data = stage(data)
+    return _redacted(data)
+
+
+def _redacted(span: Span) -> RedactedSpan:
     if not isinstance(span, RedactedSpan):
         raise TypeError("no stage has redacted this span")
-    body = otlp.encode(span)
-    return otlp.EncodedSpan(body, span.attachments) if span.attachments else body
+    return span
+
+
+def _encode(span: Span) -> bytes:
+    clean = _redacted(span)
+    body = otlp.encode(clean)
+    return otlp.EncodedSpan(body, clean.attachments) if clean.attachments else body
 
 
 def _stub(span: ReadableSpan, error: Exception, stages: Sequence[Stage]) -> RedactedSpan:
