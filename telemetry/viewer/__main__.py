@@ -80,7 +80,7 @@ def _send(file: Path, settings: ViewerSettings) -> None:
 def _sentence(problem: object) -> str:
     match problem:
         case {"loc": (str(name), *_), "msg": message}:
-            return f"VIEWER_{name.upper()}: {message}"
+            return f"VIEWER_{name.upper()}: {message.removeprefix('Value error, ')}"
         case {"msg": str(message)}:
             return message.removeprefix("Value error, ")
     return str(problem)

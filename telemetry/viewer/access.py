@@ -1,25 +1,32 @@
-"""Require the keys for access, where on loopback everyone may read the pages, and refuse parameters of no effect."""
+"""Who may use the viewer: senders by its keys, readers by a token as well, on loopback without any if none is set.
 
-from hmac import compare_digest
+It also refuses parameters of no effect.
+"""
+
+import hmac
+from hashlib import sha256
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, Form, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
-from telemetry.viewer.settings import ViewerSettings
+from telemetry.viewer.render import page
+from telemetry.viewer.settings import PROJECT, ViewerSettings
 
 REPEATABLE = {"environment"}
+COOKIE = "viewer_token"
+COOKIE_S = 30 * 86_400
 
 Credentials = Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
 
+router = APIRouter()
+
 
 def require_keys(request: Request, credentials: Credentials) -> None:
-    """Refuse requests without the public and the secret key as Basic authorization."""
-    settings: ViewerSettings = request.app.state.settings
-    expected = (settings.public_key, settings.secret_key.get_secret_value())
-    given = (credentials.username, credentials.password) if credentials else ("", "")
-    if not all(compare_digest(a.encode(), b.encode()) for a, b in zip(given, expected, strict=True)):
+    """Refuse requests without the public and the secret key as Basic authorization, or a token as Bearer."""
+    if not (_has_keys(request, credentials) or _has_bearer(request)):
         raise HTTPException(
             401,
             "Send the viewer's public and secret key as Basic authorization.",
@@ -27,10 +34,40 @@ def require_keys(request: Request, credentials: Credentials) -> None:
         )
 
 
-def require_keys_unless_loopback(request: Request, credentials: Credentials) -> None:
-    """Require the keys only if other machines can reach the pages."""
-    if not request.app.state.settings.loopback:
-        require_keys(request, credentials)
+def require_reader(request: Request, credentials: Credentials) -> None:
+    """Require a token, or the keys, if there are tokens or other machines can reach the pages."""
+    settings = _settings(request)
+    if not settings.tokens:
+        if not settings.loopback:
+            require_keys(request, credentials)
+    elif not (_has_cookie(request) or _has_bearer(request) or _has_keys(request, credentials)):
+        # Asked for Basic, a browser would ask for a name and a password instead of showing the page.
+        raise HTTPException(
+            401, "Send a token of this viewer as Bearer authorization.", {"WWW-Authenticate": 'Bearer realm="viewer"'}
+        )
+
+
+@router.post("/token")
+def take_token(
+    request: Request,
+    token: Annotated[str, Form(max_length=1_000)] = "",
+    then: Annotated[str, Form(max_length=10_000)] = "",
+) -> Response:
+    """Give a browser that sends a token a cookie for it, and the page that it wanted."""
+    # Only a page of ours, not an address that somebody else made up.
+    then = then if then.startswith(f"/project/{PROJECT}/") else "/"
+    if not _is_token(request, token.strip()):
+        return page(request, "token.html", 401, message="This is not a token of this viewer.", then=then, live=0)
+    response = RedirectResponse(then, 303)
+    response.set_cookie(
+        COOKIE,
+        _cookie_of(token.strip()),
+        max_age=COOKIE_S,
+        secure=request.url.scheme == "https",
+        httponly=True,
+        samesite="lax",
+    )
+    return response
 
 
 def check_parameters(request: Request) -> None:
@@ -43,6 +80,40 @@ def check_parameters(request: Request) -> None:
         raise HTTPException(400, f"{names[0]:.50}: there is no such parameter here.")
 
 
+def _has_keys(request: Request, credentials: HTTPBasicCredentials | None) -> bool:
+    settings = _settings(request)
+    expected = (settings.public_key, settings.secret_key.get_secret_value())
+    given = (credentials.username, credentials.password) if credentials else ("", "")
+    return all(_are_equal(one, other) for one, other in zip(given, expected, strict=True))
+
+
+def _has_bearer(request: Request) -> bool:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return scheme.lower() == "bearer" and _is_token(request, token.strip())
+
+
+def _has_cookie(request: Request) -> bool:
+    given = request.cookies.get(COOKIE, "")
+    return any(_are_equal(given, _cookie_of(token.get_secret_value())) for token in _settings(request).tokens)
+
+
+def _is_token(request: Request, given: str) -> bool:
+    return any(_are_equal(given, token.get_secret_value()) for token in _settings(request).tokens)
+
+
+def _cookie_of(token: str) -> str:
+    """Return what a browser keeps, from which the token cannot be told; it is valid as long as the token is."""
+    return hmac.digest(token.encode(), b"cookie of the viewer", sha256).hex()
+
+
+def _are_equal(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
+
+
+def _settings(request: Request) -> ViewerSettings:
+    return request.app.state.settings
+
+
 Keys = Depends(require_keys)
 Parameters = Depends(check_parameters)
-KeysUnlessLoopback = Depends(require_keys_unless_loopback)
+Reader = Depends(require_reader)

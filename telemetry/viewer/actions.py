@@ -11,7 +11,7 @@ from fastapi import APIRouter, File, Form, HTTPException, Request, UploadFile
 from fastapi.responses import RedirectResponse, Response
 
 from telemetry.export import otlp
-from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.access import Reader
 from telemetry.viewer.datasets import NewDataset, NewItem, dataset_names, store_dataset, store_item
 from telemetry.viewer.observation import Trace, parsed
 from telemetry.viewer.render import page
@@ -25,7 +25,7 @@ TRACE = f"/project/{PROJECT}/traces/{{trace_id}}"
 THUMBS = "thumbs"
 COMMENT = 2_000
 
-router = APIRouter(dependencies=[KeysUnlessLoopback])
+router = APIRouter(dependencies=[Reader])
 
 
 @router.post(f"{TRACE}/score")

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
+from http import HTTPStatus
 from pathlib import Path
 from sqlite3 import DatabaseError, OperationalError
 from typing import TYPE_CHECKING
@@ -15,7 +16,9 @@ from starlette.requests import ClientDisconnect
 
 from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import unusable
-from telemetry.viewer import actions, api, compare, datasets, experiments, library_pages, media, pages, prompts
+from telemetry.viewer import access, actions, api, compare, datasets, experiments, library_pages, media, pages, prompts
+from telemetry.viewer.observation import LIST_PRICES
+from telemetry.viewer.prices import read_prices
 from telemetry.viewer.render import page
 from telemetry.viewer.score_queue import ScoreQueue
 from telemetry.viewer.settings import ViewerSettings
@@ -34,6 +37,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+INVITATION = "Enter the one that you were given: this browser then keeps a cookie for 30 days."
+
 
 def create_app(settings: ViewerSettings) -> FastAPI:
     """Return the viewer; its file is open from the application's startup to its shutdown."""
@@ -42,7 +47,8 @@ def create_app(settings: ViewerSettings) -> FastAPI:
     app = FastAPI(title="Local trace viewer", lifespan=_open_store, telemetry=silent, openapi_url=None)
     app.state.settings = settings
     api_routers = (api.health, api.router, prompts.router, datasets.router, experiments.router, media.router)
-    for router in (*api_routers, media.page_router, library_pages.router, actions.router, compare.router, pages.router):
+    page_routers = (media.page_router, library_pages.router, actions.router, compare.router, pages.router)
+    for router in (*api_routers, access.router, *page_routers):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app.add_middleware(
@@ -71,8 +77,12 @@ async def _open_store(app: FastAPI) -> AsyncIterator[None]:
 
 def _store(settings: ViewerSettings) -> Store:
     try:
+        prices = read_prices(settings.prices) if settings.prices else LIST_PRICES
+    except (OSError, ValueError) as error:
+        raise unusable(f"VIEWER_PRICES={settings.prices}", error, "correct the file, or remove the setting") from error
+    try:
         days = settings.max_age_days
-        return Store(settings.db, settings.max_bytes, None if days is None else days * 86_400)
+        return Store(settings.db, settings.max_bytes, None if days is None else days * 86_400, prices)
     except (OSError, DatabaseError) as error:
         raise unusable(f"VIEWER_DB={settings.db}", error, "name a file that can be written") from error
 
@@ -100,7 +110,11 @@ def _ignore(request: Request, _: Exception) -> Response:
 def _answer(request: Request, status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """Answer a browser with a page, other clients with JSON."""
     if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
-        response = page(request, "error.html", status, message=message, live=0)
+        if status == HTTPStatus.UNAUTHORIZED and request.app.state.settings.tokens:
+            then = f"{request.url.path}?{request.url.query}" if request.method == "GET" else ""
+            response = page(request, "token.html", status, message=INVITATION, then=then, live=0)
+        else:
+            response = page(request, "error.html", status, message=message, live=0)
         response.headers.update(headers or {})
         return response
     return JSONResponse({"message": message}, status, headers)

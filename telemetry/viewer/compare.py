@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import Response
 
-from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.access import Reader
 from telemetry.viewer.observation import Observation, Trace, text
 from telemetry.viewer.plots import duration, money
 from telemetry.viewer.render import page, pretty
@@ -22,7 +22,7 @@ OFFERED = 20
 LINES = 400
 ROWS = 2_000
 
-router = APIRouter(dependencies=[KeysUnlessLoopback])
+router = APIRouter(dependencies=[Reader])
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,7 @@ def _figures(summaries: tuple[TraceSummary, TraceSummary], traces: tuple[Trace, 
 
 def _pairs(left: Trace, right: Trace) -> Iterator[PairRow]:
     """Yield the spans of both trees in order; spans of the same depth, type and name are a pair."""
-    sides = [
-        [(row.depth, row.observation) for row in tree_rows(trace)[:ROWS] if row.observation] for trace in (left, right)
-    ]
+    sides = [list(_rows(trace)) for trace in (left, right)]
     keys = [[(depth, each.type, each.span.name) for depth, each in side] for side in sides]
     for kind, a, b, c, d in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
         if kind == "equal":
@@ -148,6 +146,13 @@ def _pairs(left: Trace, right: Trace) -> Iterator[PairRow]:
         else:
             yield from (PairRow(depth, one, None, ()) for depth, one in sides[0][a:b])
             yield from (PairRow(depth, None, other, ()) for depth, other in sides[1][c:d])
+
+
+def _rows(trace: Trace) -> Iterator[tuple[int, Observation]]:
+    observations = {each.id: each for each in trace.observations}
+    for row in tree_rows([each.summary for each in trace.observations])[:ROWS]:
+        if row.span:
+            yield row.depth, observations[row.span.id]
 
 
 def _texts(one: Observation, other: Observation) -> Iterator[tuple[str, Sequence[Line]]]:

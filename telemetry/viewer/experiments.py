@@ -105,7 +105,7 @@ def find_items(store: Store, conditions: Sequence[Condition], count: int) -> lis
     where, values = _joined(conditions)
     with store.reading() as db:
         rows = db.execute(ITEMS.format(where=where), (*values, count)).fetchall()
-    return [Observation(SPAN.validate_json(body)) for (body,) in rows]
+    return [store.observation_of(body) for (body,) in rows]
 
 
 def _joined(conditions: Sequence[Condition]) -> tuple[str, list[Any]]:

@@ -5,9 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from telemetry.viewer.observation import Observation, Trace, text
+from telemetry.viewer.observation import SpanSummary
 
-NODE = "langfuse.observation.metadata.langgraph_node"
 BOX_WIDTH, BOX_HEIGHT, STEP = 220, 40, 72
 MIDDLE = 170
 # Edges that are not from one box to the next curve beside the boxes, each further out.
@@ -47,27 +46,28 @@ class Graph:
     height: int
 
 
-def graph(trace: Trace) -> Graph | None:
+def graph(spans: Sequence[SpanSummary]) -> Graph | None:
     """Return the graph of a trace, None if it has fewer than two nodes.
 
     The nodes are LangGraph's, or else models and tools by their names.
     """
-    spans = sorted(trace.observations, key=lambda each: (each.span.start, each.span.end))
-    runs = [each for each in spans if text(each.attributes.get(NODE, "")) == each.span.name]
-    runs = runs or [each for each in spans if each.type in STEPS]
-    names = list(dict.fromkeys(each.span.name for each in runs))
-    if len(names) < 2:
+    runs = [each for each in spans if each.is_node] or [each for each in spans if each.type in STEPS]
+    runs.sort(key=lambda each: (each.start, each.end))
+    by_name: dict[str, list[SpanSummary]] = {}
+    for each in runs:
+        by_name.setdefault(each.name, []).append(each)
+    if len(by_name) < 2:
         return None
-    nodes = [_node(name, at, [each for each in runs if each.span.name == name]) for at, name in enumerate(names)]
-    places = {name: at for at, name in enumerate(names)}
-    steps = Counter((places[one.span.name], places[other.span.name]) for one, other in itertools.pairwise(runs))
+    nodes = [_node(name, at, found) for at, (name, found) in enumerate(by_name.items())]
+    places = {name: at for at, name in enumerate(by_name)}
+    steps = Counter((places[one.name], places[other.name]) for one, other in itertools.pairwise(runs))
     outer: Counter[bool] = Counter()
     edges = [_edge(one, other, count, outer) for (one, other), count in steps.items()]
     reach = max(outer.values(), default=0) * CURVE_STEP + CURVE
     return Graph(nodes, edges, 2 * (MIDDLE + reach), len(nodes) * STEP)
 
 
-def _node(name: str, at: int, runs: Sequence[Observation]) -> Node:
+def _node(name: str, at: int, runs: Sequence[SpanSummary]) -> Node:
     failed = sum(each.level == "ERROR" for each in runs)
     return Node(
         name, at * STEP + (STEP - BOX_HEIGHT) // 2, len(runs), sum(each.latency for each in runs), failed, runs[0].id

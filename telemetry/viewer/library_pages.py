@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.access import Reader
 from telemetry.viewer.datasets import DATASET, ITEM, ITEMS, Dataset, Item
 from telemetry.viewer.experiments import find_experiments, find_items
 from telemetry.viewer.messages import Content, content_of
@@ -19,7 +19,7 @@ from telemetry.viewer.store import Store
 # The most rows of a page.
 ROWS = 200
 
-router = APIRouter(prefix=f"/project/{PROJECT}", dependencies=[KeysUnlessLoopback])
+router = APIRouter(prefix=f"/project/{PROJECT}", dependencies=[Reader])
 
 
 @router.get("/prompts")

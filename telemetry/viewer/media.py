@@ -14,7 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from telemetry.viewer.access import Keys, KeysUnlessLoopback, Parameters
+from telemetry.viewer.access import Keys, Parameters, Reader
 from telemetry.viewer.api import read_body, read_json
 from telemetry.viewer.settings import ViewerSettings
 from telemetry.viewer.store import Store
@@ -26,7 +26,7 @@ VALID_S = 3600
 SHOWN = re.compile(r"image/(?!svg)[\w.+-]+|audio/[\w.+-]+|video/[\w.+-]+|application/pdf|text/plain")
 
 router = APIRouter(prefix="/api/public/media", dependencies=[Parameters])
-page_router = APIRouter(prefix="/media", dependencies=[KeysUnlessLoopback])
+page_router = APIRouter(prefix="/media", dependencies=[Reader])
 
 
 class NewMedia(BaseModel):

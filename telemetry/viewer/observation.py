@@ -1,16 +1,16 @@
 """A span as Langfuse reads it: the same attributes take precedence, in the same order."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
 from telemetry.export.otlp import Attributes, Span
-from telemetry.viewer.prices import costs_of
+from telemetry.viewer.prices import Cost, Prices
 
 LEVELS = ("DEBUG", "DEFAULT", "WARNING", "ERROR")
 TYPES = {
@@ -91,13 +91,37 @@ OUTPUTS = (
     "output",
 )
 PARAMETERS = "gen_ai.request."
+NODE = "langfuse.observation.metadata.langgraph_node"
+PROVIDERS = ("gen_ai.provider.name", "gen_ai.system", "llm.provider")
+LIST_PRICES = Prices()
+
+
+class SpanSummary(NamedTuple):
+    """What the tree of a trace shows of a span; times in Unix nanoseconds. A node is one of LangGraph's."""
+
+    id: str
+    parent_id: str | None
+    start: int
+    end: int
+    name: str
+    type: str
+    level: str
+    tokens: int
+    cost: float | None
+    is_node: bool
+
+    @property
+    def latency(self) -> float:
+        """Seconds from start to end, never negative."""
+        return max(self.end - self.start, 0) / 1e9
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One span with the fields that Langfuse derives from it."""
+    """One span with the fields that Langfuse derives from it; `prices` are for what it does not say itself."""
 
     span: Span
+    prices: Prices = field(default=LIST_PRICES, repr=False, compare=False)
 
     @property
     def id(self) -> str:
@@ -113,6 +137,18 @@ class Observation:
     def latency(self) -> float:
         """Seconds from start to end, never negative."""
         return max(self.span.end - self.span.start, 0) / 1e9
+
+    @property
+    def is_node(self) -> bool:
+        """Whether it is the run of a node of LangGraph."""
+        return text(self.attributes.get(NODE, "")) == self.span.name
+
+    @property
+    def summary(self) -> SpanSummary:
+        """What the tree of a trace shows of it."""
+        span = self.span
+        place = (span.span_id, span.parent_id, span.start, span.end)
+        return SpanSummary(*place, span.name, self.type, self.level, self.tokens, self.cost, self.is_node)
 
     @cached_property
     def type(self) -> str:
@@ -187,16 +223,30 @@ class Observation:
         return self.usage.get("total") or sum(self.usage.values())
 
     @cached_property
-    def cost_details(self) -> dict[str, float]:
-        """US dollars by kind of tokens: those that were sent, else by the list price of the model; empty if unknown."""
+    def _price(self) -> Cost:
         details = parsed(self._first("langfuse.observation.cost_details"))
         if not isinstance(details, dict):
             details = {name: self._first(key) for name, key in COSTS.items()}
             details["total"] = details["total"] or self._first("gen_ai.usage.cost")
         sent = {str(name): cost for name, value in details.items() if (cost := _cost(value)) is not None}
-        if not sent:
-            return costs_of(self.model, self.usage) if self.model else {}
-        return sent | {"total": sum(sent.values())} if sent.keys() <= {"input", "output"} else sent
+        if sent:
+            return Cost(sent | {"total": sum(sent.values())} if sent.keys() <= {"input", "output"} else sent)
+        if not self.model:
+            return Cost()
+        usage = self.usage
+        if self.type == "EMBEDDING" and usage.keys() == {"total"}:
+            usage = {"input": usage["total"]}
+        return self.prices.cost_of(self.model, self._text(*PROVIDERS), usage, self.span.start)
+
+    @property
+    def cost_details(self) -> Mapping[str, float]:
+        """US dollars by kind of tokens: those that were sent, else by the list price of the model; empty if unknown."""
+        return self._price.details
+
+    @property
+    def cost_source(self) -> str:
+        """Whose prices made the cost; empty if it was sent, or is unknown."""
+        return self._price.source
 
     @property
     def cost(self) -> float | None:

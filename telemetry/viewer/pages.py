@@ -1,6 +1,7 @@
 """The pages: the lists of traces, sessions and users, a session, one trace, and the same trace as a file."""
 
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -8,12 +9,12 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from telemetry.testing.tree import span_tree
-from telemetry.viewer.access import KeysUnlessLoopback
+from telemetry.viewer.access import Reader
 from telemetry.viewer.cards import document_cards, tool_cards
 from telemetry.viewer.figures import HOUR_S, merged
 from telemetry.viewer.graph import graph
 from telemetry.viewer.messages import input_content, output_content
-from telemetry.viewer.observation import Observation, Trace
+from telemetry.viewer.observation import Observation, text
 from telemetry.viewer.otlp_json import otlp_json
 from telemetry.viewer.overview import BUCKETS_S, HEIGHT, SLOT, charts, first_second, grouped, start_link
 from telemetry.viewer.plots import plots
@@ -22,16 +23,18 @@ from telemetry.viewer.session import SessionTurn, followers, session_turn
 from telemetry.viewer.settings import PROJECT
 from telemetry.viewer.store import Store
 from telemetry.viewer.summary import CURSOR, SINCE, TraceFilters, TraceSummary
-from telemetry.viewer.timeline import Axis, tree_rows, waited_for
+from telemetry.viewer.timeline import Axis, Tree, critical_path, tree_rows, waited_for, whole
 
 PAGE = 50
 TURNS = 20
+# How many rows of a tree a page has.
+ROWS = 300
 # How many names of what a trace waited for are shown.
 WAITED = 4
 GROUP_CURSOR = r"^([0-9]{1,19}-.+)?$"
 MISSING = "No spans of this trace have come yet. Reload in a moment.\n"
 
-router = APIRouter(dependencies=[KeysUnlessLoopback])
+router = APIRouter(dependencies=[Reader])
 
 
 @router.get("/")
@@ -163,39 +166,78 @@ def show_trace(
     find: Annotated[str, Query(max_length=500)] = "",
     zoom: Annotated[str, Query(max_length=64)] = "",
     unfold: Annotated[str, Query(max_length=64)] = "",
+    rows: Annotated[str, Query(pattern=r"^([0-9]{1,9}|all)?$")] = "",
     part: Literal["", "detail"] = "",
 ) -> Response:
-    """Show a trace: its tree on a time axis, and one observation in full; or only that `part`."""
+    """Show a trace: its tree on a time axis, and one observation in full; or only that `part`.
+
+    Of a large tree, a page has the `rows` from this number on, without one those with the chosen observation.
+    """
     store = _store(request)
-    view = {"essentials": essentials, "find": find, "zoom": zoom, "unfold": unfold}
+    view = {"essentials": essentials, "find": find, "zoom": zoom, "unfold": unfold, "rows": rows}
     if part and (chosen := store.observation(trace_id, observation)):
         return page(request, "detail.html", view=view, **_detail(store, chosen))
-    summary = store.trace(trace_id)
-    if not (summary and (observations := store.observations(trace_id))):
+    summary, spans = store.trace(trace_id), store.spans(trace_id)
+    root = next((each for each in spans if each.parent_id is None), None)
+    first = root or next(iter(spans), None)
+    shown = store.observation(trace_id, observation) or (store.observation(trace_id, first.id) if first else None)
+    if not (summary and shown):
         return page(request, "unknown.html", 404, what="trace", id=trace_id, live=_pace(running=True))
-    trace = Trace(trace_id, observations)
-    shown = _shown(trace, observation)
-    zoomed = next((each for each in observations if each.id == zoom), None)
-    axis = Axis(zoomed.span.start, zoomed.span.end) if zoomed else Axis(trace.start, trace.end)
-    rows = tree_rows(trace, essentials=bool(essentials), find=find, axis=axis, unfolded=unfold, chosen=observation)
+    zoomed = next((each for each in spans if each.id == zoom), None)
+    axis = Axis(zoomed.start, zoomed.end) if zoomed else whole(spans)
+    path = critical_path(spans)
+    tree = tree_rows(
+        spans,
+        essentials=bool(essentials),
+        found=_with_words(store.observations(trace_id), find) if find.split() else None,
+        axis=axis,
+        unfolded=unfold,
+        chosen=observation,
+        critical={each.id for each, _ in path},
+    )
+    begin, end = _window(tree, rows, observation or unfold)
     linked, linking = store.linked(trace_id)
     return page(
         request,
         "trace.html",
-        trace=trace,
         summary=summary,
-        rows=rows,
+        tags=store.tags(trace_id),
+        root=root,
+        rows=tree[begin:end],
+        begin=begin,
+        count=len(tree),
+        ROWS=ROWS,
         axis=axis,
         zoomed=zoomed,
-        waited=waited_for(trace)[:WAITED],
-        graph=graph(trace),
+        waited=waited_for(path)[:WAITED],
+        graph=graph(spans),
         linked=linked,
         linking=linking,
-        chat=_chat_link(request, trace.session_id),
+        chat=_chat_link(request, summary.session_id),
         view=view,
         live=_pace(running=True) if summary.running else 0,
         **_detail(store, shown),
     )
+
+
+def _with_words(observations: Iterable[Observation], words: str) -> set[str]:
+    """Return the ids of the observations that have all the words in their name, input, output or message."""
+    wanted = words.lower().split()
+    found: set[str] = set()
+    for each in observations:
+        parts = (each.span.name, each.input, each.output, each.message)
+        searched = "\n".join(text(part) for part in parts if part).lower()
+        if all(word in searched for word in wanted):
+            found.add(each.id)
+    return found
+
+
+def _window(tree: Tree, rows: str, chosen: str) -> tuple[int, int]:
+    """Return the first row that a page shows and the one after its last: by default those around the chosen one."""
+    if rows == "all":
+        return 0, len(tree)
+    begin = min(int(rows), max(len(tree) - 1, 0)) if rows else tree.place_of(chosen) // ROWS * ROWS
+    return begin, begin + ROWS
 
 
 def _chat_link(request: Request, session_id: str | None) -> str:
@@ -240,11 +282,6 @@ def _turns(store: Store, traces: list[TraceSummary]) -> list[SessionTurn]:
 def _pace(*, running: bool) -> int:
     """Return how long a page waits before it checks for updates, in milliseconds."""
     return 1_000 if running else 5_000
-
-
-def _shown(trace: Trace, wanted: str) -> Observation:
-    chosen = next((each for each in trace.observations if each.id == wanted), None)
-    return chosen or trace.root or trace.observations[0]
 
 
 def _store(request: Request) -> Store:

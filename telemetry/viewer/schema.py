@@ -14,9 +14,10 @@ from telemetry.export.otlp import Span
 from telemetry.moment import LAST_TIME
 from telemetry.viewer.messages import answer, question
 from telemetry.viewer.observation import Observation, experiment_of, text
+from telemetry.viewer.prices import Prices
 from telemetry.viewer.score import Score
 
-VERSION = 8
+VERSION = 9
 # How many characters of a question, an answer or an error can be searched for.
 SEARCHABLE = 1_000
 # How many characters of them a line of the list has.
@@ -41,7 +42,7 @@ CREATE TABLE IF NOT EXISTS spans (
     trace_name TEXT, session_id TEXT, user_id TEXT, environment TEXT NOT NULL, version TEXT, public INTEGER NOT NULL,
     model TEXT, tokens INTEGER NOT NULL, cost REAL, failed INTEGER NOT NULL, first_token INTEGER,
     turn_status TEXT, heartbeat_status TEXT, run TEXT, tags TEXT, error_type TEXT,
-    question TEXT, answer TEXT, message TEXT,
+    question TEXT, answer TEXT, message TEXT, node INTEGER NOT NULL,
     body BLOB NOT NULL,
     PRIMARY KEY (trace_id, span_id)
 );
@@ -62,8 +63,9 @@ CREATE TABLE IF NOT EXISTS traces (
 CREATE INDEX IF NOT EXISTS traces_by_start ON traces (start, trace_id, turn, turn_status, pending, updated_at, errors);
 CREATE INDEX IF NOT EXISTS traces_by_session ON traces (session_id, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_user ON traces (
-    user_id, start, trace_id, turn, session_id, tokens, cost, turn_status, pending, updated_at, errors
+    user_id, start, trace_id, turn, tokens, cost, turn_status, pending, updated_at, errors
 );
+CREATE INDEX IF NOT EXISTS sessions_of_users ON traces (user_id, session_id);
 CREATE INDEX IF NOT EXISTS traces_by_name ON traces (name, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_latency ON traces (latency, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_first_token ON traces (coalesce(first_token, -1), start, trace_id);
@@ -132,7 +134,7 @@ CREATE TEMP TRIGGER trace_changed AFTER UPDATE ON main.traces {_NEW}
 CREATE TEMP TRIGGER trace_deleted AFTER DELETE ON main.traces {_OLD}
 """
 
-ADD_SPAN = f"INSERT OR REPLACE INTO spans VALUES ({', '.join('?' * 30)})"  # noqa: S608 - no value in it
+ADD_SPAN = f"INSERT OR REPLACE INTO spans VALUES ({', '.join('?' * 31)})"  # noqa: S608 - no value in it
 ADD_SCORE = f"INSERT OR REPLACE INTO scores VALUES ({', '.join('?' * 15)})"  # noqa: S608 - as above
 ADD_EXPERIMENT = "INSERT OR REPLACE INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 TURN_STATUSES = ("completed", "waiting", "cancelled", "failed", "lost")
@@ -218,12 +220,12 @@ SPAN = TypeAdapter(Span)
 SCORE = TypeAdapter(Score)
 
 
-def connect(path: str) -> sqlite3.Connection:
+def connect(path: str, prices: Prices) -> sqlite3.Connection:
     """Return a connection to the file, with the tables of this version; a file of another version is converted."""
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     db.executescript(PRAGMAS)
     if _version(db) != VERSION:
-        _renew(db)
+        _renew(db, prices)
     db.executescript(CHANGES)
     return db
 
@@ -233,9 +235,9 @@ def take_changed_hours(db: sqlite3.Connection) -> list[int]:
     return [hour for (hour,) in db.execute("DELETE FROM changed_hours RETURNING hour").fetchall()]
 
 
-def add_span(db: sqlite3.Connection, span: Span) -> None:
+def add_span(db: sqlite3.Connection, span: Span, prices: Prices) -> None:
     """Write a span; an earlier one with the same id is replaced."""
-    observation = Observation(span)
+    observation = Observation(span, prices)
     spoken = span.parent_id is None or observation.type in ("AGENT", "GENERATION")
     row = (
         span.trace_id,
@@ -267,6 +269,7 @@ def add_span(db: sqlite3.Connection, span: Span) -> None:
         question(observation)[:SEARCHABLE] if spoken else None,
         answer(observation)[:SEARCHABLE] if spoken else None,
         observation.message[:SEARCHABLE],
+        observation.is_node,
         to_json(span, bytes_mode="base64", inf_nan_mode="strings"),
     )
     db.execute(ADD_SPAN, row)
@@ -338,13 +341,13 @@ def _version(db: sqlite3.Connection) -> int:
     return db.execute("PRAGMA user_version").fetchone()[0]
 
 
-def _renew(db: sqlite3.Connection) -> None:
+def _renew(db: sqlite3.Connection, prices: Prices) -> None:
     db.execute("BEGIN IMMEDIATE")
     kept = _set_aside(db)
     for statement in filter(str.strip, TABLES.split(";")):
         db.execute(statement)
     if "spans" in kept:
-        _refill(db, "spans", lambda body: add_span(db, SPAN.validate_json(body)))
+        _refill(db, "spans", lambda body: add_span(db, SPAN.validate_json(body), prices))
         for (trace_id,) in db.execute("SELECT DISTINCT trace_id FROM spans").fetchall():
             update_trace(db, trace_id, 0)
     if "scores" in kept:

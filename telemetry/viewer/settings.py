@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT = "local"
+# A shorter token could be guessed.
+TOKEN_LENGTH = 16
 
 
 class ViewerSettings(BaseSettings):
@@ -27,6 +29,12 @@ class ViewerSettings(BaseSettings):
     public_key: str = Field(default="pk-lf-local", description="public key that senders authenticate with")
     secret_key: SecretStr = Field(
         default=SecretStr("sk-lf-local"), description="secret key that senders authenticate with"
+    )
+    tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="tokens of the people who may use it, comma-separated; the pages then ask for one"
+    )
+    prices: Path | None = Field(
+        default=None, description="CSV file of your own prices of models; without it, those of genai-prices"
     )
     chat_url: str = Field(
         default="",
@@ -58,10 +66,17 @@ class ViewerSettings(BaseSettings):
         except ValueError:
             return self.host == "localhost"
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "tokens", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(filter(None, (name.strip() for name in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("tokens")
+    @classmethod
+    def _is_hard_to_guess(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(token) < TOKEN_LENGTH for token in tokens):
+            raise ValueError(f"each token needs {TOKEN_LENGTH} characters or more, as from `openssl rand -hex 16`")
+        return tokens
 
     @model_validator(mode="after")
     def _strangers_need_keys(self) -> Self:

@@ -14,8 +14,9 @@ from telemetry.export.otlp import Span
 from telemetry.moment import LAST_TIME
 from telemetry.viewer import schema
 from telemetry.viewer.figures import HOUR_S, Hours, Period, read_periods
-from telemetry.viewer.observation import Observation
+from telemetry.viewer.observation import LIST_PRICES, Observation, SpanSummary
 from telemetry.viewer.overview import ScoreFigures
+from telemetry.viewer.prices import Prices
 from telemetry.viewer.schema import SCORE, SPAN
 from telemetry.viewer.score import Score
 from telemetry.viewer.summary import (
@@ -35,6 +36,11 @@ OBSERVATIONS = """
 SELECT body, (SELECT public FROM traces WHERE traces.trace_id = spans.trace_id) FROM spans
 WHERE {where} ORDER BY start DESC, trace_id DESC, span_id DESC LIMIT ?
 """
+SPANS = """
+SELECT span_id, parent_id, start, end, name, type, level, tokens, cost, node FROM spans WHERE trace_id = ?
+ORDER BY start, span_id
+"""
+TAGS = "SELECT value FROM labels WHERE kind = 'tag' AND trace = (SELECT id FROM traces WHERE trace_id = ?)"
 SCORES = "SELECT body FROM scores WHERE {where} ORDER BY time DESC, id DESC LIMIT ?"
 TOOLS = """
 SELECT trace_id, name, count(*), sum(failed) FROM spans
@@ -75,6 +81,14 @@ ORDER BY traces DESC, value
 # The traces that make a label a frequent one.
 FREQUENT = 5_000
 IS_FREQUENT = "SELECT 1 FROM labels WHERE kind = ? AND value = ? LIMIT 1 OFFSET ?"
+# The first page is looked for among so many traces: with a frequent word or label, all others would take long.
+SAMPLE = 1_000
+SAMPLES = {
+    "words": "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?",
+    "label": "SELECT trace FROM labels WHERE kind = ? AND value = ? ORDER BY trace DESC LIMIT ?",
+}
+# Whether a trace that is not in a sample could begin after one that is.
+IS_NEWER = "SELECT 1 FROM traces WHERE start >= ? AND id < ? LIMIT 1"
 # The groups of the page are found in the index; only their traces are summed up.
 GROUPS = """
 WITH page AS MATERIALIZED (
@@ -83,7 +97,7 @@ WITH page AS MATERIALIZED (
 )
 SELECT id, sum(turn), count(*), latest, sum(tokens), sum(cost), sum({state} IN ('failed', 'lost')),
 coalesce((SELECT user_id FROM traces WHERE {column} = page.id AND user_id > '' ORDER BY start DESC LIMIT 1), ''),
-count(DISTINCT nullif(session_id, '')),
+{sessions},
 coalesce((
     SELECT question FROM traces WHERE {column} = page.id AND turn AND question > '' ORDER BY start {first} LIMIT 1
 ), ''),
@@ -91,9 +105,15 @@ coalesce((
     SELECT answer FROM traces WHERE {column} = page.id AND turn AND answer > '' ORDER BY start DESC LIMIT 1
 ), '')
 FROM page JOIN (
-    SELECT {column} AS member, turn, tokens, cost, turn_status, pending, updated_at, errors, session_id FROM traces
+    SELECT {column} AS member, turn, tokens, cost, turn_status, pending, updated_at, errors FROM traces
 ) ON member = id
 GROUP BY id ORDER BY latest DESC, id DESC
+"""
+# In the order of their index, so that equal ones follow each other.
+SESSIONS_OF_USER = """
+(SELECT count(*) FROM (
+    SELECT DISTINCT session_id FROM traces INDEXED BY sessions_of_users WHERE user_id = page.id AND session_id > ''
+))
 """
 SCORE_FIGURES = """
 SELECT name, count(*), sum(number > 0), avg(number) FROM scores
@@ -110,7 +130,9 @@ Condition = tuple[str, Sequence[Any]]
 class Store:
     """Spans and scores on disk; safe to use from any thread. It blocks: do not call it on the event loop."""
 
-    def __init__(self, path: Path, max_bytes: int, max_age_s: float | None = None) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, max_age_s: float | None = None, prices: Prices = LIST_PRICES
+    ) -> None:
         # It holds what people said. SQLite creates its further files with the same mode.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -122,7 +144,8 @@ class Store:
         self._lock = threading.Lock()
         self._max_age_s = max_age_s
         self._checked = 0.0
-        self._writer = schema.connect(str(path))
+        self._prices = prices
+        self._writer = schema.connect(str(path), prices)
         self._hours = Hours()
         if max_age_s is not None:
             self._forget_old()
@@ -137,7 +160,7 @@ class Store:
         latest = {(span.trace_id, span.span_id): span for span in spans}
         with self.writing() as db:
             for span in latest.values():
-                schema.add_span(db, span)
+                schema.add_span(db, span, self._prices)
             for trace_id in {span.trace_id for span in latest.values()}:
                 schema.update_trace(db, trace_id, time.time())
 
@@ -169,7 +192,15 @@ class Store:
     def latest(self, count: int, filters: TraceFilters = ALL_TRACES) -> list[TraceSummary]:
         """Return the first traces that match the filters, in the filters' order; by default the newest first."""
         with self.reading() as db:
-            return [TraceSummary(*row) for row in db.execute(*filters.query(count, _frequent(db, filters)))]
+            frequent = _frequent(db, filters)
+            if not filters.sort and (sample := _sample(db, filters, SAMPLE)):
+                found = [TraceSummary(*row) for row in db.execute(*filters.query(count, frequent, sample))]
+                is_all = len(sample) < SAMPLE
+                if is_all or (
+                    len(found) == count and not db.execute(IS_NEWER, (found[-1].start, sample[-1])).fetchone()
+                ):
+                    return found
+            return [TraceSummary(*row) for row in db.execute(*filters.query(count, frequent))]
 
     def trace(self, trace_id: str) -> TraceSummary | None:
         """Return the summary of one trace, None if none of its spans has arrived."""
@@ -186,7 +217,9 @@ class Store:
         """Return by facet how many of the newest matching traces have each value, most frequent first."""
         found: dict[str, dict[str, int]] = {}
         with self.reading() as db:
-            where, values = filters.where(_frequent(db, filters), sample=True)
+            # With further filters, fewer of the traces with these words fit.
+            sample = _sample(db, filters, COUNTED if len(filters.given) == 1 else 4 * COUNTED)
+            where, values = filters.where(_frequent(db, filters), sample)
             for facet, value, count in db.execute(FACETS.format(state=state(), where=where), (*values, COUNTED)):
                 if len(known := found.setdefault(facet, {})) < FACET_VALUES:
                     known[value] = count
@@ -194,11 +227,11 @@ class Store:
 
     def sessions(self, count: int, before: str = "") -> list[GroupSummary]:
         """Return the sessions whose latest trace started last."""
-        return self._groups("session_id", "ASC", count, before)
+        return self._groups("session_id", "ASC", "1", count, before)
 
     def users(self, count: int, before: str = "") -> list[GroupSummary]:
         """Return the users whose latest trace started last."""
-        return self._groups("user_id", "DESC", count, before)
+        return self._groups("user_id", "DESC", SESSIONS_OF_USER, count, before)
 
     def periods(self, size_s: int, start: int) -> dict[int, Period]:
         """Return the figures since then by periods of this length in seconds, by their number since 1970."""
@@ -215,25 +248,35 @@ class Store:
         with self.reading() as db:
             return [ScoreFigures(*row) for row in db.execute(SCORE_FIGURES, (start,))]
 
+    def spans(self, trace_id: str) -> list[SpanSummary]:
+        """Return what the tree of a trace shows of its spans, by start."""
+        with self.reading() as db:
+            return [SpanSummary(*row) for row in db.execute(SPANS, (trace_id,))]
+
+    def tags(self, trace_id: str) -> list[str]:
+        """Return the tags of a trace."""
+        with self.reading() as db:
+            return [tag for (tag,) in db.execute(TAGS, (trace_id,))]
+
     def observations(self, trace_id: str) -> list[Observation]:
         """Return the observations of a trace, by start."""
         query = "SELECT body FROM spans WHERE trace_id = ? ORDER BY start, span_id"
         with self.reading() as db:
-            return [Observation(SPAN.validate_json(body)) for (body,) in db.execute(query, (trace_id,))]
+            return [self.observation_of(body) for (body,) in db.execute(query, (trace_id,))]
 
     def observation(self, trace_id: str, span_id: str) -> Observation | None:
         """Return one observation, None if it has not arrived."""
         query = "SELECT body FROM spans WHERE trace_id = ? AND span_id = ?"
         with self.reading() as db:
             row = db.execute(query, (trace_id, span_id)).fetchone()
-        return Observation(SPAN.validate_json(row[0])) if row else None
+        return self.observation_of(row[0]) if row else None
 
     def find_observations(self, conditions: Sequence[Condition], count: int) -> list[tuple[Observation, bool]]:
         """Return the newest observations that match all conditions, each with whether its trace is public."""
         query = OBSERVATIONS.format(where=_all(conditions))
         with self.reading() as db:
             rows = db.execute(query, (*_values(conditions), count))
-            return [(Observation(SPAN.validate_json(body)), bool(public)) for body, public in rows]
+            return [(self.observation_of(body), bool(public)) for body, public in rows]
 
     def find_scores(self, conditions: Sequence[Condition], count: int) -> list[Score]:
         """Return the newest scores that match all conditions."""
@@ -271,16 +314,20 @@ class Store:
         """Return the observations of a trace with its question and its answer, as far as they have arrived."""
         with self.reading() as db:
             rows = {role: db.execute(query, (trace_id,)).fetchone() for role, query in KEY_OBSERVATIONS.items()}
-        return {role: Observation(SPAN.validate_json(row[0])) for role, row in rows.items() if row}
+        return {role: self.observation_of(row[0]) for role, row in rows.items() if row}
+
+    def observation_of(self, body: bytes) -> Observation:
+        """Return the observation of a stored span."""
+        return Observation(SPAN.validate_json(body), self._prices)
 
     def size(self) -> int:
         """Return how many bytes of the file are in use."""
         with self._lock:
             return self._used()
 
-    def _groups(self, column: str, first: str, count: int, before: str) -> list[GroupSummary]:
+    def _groups(self, column: str, first: str, sessions: str, count: int, before: str) -> list[GroupSummary]:
         latest, _, group = before.partition("-")
-        query = GROUPS.format(column=column, first=first, state=state())
+        query = GROUPS.format(column=column, first=first, sessions=sessions, state=state())
         with self.reading() as db:
             return [
                 GroupSummary(*row)
@@ -359,6 +406,18 @@ def _frequent(db: sqlite3.Connection, filters: TraceFilters) -> list[str]:
     return [
         kind for kind, value in filters.labels.items() if db.execute(IS_FREQUENT, (kind, value, FREQUENT)).fetchone()
     ]
+
+
+def _sample(db: sqlite3.Connection, filters: TraceFilters, size: int) -> list[int]:
+    """Return the traces that came last, the latest first, of those with the words, or with a label if it is alone."""
+    if match := filters.match:
+        rows = db.execute(SAMPLES["words"], (match, size))
+    elif filters.labels and len(filters.given) == 1:
+        [label] = filters.labels.items()
+        rows = db.execute(SAMPLES["label"], (*label, size))
+    else:
+        return []
+    return [row for (row,) in rows]
 
 
 def _all(conditions: Sequence[Condition]) -> str:

@@ -1,13 +1,14 @@
 """The lines of the lists of traces, sessions and users, and the filters of the list of traces."""
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic_core import to_json
 
 from telemetry.moment import LAST_TIME, Moment, as_utc, unix_nano
 
@@ -27,8 +28,7 @@ SELECT trace_id, start, end, spans, tokens, cost, errors, first_token, pending A
 {state} AS state, name, session_id, user_id, question, answer, failure, public
 FROM traces"""
 WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"
-# Of very many traces with these words, those that came last.
-LAST_WORDS = "id IN (SELECT rowid FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT 8000)"
+AMONG = "id IN (SELECT value FROM json_each(?))"
 # The index has trigrams: a text contains a shorter word if one of its trigrams begins with it.
 SHORT_WORD = """
 id IN (SELECT rowid FROM words WHERE words MATCH coalesce((
@@ -232,9 +232,18 @@ class TraceFilters(BaseModel):
         """The labels that a trace must have, by kind."""
         return {kind: value for kind in LABELS if (value := getattr(self, kind))}
 
-    def query(self, count: int, frequent: Collection[str] = ()) -> tuple[str, list[Any]]:
+    @property
+    def match(self) -> str:
+        """What the index of words is asked for; empty without words that are long enough."""
+        return " AND ".join(_phrase(word) for word in self._words if len(word) >= TRIGRAM)
+
+    @property
+    def _words(self) -> list[str]:
+        return self.text.replace("\0", " ").split()
+
+    def query(self, count: int, frequent: Collection[str] = (), sample: Sequence[int] = ()) -> tuple[str, list[Any]]:
         """Return the SQL that finds the first of these traces in their order, and its values."""
-        where, values = self.where(frequent)
+        where, values = self.where(frequent, sample)
         direction = "ASC" if self.sort.endswith(".asc") else "DESC"
         columns = [*([SORTS[self.order]] if self.order else []), "start", "trace_id"]
         if after := self._cursor():
@@ -247,26 +256,29 @@ class TraceFilters(BaseModel):
         order = ", ".join(f"{column} {direction}" for column in columns)
         return f"{summaries()} WHERE {where} ORDER BY {order} LIMIT ?", [*values, count]
 
-    def where(self, frequent: Collection[str] = (), *, sample: bool = False) -> tuple[str, list[Any]]:
+    def where(self, frequent: Collection[str] = (), sample: Sequence[int] = ()) -> tuple[str, list[Any]]:
         """Return the SQL of the filters, and its values.
 
-        `frequent` are the kinds of labels that many traces have. For a `sample` the last traces with the words will do.
+        `frequent` are the kinds of labels that many traces have. A `sample` of the traces with the words, or the label,
+        stands for all of them.
         """
-        found = [clause for clause in self._clauses(frequent, LAST_WORDS if sample else WORDS) if clause]
+        found = [clause for clause in self._clauses(frequent, sample) if clause]
         return " AND ".join(sql for sql, _ in found) or "1", [value for _, values in found for value in values]
 
-    def _clauses(self, frequent: Collection[str], in_words: str) -> list[tuple[str, list[Any]] | None]:
+    def _clauses(self, frequent: Collection[str], sample: Sequence[int]) -> list[tuple[str, list[Any]] | None]:
         start = time.time_ns() - SINCE[self.since] * 10**9 if self.since else None
-        words = self.text.replace("\0", " ").split()
-        long = [word for word in words if len(word) >= TRIGRAM]
+        match = self.match
+        short = [word.lower() for word in self._words if len(word) < TRIGRAM]
+        # The sample is of the words if there are any.
+        labels = {} if sample and not match else self.labels
         return [
             None if self.all else ("turn", []),
-            (in_words, [" AND ".join(_phrase(word) for word in long)]) if long else None,
-            *((SHORT_WORD, [low := word.lower(), low + "\U0010ffff"]) for word in words if len(word) < TRIGRAM),
+            (AMONG, [to_json(sample).decode()]) if sample else (WORDS, [match]) if match else None,
+            *((SHORT_WORD, [word, word + "\U0010ffff"]) for word in short),
             ("session_id = ?", [self.session]) if self.session else None,
             ("user_id = ?", [self.user]) if self.user else None,
             ("name = ?", [self.name]) if self.name else None,
-            *((OFTEN_LABELLED if kind in frequent else LABELLED, [kind, value]) for kind, value in self.labels.items()),
+            *((OFTEN_LABELLED if kind in frequent else LABELLED, [kind, value]) for kind, value in labels.items()),
             _has_status(self.status) if self.status else None,
             ("errors > 0", []) if self.errors else None,
             self._scored() if self.score else None,

@@ -2,16 +2,15 @@
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, overload
 
-from telemetry.viewer.observation import Observation, Trace, text
+from telemetry.viewer.observation import SpanSummary
 
 WIDTH = 1000
 # The rows of `Essentials`: agents, models, tools, retrievals and errors.
 ESSENTIAL = {"AGENT", "GENERATION", "TOOL", "RETRIEVER", "EMBEDDING", "GUARDRAIL"}
-
-
 # So many equal siblings one after the other are one row.
 FEWEST_EQUAL = 4
 
@@ -43,14 +42,13 @@ class Axis:
         return [(self.end - self.start) * quarter / 4e9 for quarter in range(5)]
 
 
-@dataclass(frozen=True)
-class TreeRow:
-    """One observation, None if it has not arrived, its depth, the number of rows below, its bar out of `WIDTH`.
+class TreeRow(NamedTuple):
+    """One span, None if it has not arrived, its depth, the number of rows below, its bar out of `WIDTH`.
 
     `siblings` is how many equal ones one after the other it stands for, and `seconds` their durations together.
     """
 
-    observation: Observation | None
+    span: SpanSummary | None
     depth: int
     below: int
     x: float
@@ -60,50 +58,77 @@ class TreeRow:
     is_critical: bool = False
 
 
+class Tree(Sequence[TreeRow]):
+    """The rows of a tree; a page that has only some of them makes only these."""
+
+    def __init__(
+        self, groups: Sequence[tuple[Sequence[SpanSummary | MissingSpan], int]], axis: Axis, critical: Collection[str]
+    ) -> None:
+        self._groups, self._axis, self._critical = groups, axis, critical
+        self._below = _below_each([depth for _, depth in groups])
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    @overload
+    def __getitem__(self, at: int) -> TreeRow: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[TreeRow]: ...
+    def __getitem__(self, at: int | slice) -> TreeRow | list[TreeRow]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        group, depth = self._groups[at]
+        return _tree_row(group, depth, self._below[at], self._axis, self._critical)
+
+    def place_of(self, span_id: str) -> int:
+        """Return the number of the row of a span, 0 if it has none."""
+        return next((at for at, (group, _) in enumerate(self._groups) if group[0].id == span_id), 0)
+
+
 def tree_rows(
-    trace: Trace,
+    spans: Sequence[SpanSummary],
     *,
     essentials: bool = False,
-    find: str = "",
+    found: Collection[str] | None = None,
     axis: Axis | None = None,
     unfolded: str = "",
     chosen: str = "",
-) -> list[TreeRow]:
-    """Return every observation and every missing one once, parents before children, siblings by start.
+    critical: Collection[str] = (),
+) -> Tree:
+    """Return every span and every missing one once, parents before children, siblings by start.
 
-    With `essentials` only agents, models, tools and errors remain, with `find` only those with the words in their name,
-    input, output or message; a row is below its nearest remaining ancestor. Equal siblings one after the other are one
-    row, unless it is `unfolded` or the `chosen` one is among them.
+    With `essentials` only agents, models, tools and errors remain, and with `found` only those with these ids; a row is
+    below its nearest remaining ancestor. Equal siblings one after the other are one row, unless it is `unfolded` or the
+    `chosen` one is among them. The spans of these `critical` ids are marked.
     """
-    found = [*_walk(trace.observations)]
+    rows = [*_walk(spans)]
     if essentials:
-        found = _left(found, lambda each: each.type in ESSENTIAL or each.level == "ERROR")
-    if words := find.lower().split():
-        found = _left(found, lambda each: all(word in _searched(each) for word in words))
-    grouped = _grouped(found, {unfolded, chosen})
-    below = _below_each([depth for _, depth in grouped])
-    axis = axis or Axis(trace.start, trace.end)
-    critical = {each.id for each, _ in critical_path(trace)}
-    return [
-        _tree_row(group, depth, count, axis, critical) for (group, depth), count in zip(grouped, below, strict=True)
-    ]
+        rows = _left(rows, lambda each: each.type in ESSENTIAL or each.level == "ERROR")
+    if found is not None:
+        rows = _left(rows, lambda each: each.id in found)
+    return Tree(_grouped(rows, {unfolded, chosen}), axis or whole(spans), critical)
 
 
-def critical_path(trace: Trace) -> list[tuple[Observation, int]]:
-    """Return the observations that the trace waited for, each with the time until which it did.
+def whole(spans: Sequence[SpanSummary]) -> Axis:
+    """Return the time of all these spans."""
+    return Axis(min(each.start for each in spans), max(each.end for each in spans))
+
+
+def critical_path(spans: Sequence[SpanSummary]) -> list[tuple[SpanSummary, int]]:
+    """Return the spans that the trace waited for, each with the time until which it did.
 
     From the end of a span back, these are the child that ended last, then the one that ended last before that began,
     and so on. Whatever else ran at the same time could have taken longer without the trace taking longer. A span ends
     with the last one below it: the request of a stream ends when the stream begins. Of two at the same time, a model, a
-    tool or another observation with a kind counts before a plain span, such as that of the stream.
+    tool or another span with a kind counts before a plain one, such as that of the stream.
     """
-    children: dict[str | None, list[Observation]] = defaultdict(list)
-    for each in trace.observations:
-        children[each.span.parent_id].append(each)
-    ends = _ends(trace.observations)
-    found: list[tuple[Observation, int]] = []
+    children: dict[str | None, list[SpanSummary]] = defaultdict(list)
+    for each in spans:
+        children[each.parent_id].append(each)
+    ends = _ends(spans)
+    found: list[tuple[SpanSummary, int]] = []
     seen: set[str] = set()
-    waiting = [(trace.root, trace.end)] if trace.root else []
+    waiting = [(root, whole(spans).end) for root in children[None][:1]]
     while waiting:
         each, end = waiting.pop()
         if each.id in seen:
@@ -112,46 +137,45 @@ def critical_path(trace: Trace) -> list[tuple[Observation, int]]:
         found.append((each, end))
         taken: list[tuple[int, int]] = []
         for child in sorted(children[each.id], key=lambda child: (child.type == "SPAN", -ends[child.id])):
-            child_start, child_end = child.span.start, min(ends[child.id], end)
+            child_start, child_end = child.start, min(ends[child.id], end)
             # Of those that are taken, the last one that begins before this one ends.
             before = bisect_left(taken, (child_end,)) - 1
             is_free = before < 0 or taken[before][1] <= child_start
-            if each.span.start <= child_start < child_end and is_free:
+            if each.start <= child_start < child_end and is_free:
                 waiting.append((child, child_end))
                 taken.insert(before + 1, (child_start, child_end))
     return found
 
 
-def _ends(observations: Sequence[Observation]) -> dict[str, int]:
-    """Return by id when each observation and everything below it has ended."""
-    ends = {each.id: each.span.end for each in observations}
-    parents = {each.id: each.span.parent_id for each in observations}
-    for each in observations:
+def _ends(spans: Sequence[SpanSummary]) -> dict[str, int]:
+    """Return by id when each span and everything below it has ended."""
+    ends = {each.id: each.end for each in spans}
+    parents = {each.id: each.parent_id for each in spans}
+    for each in spans:
         above, seen = parents[each.id], {each.id}
-        while above in ends and above not in seen and ends[above] < each.span.end:
-            ends[above] = each.span.end
+        while above in ends and above not in seen and ends[above] < each.end:
+            ends[above] = each.end
             seen.add(above)
             above = parents[above]
     return ends
 
 
-def waited_for(trace: Trace) -> list[tuple[str, float]]:
-    """Return what the trace spent its time on, the longest first: names on the critical path and their own seconds."""
-    path = critical_path(trace)
+def waited_for(path: Sequence[tuple[SpanSummary, int]]) -> list[tuple[str, float]]:
+    """Return what a trace spent its time on, the longest first: names on its critical path and their own seconds."""
     inner: dict[str | None, int] = defaultdict(int)
     for each, end in path:
-        inner[each.span.parent_id] += end - each.span.start
+        inner[each.parent_id] += end - each.start
     own: dict[str, float] = defaultdict(float)
     for each, end in path:
-        own[each.span.name] += max(end - each.span.start - inner[each.id], 0) / 1e9
+        own[each.name] += max(end - each.start - inner[each.id], 0) / 1e9
     return sorted(own.items(), key=lambda pair: -pair[1])
 
 
 def _grouped(
-    rows: Sequence[tuple[Observation | MissingSpan, int]], shown: set[str]
-) -> list[tuple[list[Observation | MissingSpan], int]]:
+    rows: Sequence[tuple[SpanSummary | MissingSpan, int]], shown: set[str]
+) -> list[tuple[list[SpanSummary | MissingSpan], int]]:
     """Return the rows with equal siblings that have nothing below and follow each other as one."""
-    groups: list[tuple[list[Observation | MissingSpan], int]] = []
+    groups: list[tuple[list[SpanSummary | MissingSpan], int]] = []
     at = 0
     while at < len(rows):
         depth = rows[at][1]
@@ -170,44 +194,36 @@ def _grouped(
     return groups
 
 
-def _are_equal(rows: Sequence[tuple[Observation | MissingSpan, int]], one: int, other: int) -> bool:
+def _are_equal(rows: Sequence[tuple[SpanSummary | MissingSpan, int]], one: int, other: int) -> bool:
     (first, depth), (second, second_depth) = rows[one], rows[other]
     return (
-        isinstance(first, Observation)
-        and isinstance(second, Observation)
+        isinstance(first, SpanSummary)
+        and isinstance(second, SpanSummary)
         and depth == second_depth
-        and first.span.parent_id == second.span.parent_id
-        and (first.span.name, first.type, first.level) == (second.span.name, second.type, second.level)
+        and first.parent_id == second.parent_id
+        and (first.name, first.type, first.level) == (second.name, second.type, second.level)
     )
 
 
 def _tree_row(
-    group: Sequence[Observation | MissingSpan], depth: int, below: int, axis: Axis, critical: set[str]
+    group: Sequence[SpanSummary | MissingSpan], depth: int, below: int, axis: Axis, critical: Collection[str]
 ) -> TreeRow:
     each = group[0]
     if isinstance(each, MissingSpan):
         return TreeRow(None, depth, below, *axis.place(each.start, axis.end))
-    spans = [one for one in group if isinstance(one, Observation)]
-    place = axis.place(each.span.start, max(one.span.end for one in spans))
+    spans = [one for one in group if isinstance(one, SpanSummary)]
+    place = axis.place(each.start, max(one.end for one in spans))
     seconds = sum(one.latency for one in spans)
     return TreeRow(each, depth, below, *place, len(spans), seconds, any(one.id in critical for one in spans))
 
 
-def _start(each: Observation | MissingSpan) -> int:
-    return each.start if isinstance(each, MissingSpan) else each.span.start
-
-
-def _searched(each: Observation) -> str:
-    return "\n".join(text(part) for part in (each.span.name, each.input, each.output, each.message) if part).lower()
-
-
 def _left(
-    rows: Sequence[tuple[Observation | MissingSpan, int]], wanted: Callable[[Observation], bool]
-) -> list[tuple[Observation | MissingSpan, int]]:
-    left: list[tuple[Observation | MissingSpan, int]] = []
+    rows: Sequence[tuple[SpanSummary | MissingSpan, int]], wanted: Callable[[SpanSummary], bool]
+) -> list[tuple[SpanSummary | MissingSpan, int]]:
+    left: list[tuple[SpanSummary | MissingSpan, int]] = []
     above: list[tuple[int, int]] = []  # the depths, before and after, of the remaining ancestors
     for each, depth in rows:
-        if isinstance(each, Observation) and wanted(each):
+        if isinstance(each, SpanSummary) and wanted(each):
             while above and above[-1][0] >= depth:
                 above.pop()
             above.append((depth, above[-1][1] + 1 if above else 0))
@@ -227,24 +243,24 @@ def _below_each(depths: Sequence[int]) -> list[int]:
     return counts
 
 
-def _walk(observations: Sequence[Observation]) -> Iterator[tuple[Observation | MissingSpan, int]]:
-    known: set[str | None] = {None, *(each.id for each in observations)}
-    children: dict[str | None, list[Observation]] = defaultdict(list)
-    for each in observations:
-        children[each.span.parent_id].append(each)
+def _walk(spans: Sequence[SpanSummary]) -> Iterator[tuple[SpanSummary | MissingSpan, int]]:
+    known: set[str | None] = {None, *(each.id for each in spans)}
+    children: dict[str | None, list[SpanSummary]] = defaultdict(list)
+    for each in spans:
+        children[each.parent_id].append(each)
     missing = [
-        MissingSpan(parent, below[0].span.start) for parent, below in children.items() if parent and parent not in known
+        MissingSpan(parent, below[0].start) for parent, below in children.items() if parent and parent not in known
     ]
     seen: set[str] = set()
     # Spans that are each other's parents are below no root: they come after the others.
-    for start in (*sorted([*children[None], *missing], key=_start), *observations):
+    for start in (*sorted([*children[None], *missing], key=lambda each: each.start), *spans):
         yield from _below(start, children, seen)
 
 
 def _below(
-    start: Observation | MissingSpan, children: dict[str | None, list[Observation]], seen: set[str]
-) -> Iterator[tuple[Observation | MissingSpan, int]]:
-    waiting: list[tuple[Observation | MissingSpan, int]] = [(start, 0)]
+    start: SpanSummary | MissingSpan, children: dict[str | None, list[SpanSummary]], seen: set[str]
+) -> Iterator[tuple[SpanSummary | MissingSpan, int]]:
+    waiting: list[tuple[SpanSummary | MissingSpan, int]] = [(start, 0)]
     while waiting:
         each, depth = waiting.pop()
         if each.id in seen:

@@ -10,9 +10,10 @@ import pytest
 
 from telemetry.export.otlp import Span
 from telemetry.viewer import schema
+from telemetry.viewer.observation import LIST_PRICES
 from telemetry.viewer.score import Score
-from telemetry.viewer.store import GROUPS, Store
-from telemetry.viewer.summary import SILENCE_S, TraceFilters
+from telemetry.viewer.store import GROUPS, SESSIONS_OF_USER, Store
+from telemetry.viewer.summary import SILENCE_S, TraceFilters, TraceSummary
 from tests.telemetry.viewer.test_store import span
 
 BEFORE = f"9-{'a' * 32}"
@@ -164,7 +165,7 @@ def test_the_sums_of_users_need_no_rows_of_traces(store: Store, tmp_path: Path) 
     store.add_spans([about(1, user_id="ada", session_id="s")])
     assert [(each.id, each.traces, each.sessions) for each in store.users(9)] == [("ada", 1, 1)]
     with closing(sqlite3.connect(tmp_path / "viewer.db")) as db:
-        query = GROUPS.format(column="user_id", first="DESC", state="turn_status")
+        query = GROUPS.format(column="user_id", first="DESC", sessions=SESSIONS_OF_USER, state="turn_status")
         steps = [row[3] for row in db.execute("EXPLAIN QUERY PLAN " + query, (1, "x", 50))]
     assert [step for step in steps if step.startswith("SEARCH traces USING COVERING INDEX traces_by_user")]
 
@@ -177,7 +178,7 @@ def test_fifty_thousand_traces_cost_a_page_no_more_than_fifty(tmp_path: Path) ->
 
 def steps_of_a_page(path: Path, traces: int) -> int:
     """Count what the list's second page takes, in tens of SQLite's instructions."""
-    with closing(schema.connect(str(path))) as db:
+    with closing(schema.connect(str(path), LIST_PRICES)) as db:
         db.execute("BEGIN")
         db.executemany(
             "INSERT INTO traces VALUES (?, ?, ?, ?, 0, 1, 0, NULL, 0, NULL, 0, 0, NULL, 1, 0, 'n', 'one session', "
@@ -266,3 +267,23 @@ def test_the_first_token_counts_from_the_beginning(store: Store) -> None:
     assert found
     assert found.first_token == 2
     assert store.trace(span(2).trace_id)
+
+
+@pytest.mark.parametrize("filters", [{"text": "wanted"}, {"version": "1.3"}, {"text": "wanted", "user": "ada"}])
+def test_pages_are_exact_where_very_many_traces_fit(store: Store, filters: dict[str, str]) -> None:
+    """Each trace is on one page, the newest first, also if those that came last did not begin last."""
+    came = [*range(2_000, 1_000, -1), *range(2_001, 2_301)]
+    attributes = {"langfuse.trace.name": "wanted", "langfuse.version": "1.3", "user.id": "ada"}
+    store.add_spans(span(number, attributes=attributes) for number in came)
+    expected = sorted(came, reverse=True)
+    assert numbers_of(store.latest(51, TraceFilters.model_validate(filters | {"all": "1"}))) == expected[:51]
+    found: list[int] = []
+    before = ""
+    while traces := store.latest(400, TraceFilters.model_validate(filters | {"all": "1", "before": before})):
+        found += numbers_of(traces)
+        before = traces[-1].cursor
+    assert found == expected
+
+
+def numbers_of(traces: list[TraceSummary]) -> list[int]:
+    return [int(trace.trace_id, 16) for trace in traces]

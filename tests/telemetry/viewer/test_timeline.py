@@ -4,8 +4,8 @@ import json
 
 from telemetry.export.otlp import Link, Span
 from telemetry.viewer.cards import document_cards, tool_cards
-from telemetry.viewer.graph import NODE, graph
-from telemetry.viewer.observation import Observation, Trace
+from telemetry.viewer.graph import graph
+from telemetry.viewer.observation import NODE, Observation, SpanSummary
 from telemetry.viewer.timeline import WIDTH, Axis, critical_path, tree_rows, waited_for
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 
@@ -20,9 +20,8 @@ def span(number: int, parent: int | None, name: str, start: float, end: float, *
     )
 
 
-def trace(*spans: Span) -> Trace:
-    ordered = sorted(spans, key=lambda each: each.start)
-    return Trace("a" * 32, [Observation(each) for each in ordered])
+def trace(*spans: Span) -> list[SpanSummary]:
+    return [Observation(each).summary for each in sorted(spans, key=lambda each: each.start)]
 
 
 def test_the_critical_path_is_what_was_waited_for() -> None:
@@ -34,9 +33,10 @@ def test_the_critical_path_is_what_was_waited_for() -> None:
         span(4, 3, "inner", 1, 5),
         span(5, 1, "last", 7, 10),
     )
-    assert {each.span.name for each, _ in critical_path(made)} == {"turn", "slow", "inner", "last"}
-    assert waited_for(made) == [("inner", 4.0), ("last", 3.0), ("slow", 2.0), ("turn", 1.0)]
-    marked = {row.observation.span.name for row in tree_rows(made) if row.observation and row.is_critical}
+    assert {each.name for each, _ in critical_path(made)} == {"turn", "slow", "inner", "last"}
+    assert waited_for(critical_path(made)) == [("inner", 4.0), ("last", 3.0), ("slow", 2.0), ("turn", 1.0)]
+    critical = {each.id for each, _ in critical_path(made)}
+    marked = {row.span.name for row in tree_rows(made, critical=critical) if row.span and row.is_critical}
     assert marked == {"turn", "slow", "inner", "last"}
 
 
@@ -48,21 +48,21 @@ def test_what_outlasts_its_parent_was_waited_for() -> None:
         span(3, 2, "server", 1, 10.5),
         span(4, 3, "model", 2, 9),
     )
-    assert {each.span.name for each, _ in critical_path(made)} == {"page", "request", "server", "model"}
-    assert waited_for(made) == [("model", 7.0), ("server", 2.5), ("page", 1.0), ("request", 0.0)]
+    assert {each.name for each, _ in critical_path(made)} == {"page", "request", "server", "model"}
+    assert waited_for(critical_path(made)) == [("model", 7.0), ("server", 2.5), ("page", 1.0), ("request", 0.0)]
 
 
 def test_a_model_counts_before_a_plain_span_at_the_same_time() -> None:
     """The span of a stream lasts as long as the whole turn, and says nothing of what that waited for."""
     model = {"openinference_span_kind": "LLM"}
     made = trace(span(1, None, "turn", 0, 10), span(2, 1, "stream", 0, 10), span(3, 1, "model", 1, 8, **model))
-    assert waited_for(made) == [("model", 7.0), ("turn", 3.0)]
+    assert waited_for(critical_path(made)) == [("model", 7.0), ("turn", 3.0)]
 
 
 def test_a_trace_without_a_root_has_no_critical_path() -> None:
     """Nothing is guessed before the root has come, and spans that are each other's parents end it."""
     assert critical_path(trace(span(2, 9, "child", 0, 1))) == []
-    assert waited_for(trace(span(1, 2, "a", 0, 1), span(2, 1, "b", 0, 1))) == []
+    assert waited_for(critical_path(trace(span(1, 2, "a", 0, 1), span(2, 1, "b", 0, 1)))) == []
 
 
 def test_equal_siblings_are_one_row() -> None:
@@ -70,7 +70,7 @@ def test_equal_siblings_are_one_row() -> None:
     spans = [span(number, 1, "look", number, number + 0.5) for number in range(2, 8)]
     made = trace(span(1, None, "turn", 0, 10), *spans, span(9, 1, "tell", 9, 10))
     rows = tree_rows(made)
-    assert [(row.observation.span.name, row.siblings) for row in rows if row.observation] == [
+    assert [(row.span.name, row.siblings) for row in rows if row.span] == [
         ("turn", 1),
         ("look", 6),
         ("tell", 1),
@@ -87,7 +87,7 @@ def test_zoom_shows_a_part_of_the_time() -> None:
     """Bars are cut at the borders of the part, and its quarters are told from its start."""
     made = trace(span(1, None, "turn", 0, 10), span(2, 1, "early", 0, 1), span(3, 1, "late", 6, 8))
     axis = Axis(5 * S, 9 * S)
-    found = {row.observation.span.name: (row.x, row.width) for row in tree_rows(made, axis=axis) if row.observation}
+    found = {row.span.name: (row.x, row.width) for row in tree_rows(made, axis=axis) if row.span}
     assert found == {"turn": (0, WIDTH), "early": (0, 0), "late": (WIDTH / 4, WIDTH / 2)}
     assert axis.ticks == [0, 1, 2, 3, 4]
 

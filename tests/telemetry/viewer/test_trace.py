@@ -323,3 +323,38 @@ def upload(viewer: Viewer, kind: str, content: bytes) -> str:
     announced = viewer.client.post("/api/public/media", json=new).json()
     assert httpx.put(announced["uploadUrl"], content=content).status_code == 200
     return f"@@@langfuseMedia:type={kind}|id={announced['mediaId']}|source=bytes@@@"
+
+
+def test_a_large_tree_has_pages(viewer: Viewer, recorder: Recorder, chromium: Browser, page: Page) -> None:
+    """A page has some hundred rows, leads to those before and after and to all, and opens where a link points."""
+    with recorder.tracer.start_as_current_span("root"):
+        for number in range(700):
+            recorder.tracer.start_span(f"step {number:03}").end()
+    address = viewer.page(viewer.send(recorder.spans))
+    late = f"{recorder.spans[650].context.span_id:016x}"  # pyright: ignore[reportOptionalMemberAccess]
+    with chromium.new_context(java_script_enabled=False) as context:
+        for tab in (page, context.new_page()):
+            tab.goto(address)
+            expect(tab.locator(".rest")).to_contain_text("Rows 1 to 300 of 701")
+            assert names(tab) == ["root", *(f"step {number:03}" for number in range(299))]
+            expect(tab.get_by_role("link", name="Earlier")).to_have_count(0)
+            tab.get_by_role("link", name="Later").click()
+            tab.wait_for_url("**rows=300*")
+            assert names(tab) == [f"step {number:03}" for number in range(299, 599)]
+            tab.get_by_role("link", name="step 310").click()
+            expect(tab.locator("#detail h2")).to_contain_text("step 310")
+            expect(tab.locator(".rest")).to_contain_text("Rows 301 to 600 of 701")
+            tab.get_by_role("link", name="Earlier").click()
+            tab.wait_for_url("**rows=0*")
+            assert names(tab)[0] == "root"
+            tab.goto(f"{address}?observation={late}#{late}")
+            expect(tab.locator("#detail h2")).to_contain_text("step 650")
+            assert names(tab) == [f"step {number:03}" for number in range(599, 700)]
+            tab.get_by_role("link", name="All").click()
+            tab.wait_for_url("**rows=all*")
+            expect(tab.locator("#tree li")).to_have_count(701)
+            expect(tab.locator(".rest")).to_have_count(0)
+            tab.get_by_role("searchbox").fill("step 65")
+            tab.get_by_role("searchbox").press("Enter")
+            tab.wait_for_url("**find=*")
+            assert names(tab) == [f"step {number}" for number in range(650, 660)]
