@@ -28,7 +28,7 @@ def settings(folder: Path, *tokens: str) -> ViewerSettings:
         ({}, 401),
         ({"authorization": f"Bearer {ADA}"}, 200),
         ({"authorization": f"bearer {BOB}"}, 200),
-        ({"authorization": "Bearer "}, 401),
+        ({"authorization": "Bearer"}, 401),
         ({"authorization": f"Bearer {ADA}x"}, 401),
         ({"authorization": f"Basic {ADA}"}, 401),
         ({"cookie": f"viewer_token={ADA}"}, 401),

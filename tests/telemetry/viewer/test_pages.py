@@ -293,7 +293,7 @@ def test_odd_trees_are_shown_whole(viewer: Viewer) -> None:
     spans = [span(1, 2), span(2, 1), span(3, 3), span(4, 9999), *(span(n, n - 1) for n in range(5, 2000))]
     body = {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
     assert viewer.client.post(TRACES, json=body).status_code == 200
-    answer = viewer.client.get(viewer.page(TRACE))
+    answer = viewer.client.get(viewer.page(TRACE, rows="all"))
     assert answer.status_code == 200
     assert answer.text.count('<a class="row') == len(spans)
     assert answer.text.count('<div class="row awaited">') == 1

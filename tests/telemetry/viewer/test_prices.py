@@ -120,7 +120,7 @@ def test_the_page_says_whose_prices_they_are(tmp_path: Path, recorder: Recorder,
             for name in ("mine", "gpt-4o"):
                 recorder.tracer.start_span(name, attributes={"llm.model_name": name, **tokens}).end()
             sent = {"llm.model_name": "gpt-4o", "llm.cost.total": 7, **tokens}
-            recorder.tracer.start_span("sent", attributes=sent).end()
+            recorder.tracer.start_span("told", attributes=sent).end()
         page.goto(viewer.page(viewer.send(recorder.spans)))
         cost = page.locator("#detail dl div", has_text="Cost").locator("dd")
         page.get_by_role("link", name="mine").click()
@@ -128,6 +128,6 @@ def test_the_page_says_whose_prices_they_are(tmp_path: Path, recorder: Recorder,
         page.get_by_role("link", name="gpt-4o").click()
         expect(cost).to_contain_text("by genai-prices")
         expect(cost).to_contain_text(f"prices of {datetime.now(UTC):%Y-%m-%d}")
-        page.get_by_role("link", name="sent").click()
+        page.get_by_role("link", name="told").click()
         expect(cost).to_have_text("$7.00")
         expect(page.locator("#head")).to_contain_text("$24.50")

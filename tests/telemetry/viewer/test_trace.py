@@ -354,7 +354,7 @@ def test_a_large_tree_has_pages(viewer: Viewer, recorder: Recorder, chromium: Br
             tab.wait_for_url("**rows=all*")
             expect(tab.locator("#tree li")).to_have_count(701)
             expect(tab.locator(".rest")).to_have_count(0)
-            tab.get_by_role("searchbox").fill("step 65")
+            tab.get_by_role("searchbox").fill("step 650")
             tab.get_by_role("searchbox").press("Enter")
             tab.wait_for_url("**find=*")
-            assert names(tab) == [f"step {number}" for number in range(650, 660)]
+            assert names(tab) == ["step 650"]
