@@ -24,6 +24,7 @@ TEST_IDS: Mapping[str, str] = {
     "stAppScrollToBottomContainer": "A sent question stays out of sight, and the button to the end is gone.",
     "stBottom": "A sent question stays out of sight, and the button to the end is gone.",
     "stMarkdownContainer": "Buttons that should be icons are as wide as their names.",
+    "stSelectbox": "The choices above the message field are as wide as the page.",
     "stSidebarHeader": "The sidebar begins with empty space.",
     "stSidebarUserContent": "The sidebar begins with empty space.",
 }
