@@ -2,6 +2,7 @@
 
 import re
 import signal
+import wave
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,21 @@ def test_images_are_drawn(stack: Stack, tab: Page, tmp_path: Path) -> None:
     with tab.expect_download() as download:
         tab.locator(".st-key-files").get_by_role("button", name="shot.png").click()
     assert download.value.path().read_bytes() == picture.read_bytes()
+
+
+def test_a_sound_can_be_played(stack: Stack, chat: Page, tmp_path: Path) -> None:
+    """A dropped sound has a player that loads it, before and after a reload."""
+    sound = tmp_path / "tone.wav"
+    with wave.open(str(sound), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
+        file.writeframes(bytes(16_000))
+    say(chat, "My name is Ada.", sound)
+    answered(chat, 1)
+    for _ in range(2):
+        expect(chat.get_by_test_id("stAudio")).to_have_js_property("duration", 1)
+        expect(chat.get_by_test_id("stChatMessage").get_by_text("tone.wav")).to_be_visible()
+        chat.reload()
+        answered(chat, 1)
 
 
 def test_conversations_can_be_opened_and_deleted(stack: Stack, chat: Page) -> None:
