@@ -131,6 +131,13 @@ def settled(chat: Page) -> None:
     expect(chat.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
+def open_sidebar(phone: Page) -> None:
+    """Open the sidebar of a narrow page, once a redraw cannot take the click."""
+    settled(phone)
+    phone.get_by_test_id("stExpandSidebarButton").click()
+    expect(button(phone, "New chat")).to_be_visible()
+
+
 def thread_of(chat: Page) -> str:
     return parse_qs(urlsplit(chat.url).query)["thread_id"][0]
 

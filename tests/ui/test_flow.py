@@ -20,6 +20,7 @@ from tests.ui.stack import (
     answered,
     button,
     links,
+    open_sidebar,
     open_tab,
     say,
     thread_of,
@@ -370,7 +371,7 @@ def test_a_phone_has_all_of_it(stack: Stack, chromium: Browser) -> None:
     phone.get_by_role("radio", name="Thumbs down").click()
     expect(phone.get_by_text(THANKED)).to_be_visible()
     assert phone.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
-    phone.get_by_test_id("stExpandSidebarButton").click()
+    open_sidebar(phone)
     expect(phone.locator(".st-key-chats button").first).to_be_in_viewport()
     button(phone, "New chat").click()
     expect(phone.get_by_text("What can I do for you?")).to_be_attached()
