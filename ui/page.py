@@ -27,7 +27,7 @@ from ui.markdown import escape
 from ui.message_queue import message_queue
 from ui.service_state import ServiceState, load_state
 from ui.settings import Settings, load_settings
-from ui.streamlit_patches import complete_each_click
+from ui.streamlit_patches import complete_each_click, is_fragment_run
 from ui.turn_registry import ChatTurn, Stage, turn_registry
 
 STYLE = Path(__file__).with_name("page.css")
@@ -176,15 +176,20 @@ def draw_input(chat: Chat, questions: Sequence[InterruptEvent], *, busy: bool) -
 
 def send(chat: Chat, questions: Sequence[InterruptEvent]) -> None:
     """Start a turn with what was just entered, or queue it; of several questions it answers the first."""
-    entered = st.session_state.message
-    st.session_state.message_sent = True
-    if (turn := chat.with_current_choices.turn) and not turn.done:
-        message_queue().add(chat.with_current_choices, entered.text, entered.files)
+    state, entered = st.session_state, st.session_state.message
+    if is_fragment_run():
+        # A copy, which the browser sent with a redraw of the answer; Streamlit hands out the files once.
+        state.copied_files = entered.files
         return
-    if len(list(places_of(questions))) > 1 and not entered.files and st.session_state.thread_id == chat.thread_id:
+    files = entered.files or state.pop("copied_files", [])
+    state.message_sent = True
+    if (turn := chat.with_current_choices.turn) and not turn.done:
+        message_queue().add(chat.with_current_choices, entered.text, files)
+        return
+    if len(list(places_of(questions))) > 1 and not files and state.thread_id == chat.thread_id:
         decide_in_words(chat, questions, entered.text)
     else:
-        chat.with_current_choices.send(entered.text, entered.files)
+        chat.with_current_choices.send(entered.text, files)
 
 
 def store_ids(shown: list[Exchange]) -> None:

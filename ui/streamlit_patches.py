@@ -36,6 +36,10 @@ NAVIGATION = (
     "The browser's back and forward buttons no longer open the thread of their address: "
     "the script context has no is_history_navigation."
 )
+FRAGMENTS = (
+    "A message that was sent while an answer is written may be sent twice: "
+    "the script context has no fragment_ids_this_run."
+)
 
 
 @cache
@@ -64,3 +68,9 @@ def is_history_navigation() -> bool:
     """Return whether this run was caused by the browser's back or forward button."""
     context = get_script_run_ctx()
     return context is not None and context.is_history_navigation
+
+
+def is_fragment_run() -> bool:
+    """Return whether this run redraws a fragment only."""
+    context = get_script_run_ctx()
+    return context is not None and bool(context.fragment_ids_this_run)
