@@ -233,7 +233,7 @@ def test_conversations_can_be_opened_and_deleted(stack: Stack, chat: Page) -> No
     titles.nth(1).click()
     expect(chat).to_have_url(re.compile(old))
     expect(chat.get_by_test_id("stMainBlockContainer").get_by_text("Grace").last).to_be_visible()
-    chat.locator(f".st-key-delete-{old} button").first.click()
+    chat.locator(f".st-key-delete-{old}").get_by_role("button").click()
     expect(chat.get_by_text("What can I do for you?")).to_be_visible()
     # Other tests have chats of the same title.
     expect(chat.locator(f".st-key-open-{old}")).to_have_count(0)

@@ -191,7 +191,7 @@ def test_no_page_has_a_text_of_its_own(mortal: Stack, tab: Page, tmp_path: Path)
         is_answered(3)
         expect(tab.get_by_text(texts.STOPPED)).to_be_visible()
         look()
-        tab.locator(f".st-key-delete-{thread_of(tab)} button").first.click()
+        tab.locator(f".st-key-delete-{thread_of(tab)}").get_by_role("button").click()
         expect(button(tab, texts.UNDO)).to_be_visible()
         look()
 
