@@ -46,7 +46,7 @@ UNSEEN = ":material/mark_chat_unread:", texts.CHAT_UNSEEN
 def draw_top() -> bool:
     """Draw the page's title and the way to a new chat; return whether messages are answered in the background."""
     st.title(texts.PAGE_TITLE, anchor=False)
-    st.button(texts.NEW_CHAT, icon=":material/edit_square:", on_click=go_to, width="stretch", shortcut="Mod+Shift+O")
+    st.button(texts.NEW_CHAT, icon=":material/edit_square:", on_click=go_to, width="stretch", shortcut="mod+shift+o")
     return st.toggle(texts.IN_BACKGROUND, key="background", help=texts.IN_BACKGROUND_HELP, bind="query-params")
 
 
