@@ -135,7 +135,7 @@ def test_lists_and_tables_run_in_their_own_direction(
     expect(answer.locator("ol").first).to_have_css("padding-right", "24px")
     expect(answer.locator("blockquote")).to_have_css("border-right-style", "solid")
     # The beginning of a long title is seen, not its end.
-    expect(tab.locator(".st-key-chats :has(> p)").first).to_have_css("direction", "rtl")
+    expect(tab.locator(".st-key-chats button :has(> p)").first).to_have_css("direction", "rtl")
     tab.close()
 
 
