@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from app.client import AgentClient, Refused
 from app.models.demo_model import TALE
+from app.threads import UNTITLED
 from tests.processes import ROOT
 from tests.ui.stack import BEGINNING, ENDLESS_STORY, Stack, button, say, thread_of
 
@@ -20,6 +21,8 @@ from tests.ui.stack import BEGINNING, ENDLESS_STORY, Stack, button, say, thread_
 LETTERS = str.maketrans(
     {chr(start + number): chr(to + number) for start, to in ((65, 0x0410), (97, 0x0430)) for number in range(26)}
 )
+# A background run's task, which no history names.
+TASK = "long work"
 STORY = (" ".join(TALE.split()) + " ") * 50
 # What Streamlit itself calls its parts.
 STREAMLIT = {
@@ -34,6 +37,7 @@ STREAMLIT = {
     "Deploy",
     "Expand sidebar",
     "Feedback rating",
+    "Help",
     "Help for",
     "Main menu",
     "Open",
@@ -45,6 +49,7 @@ STREAMLIT = {
     "Thumbs up",
     "Upload files",
     "file upload",
+    "progress",
 }
 SHOWN = """() => {
   const found = new Set();
@@ -143,6 +148,7 @@ def said_by_the_service(stack: Stack, tab: Page) -> set[str]:
     """What the service says of itself and of the thread that is open."""
     client = AgentClient(stack.service)
     said = strings(client.info().model_dump()) | strings(client.get_threads().model_dump())
+    said |= {UNTITLED, TASK}
     with suppress(Refused):
         history = client.get_history(thread_of(tab))
         said |= strings(history.model_dump())
@@ -218,5 +224,5 @@ def test_no_page_has_a_text_of_its_own(mortal: Stack, tab: Page, tmp_path: Path)
         known = said_by_the_service(mortal, tab)
         service.popen.kill()
         expect(tab.get_by_text(texts.RECONNECTING)).to_be_visible()
-        untranslated += foreign(tab, {*known, f"No agent service answers at {mortal.service}."})
+        untranslated += foreign(tab, {*known, "No agent service answers at", mortal.service})
     assert not untranslated, sorted(set(untranslated))
