@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from textwrap import shorten
 
 from anyio.to_thread import run_sync
 from langgraph.checkpoint.base import BaseCheckpointSaver
@@ -155,4 +154,10 @@ def _contain(words: str) -> ColumnElement[bool]:
 
 def title(message: str | None) -> str:
     """Return the title of a conversation that starts with this message."""
-    return shorten(message or "", MAX_TITLE, placeholder=" …") or (message or UNTITLED)[:MAX_TITLE]
+    words = " ".join((message or "").split())
+    if len(words) <= MAX_TITLE:
+        return words or UNTITLED
+    cut = words[: MAX_TITLE - 2]
+    whole = cut.rpartition(" ")[0]
+    # A long word is cut, as is a script that has no spaces.
+    return f"{whole if len(whole) > MAX_TITLE // 2 else cut} …"

@@ -11,6 +11,8 @@ FOCUS_INPUT = f"""
 if (matchMedia("(pointer: fine)").matches && document.activeElement === document.body)
   document.querySelector('[data-testid="{CHAT_INPUT}"]')?.focus({{ preventScroll: true }});
 """
+# The button that was clicked is gone.
+FOCUS_UNDO = "document.querySelector('[class*=\"st-key-undo-\"] button')?.focus();"
 # On a narrow screen the sidebar covers the chat that was chosen in it.
 COLLAPSE_SIDEBAR = f"""
 if (matchMedia("(max-width: 768px)").matches)

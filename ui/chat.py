@@ -14,6 +14,7 @@ from app.schema import Answer, ChatHistory, RunInfo, ThreadInfo, ThreadState, wo
 from ui import texts
 from ui.background import FINISHED, BackgroundTurn
 from ui.browser import COLLAPSE_SIDEBAR, run_script
+from ui.deletions import deletions
 from ui.frontend_events import frontend_events
 from ui.markdown import escape
 from ui.streamlit_patches import is_history_navigation
@@ -46,7 +47,12 @@ class Chat:
         state, client = st.session_state, copy(self.client)
         client.agent = state.agent
         return replace(
-            self, client=client, thread_id=state.thread_id, model=state.model, in_background=state.background
+            self,
+            client=client,
+            thread_id=state.thread_id,
+            # There is no choice of a single model.
+            model=state.get("model", self.model),
+            in_background=state.background,
         )
 
     def send(
@@ -56,7 +62,11 @@ class Chat:
         answers: Mapping[str, Answer] | None = None,
         replaces: str | None = None,
     ) -> None:
-        """Start a turn, unless one is running; with `replaces`, in place of that run."""
+        """Start a turn, unless one is running; with `replaces`, in place of that run.
+
+        A thread that is about to be deleted is kept.
+        """
+        deletions().undo(self.client.user_id, self.thread_id)
         kind = BackgroundTurn if self.in_background else ChatTurn
         turn = kind(self.client, self.thread_id, message, self.model, files, answers, replaces)
         if not turn_registry().start(turn):
@@ -144,19 +154,24 @@ class Chat:
         frontend_events().send(self.client, name, self.thread_id, **metadata)
 
 
+def new_thread() -> str:
+    """Return the id of a new thread."""
+    return str(uuid4())
+
+
 def open_thread() -> str:
     """Return the thread of this page; it is part of the address, so that a reload finds it again."""
     state, requested = st.session_state, st.query_params.get("thread_id")
     # Otherwise the browser may not show yet where a click has led.
     if requested and ("thread_id" not in state or is_history_navigation()):
         state.thread_id = requested
-    st.query_params["thread_id"] = thread_id = state.setdefault("thread_id", str(uuid4()))
+    st.query_params["thread_id"] = thread_id = state.setdefault("thread_id", new_thread())
     return thread_id
 
 
 def go_to(thread_id: str | None = None, agent: str | None = None) -> None:
     """Make the page open this thread next, or a new one."""
-    st.session_state.thread_id = thread_id or str(uuid4())
+    st.session_state.thread_id = thread_id or new_thread()
     if agent:
         st.session_state.agent = agent
     run_script(COLLAPSE_SIDEBAR)

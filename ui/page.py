@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 import telemetry
 from app.client import AgentClient, AgentError, Unreachable
-from app.schema import AgentInfo, ChatHistory, FileInfo, InterruptEvent
+from app.schema import AgentInfo, ChatHistory, InterruptEvent
 from ui import browser, exchange, texts, tracing
 from ui.background import unfinished
 from ui.chat import Chat, open_thread
 from ui.components import sidebar
 from ui.components.answer import draw_error, draw_exchange
+from ui.components.choices import draw_choices
 from ui.components.files import draw_file_strip
 from ui.components.outage import draw_outage
 from ui.components.question import decide_in_words, places_of
@@ -25,7 +27,7 @@ from ui.markdown import escape
 from ui.message_queue import message_queue
 from ui.service_state import ServiceState, load_state
 from ui.settings import Settings, load_settings
-from ui.streamlit_patches import complete_each_click
+from ui.streamlit_patches import complete_each_click, is_fragment_run
 from ui.turn_registry import ChatTurn, Stage, turn_registry
 
 STYLE = Path(__file__).with_name("page.css")
@@ -67,16 +69,20 @@ def draw_chat(settings: Settings, who: Visitor) -> None:
     select_thread_agent(state.history)
     with st.sidebar:
         st.html(STYLE)
-        agent, model, in_background = sidebar.draw_choices(state.info)
-        client = connect(settings, who.user_id, agent.key)
-        chat = Chat(client, thread_id, model, state.info.backend, in_background)
+        in_background = sidebar.draw_top()
+    with st.bottom:
+        above_field = st.container(gap="xsmall")
+        agent, model = draw_choices(state.info)
+    client = connect(settings, who.user_id, agent.key)
+    chat = Chat(client, thread_id, model, state.info.backend, in_background)
+    with st.sidebar:
         sidebar.draw_threads(client, state.threads, thread_id)
         sidebar.draw_runs(client, state.runs)
         sidebar.draw_visitor(who)
     record_page_load(chat)
     if state.outage:
         draw_outage(client, state.outage, is_first_page=False)
-    draw_conversation(chat, agent, state, stage)
+    draw_conversation(chat, agent, state, stage, above_field)
     with st.sidebar:
         browser.draw_script()
 
@@ -105,8 +111,10 @@ def stage_of(turn: ChatTurn | None) -> Stage | None:
     return turn.stage if turn else None
 
 
-def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: Stage | None) -> None:
-    """Draw the conversation and the message field."""
+def draw_conversation(
+    chat: Chat, agent: AgentInfo, state: ServiceState, stage: Stage | None, above_field: DeltaGenerator
+) -> None:
+    """Draw the conversation, the message field, and what is above the field."""
     run = unfinished(state.runs, chat.thread_id)
     turn = chat.attach(run) if run else chat.turn
     if not state.outage and is_free(turn, state.history) and message_queue().send_next(chat):
@@ -115,7 +123,10 @@ def draw_conversation(chat: Chat, agent: AgentInfo, state: ServiceState, stage: 
     past = exchange.from_history(state.history)
     shown = exchange.with_latest(past, turn.exchange()) if turn else past
     store_ids(shown)
-    draw_input(chat, shown[-1].open_questions if shown else [], state.history.files, busy=running is not None)
+    with above_field:
+        draw_file_strip(chat.client, state.history.files)
+        draw_queue(chat)
+    draw_input(chat, shown[-1].open_questions if shown else [], busy=running is not None)
     if not shown:
         draw_welcome(chat, agent)
     first = draw_earlier(len(shown))
@@ -156,27 +167,29 @@ def is_free(turn: ChatTurn | None, history: ChatHistory) -> bool:
     return turn.done and turn.exchange().status != "waiting"
 
 
-def draw_input(chat: Chat, questions: Sequence[InterruptEvent], files: Sequence[FileInfo], *, busy: bool) -> None:
-    """Draw the field for messages and files, below the thread's files and the messages that wait for their turn."""
+def draw_input(chat: Chat, questions: Sequence[InterruptEvent], *, busy: bool) -> None:
+    """Draw the field for messages and files."""
     placeholder = texts.YOUR_ANSWER if questions and not busy else texts.YOUR_MESSAGE
-    with st.bottom, st.container(gap="xsmall"):
-        draw_file_strip(chat.client, files)
-        draw_queue(chat)
-    # Not within: the page follows its end only where Streamlit itself has put the field at the bottom.
+    # Not within `st.bottom`: the page follows its end only where Streamlit itself has put the field at the bottom.
     st.chat_input(placeholder, key="message", accept_file="multiple", on_submit=send, args=(chat, questions))
 
 
 def send(chat: Chat, questions: Sequence[InterruptEvent]) -> None:
     """Start a turn with what was just entered, or queue it; of several questions it answers the first."""
-    entered = st.session_state.message
-    st.session_state.message_sent = True
-    if (turn := chat.with_current_choices.turn) and not turn.done:
-        message_queue().add(chat.with_current_choices, entered.text, entered.files)
+    state, entered = st.session_state, st.session_state.message
+    if is_fragment_run():
+        # A copy, which the browser sent with a redraw of the answer; Streamlit hands out the files once.
+        state.copied_files = entered.files
         return
-    if len(list(places_of(questions))) > 1 and not entered.files and st.session_state.thread_id == chat.thread_id:
+    files = entered.files or state.pop("copied_files", [])
+    state.message_sent = True
+    if (turn := chat.with_current_choices.turn) and not turn.done:
+        message_queue().add(chat.with_current_choices, entered.text, files)
+        return
+    if len(list(places_of(questions))) > 1 and not files and state.thread_id == chat.thread_id:
         decide_in_words(chat, questions, entered.text)
     else:
-        chat.with_current_choices.send(entered.text, entered.files)
+        chat.with_current_choices.send(entered.text, files)
 
 
 def store_ids(shown: list[Exchange]) -> None:

@@ -14,6 +14,7 @@ from streamlit.starlette import App
 import telemetry
 from telemetry.browser_guard import BrowserGuard, ResponseHeaders
 from telemetry.settings import SettingsError
+from ui.deletions import deletions
 from ui.settings import load_settings
 from ui.turn_registry import turn_registry
 
@@ -60,6 +61,7 @@ def middleware() -> list[Middleware]:
 async def lifespan(_: App) -> AsyncIterator[None]:
     """Stop the turns and the tracing with the server: on a signal the process skips its exit handlers."""
     yield
+    await asyncio.to_thread(deletions().stop)
     await asyncio.to_thread(turn_registry().stop)
     await asyncio.to_thread(telemetry.shutdown)
 

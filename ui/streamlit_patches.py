@@ -24,6 +24,7 @@ TEST_IDS: Mapping[str, str] = {
     "stAppScrollToBottomContainer": "A sent question stays out of sight, and the button to the end is gone.",
     "stBottom": "A sent question stays out of sight, and the button to the end is gone.",
     "stMarkdownContainer": "Buttons that should be icons are as wide as their names.",
+    "stSelectbox": "The choices above the message field are as wide as the page.",
     "stSidebarHeader": "The sidebar begins with empty space.",
     "stSidebarUserContent": "The sidebar begins with empty space.",
 }
@@ -34,6 +35,10 @@ CLICKS = (
 NAVIGATION = (
     "The browser's back and forward buttons no longer open the thread of their address: "
     "the script context has no is_history_navigation."
+)
+FRAGMENTS = (
+    "A message that was sent while an answer is written may be sent twice: "
+    "the script context has no fragment_ids_this_run."
 )
 
 
@@ -63,3 +68,9 @@ def is_history_navigation() -> bool:
     """Return whether this run was caused by the browser's back or forward button."""
     context = get_script_run_ctx()
     return context is not None and context.is_history_navigation
+
+
+def is_fragment_run() -> bool:
+    """Return whether this run redraws a fragment only."""
+    context = get_script_run_ctx()
+    return context is not None and bool(context.fragment_ids_this_run)

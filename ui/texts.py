@@ -6,8 +6,9 @@ message field.
 
 from collections.abc import Mapping
 
-# The language of these texts, for screen readers.
+# The language of these texts, for screen readers, and its direction: "ltr" or "rtl".
 LANGUAGE = "en"
+DIRECTION = "ltr"
 
 # The page, and logging in.
 PAGE_TITLE = "Agent chat"
@@ -45,12 +46,13 @@ def trace_id(trace: str) -> str:
     return f"Trace {trace}"
 
 
-# The sidebar: what answers.
-NEW_CHAT = "New chat"
+# What answers, above the message field.
 AGENT = "Agent"
 MODEL = "Model"
-IN_BACKGROUND = "Answer in the background"
-IN_BACKGROUND_HELP = "The answer continues without this page."
+
+
+def only_model(name: str) -> str:
+    return f"{MODEL}: {name}"
 
 
 def agent_not_loaded(error: str) -> str:
@@ -58,6 +60,9 @@ def agent_not_loaded(error: str) -> str:
 
 
 # The sidebar: chats.
+NEW_CHAT = "New chat"
+IN_BACKGROUND = "Answer in the background"
+IN_BACKGROUND_HELP = "The answer continues without this page."
 CHATS = "Chats"
 SEARCH_CHATS = "Search chats"
 SEARCH_PLACEHOLDER = "Search in all that was said"
@@ -69,12 +74,17 @@ OLDER_CHATS = "Older ones"
 CHAT_RUNNING = "It is being answered"
 CHAT_WAITING = "The agent has a question"
 CHAT_UNSEEN = "There is a new answer"
-DELETE_CHAT_TITLE = "Delete this chat?"
-DELETE_CHAT_CONSEQUENCES = "This deletes its messages and files; traces and scores are kept."
+UNDO = "Undo"
+DELETION_CONSEQUENCES = "This deletes its messages and files; traces and scores are kept."
+TOO_LATE_TO_UNDO = "It is too late: this chat has been deleted."
 
 
 def delete_chat(title: str) -> str:
     return f"{DELETE} {title}"
+
+
+def deleted(title: str) -> str:
+    return f"Deleted: {title}"
 
 
 # The sidebar: more about the open chat.
@@ -182,6 +192,10 @@ def view_in(backend: str) -> str:
 
 def tokens(read: int, written: int) -> str:
     return f"{read} tokens in, {written} out"
+
+
+def cost(dollars: str) -> str:
+    return f"${dollars}"
 
 
 def first_word_after(seconds: float) -> str:

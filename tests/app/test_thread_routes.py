@@ -1,6 +1,7 @@
 """Threads: a user's own, the latest first, and nothing left of one that was deleted."""
 
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -48,6 +49,15 @@ def test_threads_are_listed_by_their_last_turn(url: str) -> None:
     assert first["title"] == "My name is Ada."
     assert second["title"].startswith("What is 12*34? Please.")
     assert len(second["title"]) <= 60
+
+
+@pytest.mark.parametrize("word", ["Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz", "天气" * 40])
+def test_a_long_word_is_part_of_a_title(url: str, word: str) -> None:
+    """It is cut where it is longer than a title, as is a language without spaces."""
+    say(url, f"Was ist {word}?", "t-1")
+    [thread] = threads(url)
+    assert re.fullmatch(rf"Was ist {word[:40]}\w* …", thread["title"])
+    assert len(thread["title"]) <= 60
 
 
 def test_a_long_list_comes_in_pieces(url: str) -> None:

@@ -1,5 +1,7 @@
 """The chat as a person uses it: the page, the service and the viewer as processes, and what a person does there."""
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -11,13 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.processes import Process, start, until
+from tests.processes import ROOT, Process, start, until
 
 STORY, BEGINNING = "Tell me a long story", "Once there was a small river"
 # For who has to find it still being told.
 ENDLESS_STORY = "Tell me a story of 4000 words"
 KEYS = ("pk-lf-local", "sk-lf-local")
 PHONE = (390, 844)
+# A score that its backend did not confirm in time is queued: a busy machine.
+THANKED = re.compile("Thank you: (stored|queued, it will be sent)")
 
 expect.set_options(timeout=60_000)
 
@@ -52,10 +56,13 @@ class Stack:
         prices = {"MODEL_PRICES": "demo=5/10"}
         return start([sys.executable, "-m", "app"], {**env, **prices, **self.backend}, f"{self.service}/health")
 
-    def run_page(self) -> AbstractContextManager[Process]:
-        argv = [sys.executable, "-m", "streamlit", "run", "ui/serve.py", "--server.port", port(self.page)]
+    def run_page(self, sources: Path = ROOT) -> AbstractContextManager[Process]:
+        """Start the page, with the `ui` of another folder where one is given."""
+        serve = str(sources / "ui" / "serve.py")
+        argv = [sys.executable, "-m", "streamlit", "run", serve, "--server.port", port(self.page)]
         folder = self.folder / "page"
         env = {"AGENT_URL": self.service, "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
+        env |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(map(str, (sources, ROOT)))}
         return start(argv, {**env, **self.backend}, f"{self.page}/_stcore/health")
 
     def observations(self, **where: str) -> list[dict[str, Any]]:
@@ -117,6 +124,18 @@ def answered(chat: Page, times: int) -> None:
     expect(button(chat, "Stop")).to_have_count(0)
     expect(links(chat)).to_have_count(times)
     expect(chat.get_by_text("Working in the background …")).to_have_count(0)
+
+
+def settled(chat: Page) -> None:
+    """Wait until the page is drawn: a redraw replaces what is being clicked."""
+    expect(chat.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def open_sidebar(phone: Page) -> None:
+    """Open the sidebar of a narrow page, once a redraw cannot take the click."""
+    settled(phone)
+    phone.get_by_test_id("stExpandSidebarButton").click()
+    expect(button(phone, "New chat")).to_be_visible()
 
 
 def thread_of(chat: Page) -> str:

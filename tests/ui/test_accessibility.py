@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.stack import BEGINNING, ENDLESS_STORY, PHONE, Stack, answered, button, say
+from tests.ui.stack import BEGINNING, ENDLESS_STORY, PHONE, Stack, answered, button, open_sidebar, say, settled
 
 # Findings in elements that Streamlit draws and no option of its changes.
 STREAMLIT = {
@@ -25,6 +25,8 @@ def themed(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
 
 def findings(tab: Page) -> list[str]:
     """Each finding: the rule, and where the page breaks it."""
+    if not button(tab, "Stop").count():
+        settled(tab)  # what is being drawn anew is pale
     tab.wait_for_timeout(500)  # colours fade in
     violations = cast("list[dict[str, Any]]", Axe().run(tab).response["violations"])
     return [
@@ -74,8 +76,7 @@ def test_axe_finds_nothing_on_a_phone(stack: Stack, chromium: Browser) -> None:
     say(phone, "My name is Ada.")
     answered(phone, 1)
     assert findings(phone) == []
-    phone.get_by_test_id("stExpandSidebarButton").click()
-    expect(button(phone, "New chat")).to_be_visible()
+    open_sidebar(phone)
     assert findings(phone) == []
     small = phone.evaluate(
         """() => [...document.querySelectorAll('button, a[href], input, textarea, [role=radio], summary')]

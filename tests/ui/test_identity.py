@@ -13,7 +13,7 @@ from app.client import AgentClient
 from tests.openid_server import OpenIDServer, openid_server
 from tests.processes import free_port, start, until
 from tests.ui.proxy import naming_proxy
-from tests.ui.stack import Stack, answered, button, links, open_tab, port, say, thread_of, trace_of
+from tests.ui.stack import THANKED, Stack, answered, button, links, open_tab, port, say, thread_of, trace_of
 
 HEADER = "X-Remote-User"
 SECRETS = """
@@ -54,7 +54,7 @@ def test_a_proxy_names_the_user_and_feedback_brings_a_dropped_trace_back(mortal:
         assert stack.observations(traceId=turn.trace_id or "") == []
 
         ada.get_by_role("radio", name="Thumbs up").click()
-        expect(ada.get_by_text("Thank you: stored")).to_be_visible()
+        expect(ada.get_by_text(THANKED)).to_be_visible()
         expect(links(ada)).to_have_count(1)
         assert trace_of(links(ada)) == turn.trace_id
         until(lambda: {"chat turn", "turn", "DemoModel"} <= names(stack, turn.trace_id), 60)

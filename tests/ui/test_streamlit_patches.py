@@ -12,8 +12,8 @@ from streamlit.runtime.state.safe_session_state import SafeSessionState
 from streamlit.runtime.state.session_state import SessionState
 
 from tests.processes import ROOT
-from tests.ui.stack import PHONE, Stack, answered, open_tab, say
-from ui.streamlit_patches import CLICKS, NAVIGATION, TEST_IDS, complete_each_click
+from tests.ui.stack import PHONE, Stack, answered, open_sidebar, open_tab, say
+from ui.streamlit_patches import CLICKS, FRAGMENTS, NAVIGATION, TEST_IDS, complete_each_click
 
 NAMED = re.compile(r'data-testid="?\{?([\w]+)')
 
@@ -47,6 +47,11 @@ def test_history_navigation_has_a_name() -> None:
     assert "is_history_navigation" in ScriptRunContext.__dataclass_fields__, NAVIGATION
 
 
+def test_the_run_of_a_fragment_has_a_name() -> None:
+    """The script's context says which fragments a run redraws."""
+    assert "fragment_ids_this_run" in ScriptRunContext.__dataclass_fields__, FRAGMENTS
+
+
 def test_no_other_element_is_named() -> None:
     """Style sheet and scripts use only the elements whose loss has a sentence."""
     for path in (ROOT / "ui").rglob("*"):
@@ -62,7 +67,7 @@ def drawn(stack: Stack, chromium: Browser) -> Iterator[Page]:
     phone.goto(stack.page)
     say(phone, "My name is Ada.")
     answered(phone, 1)
-    phone.get_by_test_id("stExpandSidebarButton").click()
+    open_sidebar(phone)
     yield phone
     phone.close()
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.ui.stack import PHONE, Stack, answered, button, open_tab, say
+from tests.ui.stack import PHONE, Stack, answered, button, open_sidebar, open_tab, say
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -100,6 +100,45 @@ def test_words_run_in_their_own_direction(chat: Page) -> None:
     expect(question).to_have_css("unicode-bidi", "plaintext")
 
 
+ARABIC = """
+
+1. أولاً: شغّل `python -m app` الآن
+2. العدد هو \\(a+b\\) اليوم
+
+> اقتباس قصير
+
+| الاسم | العدد |
+|---|---|
+| تفاح | 12 |
+
+1. first
+"""
+
+
+@pytest.mark.parametrize("size", [(1440, 900), PHONE])
+def test_lists_and_tables_run_in_their_own_direction(
+    stack: Stack, chromium: Browser, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """An Arabic list has its numbers on the right, within the column; code and formulas run from the left."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text(ARABIC)
+    tab = open_tab(chromium, *size)
+    tab.goto(stack.page)
+    say(tab, "اقرأ من فضلك شكراً جزيلاً لك: read the file notes.txt", notes)
+    answered(tab, 1)
+    answer = tab.get_by_test_id("stChatMessage").last
+    for element in ("ol", "blockquote", "table"):
+        expect(answer.locator(element).first).to_have_css("direction", "rtl")
+    expect(answer.locator("ol").last).to_have_css("direction", "ltr")
+    expect(answer.locator("ol code")).to_have_css("direction", "ltr")
+    expect(answer.locator(".katex").first).to_have_css("direction", "ltr")
+    expect(answer.locator("ol").first).to_have_css("padding-right", "24px")
+    expect(answer.locator("blockquote")).to_have_css("border-right-style", "solid")
+    # The beginning of a long title is seen, not its end.
+    expect(tab.locator(".st-key-chats button :has(> p)").first).to_have_css("direction", "rtl")
+    tab.close()
+
+
 def test_the_line_is_typed_in_without_a_mouse(chat: Page) -> None:
     """Once an answer is there the keys go to the line again."""
     line = chat.get_by_test_id("stChatInputTextArea")
@@ -121,8 +160,7 @@ def test_a_phone_shows_what_was_chosen(stack: Stack, chromium: Browser) -> None:
     answered(phone, 1)
     unfold = phone.get_by_test_id("stExpandSidebarButton")
     for chosen in (button(phone, "New chat"), phone.locator(".st-key-chats button").first, button(phone, "New chat")):
-        unfold.click()
-        expect(unfold).to_have_count(0)
+        open_sidebar(phone)
         chosen.click()
         expect(unfold).to_be_visible()
     phone.close()

@@ -235,7 +235,7 @@ def _figures(figures: Figures) -> Iterator[str]:
     if figures.input_tokens is not None:
         yield texts.tokens(figures.input_tokens, figures.output_tokens or 0)
     if figures.cost is not None:
-        yield f"\\${format_cost(figures.cost)}"
+        yield escape(texts.cost(format_cost(figures.cost)))
     if figures.first_token_ms is not None:
         yield texts.first_word_after(figures.first_token_ms / 1000)
     if figures.duration_ms is not None:

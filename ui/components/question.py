@@ -84,21 +84,35 @@ def draw_action(chat: Chat, questions: Sequence[InterruptEvent], place: Place, a
             args = st.text_area(texts.arguments_of(escape(action.name)), args, key=f"args-{name}", height="content")
         else:
             st.code(args, language=None)
-        changed = "edit" in allowed and args.strip() != json.dumps(action.args, ensure_ascii=False, indent=2).strip()
+        changed = changed_arguments(place, action) is not None
         words = ""
         if allowed & {"reject", "respond"}:
             words = st.text_input(texts.REASON, key=f"words-{name}", placeholder=texts.REASON_PLACEHOLDER)
         with st.container(horizontal=True):
-            for kind in ("edit" if changed else "approve", "reject", "respond"):
+            if allowed & {"approve", "edit"}:
+                st.button(
+                    texts.DECISIONS["edit" if changed else "approve"],
+                    key=f"approve-{name}",
+                    type="primary",
+                    disabled=not changed and "approve" not in allowed,
+                    on_click=decide_with,
+                    args=(chat, questions, place, action, "approve"),
+                )
+            for kind in ("reject", "respond"):
                 if kind in allowed:
                     st.button(
                         texts.DECISIONS[kind],
                         key=f"{kind}-{name}",
-                        type="primary" if kind in ("approve", "edit") else "secondary",
                         disabled=kind == "respond" and not words,
                         on_click=decide_with,
-                        args=(chat, questions, place, kind),
+                        args=(chat, questions, place, action, kind),
                     )
+
+
+def changed_arguments(place: Place, action: Action) -> str | None:
+    """Return what was entered in place of the arguments, None if they are as the agent wrote them."""
+    entered = st.session_state.get(f"args-{'-'.join(map(str, place))}")
+    return None if entered is None or parse_arguments(entered) == action.args else entered
 
 
 def draw_decided(place: Place) -> None:
@@ -118,22 +132,26 @@ def decided() -> dict[Place, Decision | str]:
     return st.session_state.setdefault("decisions", {})
 
 
-def decide_with(chat: Chat, questions: Sequence[InterruptEvent], place: Place, kind: DecisionType) -> None:
-    """Decide with the values of the card's fields."""
-    name = "-".join(map(str, place))
-    words = st.session_state.get(f"words-{name}", "").strip()
+def decide_with(
+    chat: Chat, questions: Sequence[InterruptEvent], place: Place, action: Action, kind: DecisionType
+) -> None:
+    """Decide with the values of the card's fields.
+
+    Whether the arguments were changed is known now: the button may have been drawn before.
+    """
+    words = st.session_state.get(f"words-{'-'.join(map(str, place))}", "").strip()
     match kind:
-        case "edit":
-            args = parse_arguments(st.session_state[f"args-{name}"])
-            if args is None:
-                st.toast(texts.ARGUMENTS_INVALID, icon=":material/error:")
-                return
-            decide(chat, questions, place, Edit(type="edit", edited_action=EditedAction(args=args)))
         case "reject":
             decide(chat, questions, place, Reject(type="reject", message=words or None))
         case "respond":
             decide(chat, questions, place, Respond(type="respond", message=words))
-        case "approve":
+        case _ if (entered := changed_arguments(place, action)) is not None:
+            args = parse_arguments(entered)
+            if args is None:
+                st.toast(texts.ARGUMENTS_INVALID, icon=":material/error:")
+                return
+            decide(chat, questions, place, Edit(type="edit", edited_action=EditedAction(args=args)))
+        case _:
             decide(chat, questions, place, Approve(type="approve"))
 
 

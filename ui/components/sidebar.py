@@ -1,7 +1,7 @@
-"""Draw the sidebar: agent and model, chats, background runs, and who is logged in."""
+"""Draw the sidebar: chats, background runs, and who is logged in."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from zoneinfo import ZoneInfo, available_timezones
@@ -10,15 +10,15 @@ import streamlit as st
 
 import telemetry
 from app.client import AgentClient, AgentError
-from app.schema import AgentInfo, RunInfo, ServiceInfo, ThreadInfo
+from app.schema import RunInfo, ThreadInfo
 from ui import texts
-from ui.chat import go_to
+from ui.browser import FOCUS_UNDO, run_script
+from ui.chat import go_to, new_thread
 from ui.components.copy_button import draw_copy_button
-from ui.components.welcome import title_of
+from ui.deletions import deletions
 from ui.export import as_json, as_markdown
 from ui.identity import Visitor
 from ui.markdown import escape
-from ui.streamlit_patches import is_history_navigation
 from ui.turn_registry import turn_registry
 from ui.unseen import unseen_threads
 
@@ -43,46 +43,11 @@ THREAD_STATES = {
 UNSEEN = ":material/mark_chat_unread:", texts.CHAT_UNSEEN
 
 
-def draw_choices(info: ServiceInfo) -> tuple[AgentInfo, str, bool]:
-    """Draw the choice of agent, model and background, and return what is chosen."""
-    agents = {agent.key: agent for agent in info.agents}
+def draw_top() -> bool:
+    """Draw the page's title and the way to a new chat; return whether messages are answered in the background."""
     st.title(texts.PAGE_TITLE, anchor=False)
-    st.button(texts.NEW_CHAT, icon=":material/edit_square:", on_click=go_to, width="stretch")
-    key = draw_agent_choice(agents, info.default_agent)
-    if agents[key].error:
-        st.warning(texts.agent_not_loaded(escape(agents[key].error or "")))
-    index = info.models.index(info.default_model)
-    model = st.selectbox(texts.MODEL, info.models, index, key="model", bind="query-params")
-    in_background = st.toggle(
-        texts.IN_BACKGROUND,
-        key="background",
-        help=texts.IN_BACKGROUND_HELP,
-        bind="query-params",
-    )
-    return agents[key], model, in_background
-
-
-def draw_agent_choice(agents: Mapping[str, AgentInfo], default: str) -> str:
-    """Draw the choice of the agent by its title, and return its key, which is part of the address unless default.
-
-    Streamlit's own binding would put the title into the address.
-    """
-    requested = st.query_params.get("agent")
-    if requested in agents and ("agent" not in st.session_state or is_history_navigation()):
-        st.session_state.agent = requested
-    key = st.selectbox(
-        texts.AGENT,
-        agents,
-        list(agents).index(default),
-        key="agent",
-        format_func=lambda key: title_of(agents[key]),
-        filter_mode=None,
-    )
-    if key != default:
-        st.query_params["agent"] = key
-    elif requested:
-        del st.query_params["agent"]
-    return key
+    st.button(texts.NEW_CHAT, icon=":material/edit_square:", on_click=go_to, width="stretch", shortcut="mod+shift+o")
+    return st.toggle(texts.IN_BACKGROUND, key="background", help=texts.IN_BACKGROUND_HELP, bind="query-params")
 
 
 def wanted_threads() -> tuple[int, str]:
@@ -93,6 +58,8 @@ def wanted_threads() -> tuple[int, str]:
 
 def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread: str) -> None:
     """Draw the visitor's chats, the latest first, each with a button that opens and one that deletes it."""
+    if error := deletions().take_error(client.user_id):
+        st.toast(escape(error), icon=":material/error:")
     limit, searched = wanted_threads()
     if not threads and not searched:
         return
@@ -108,13 +75,19 @@ def draw_threads(client: AgentClient, threads: Sequence[ThreadInfo], open_thread
     if not threads:
         st.caption(texts.NOTHING_FOUND)
     unseen = unseen_threads().update(client.user_id, threads, open_thread)
+    deleted = deletions().threads(client.user_id)
     with st.container(gap=None, key="chats"):
         for day, group in groupby(threads, key=lambda thread: day_of(thread.updated, st.context.timezone)):
             st.caption(day)
             for thread in group:
+                if thread.thread_id in deleted:
+                    draw_deleted(client, thread)
+                    continue
                 draw_thread(client, thread, is_open=thread.thread_id == open_thread, unseen=thread.thread_id in unseen)
     if len(threads) == limit:
         st.button(texts.OLDER_CHATS, icon=":material/expand_more:", type="tertiary", on_click=list_more_threads)
+    if deleted:
+        watch_deletions(client.user_id, deleted)
 
 
 def day_of(moment: datetime, timezone: str | None) -> str:
@@ -147,11 +120,10 @@ def draw_thread(client: AgentClient, thread: ThreadInfo, *, is_open: bool, unsee
             help=texts.DELETE,
             icon=":material/delete:",
             type="tertiary",
-            on_click=ask_to_delete,
-            args=(thread.thread_id,),
+            on_click=delete,
+            args=(client, thread.thread_id),
+            kwargs={"is_open": is_open},
         )
-        if st.session_state.get("thread_to_delete") == thread.thread_id:
-            confirm_deletion(client, thread, is_open=is_open)
 
 
 def state_of(
@@ -216,44 +188,43 @@ def list_more_threads() -> None:
     st.session_state.thread_limit += THREADS_PER_PAGE
 
 
-def ask_to_delete(thread_id: str | None = None) -> None:
-    """Show the question whether to delete this thread in every drawing of the page, until it is answered."""
-    st.session_state.thread_to_delete, st.session_state.deletion_error = thread_id, None
-
-
-@st.dialog(texts.DELETE_CHAT_TITLE, icon=":material/delete:", on_dismiss=ask_to_delete)
-def confirm_deletion(client: AgentClient, thread: ThreadInfo, *, is_open: bool) -> None:
-    """Ask whether to delete the thread with its messages and files."""
-    st.text(thread.title)
-    st.caption(texts.DELETE_CHAT_CONSEQUENCES)
-    with st.container(horizontal=True):
-        st.button(
-            texts.DELETE,
-            type="primary",
-            icon=":material/delete:",
-            on_click=delete_thread,
-            args=(client, thread.thread_id),
-            kwargs={"is_open": is_open},
-        )
-        if st.button(texts.CANCEL):
-            ask_to_delete()
-            st.rerun()
-    if st.session_state.deletion_error:
-        st.error(escape(st.session_state.deletion_error), icon=":material/error:")
-
-
-def delete_thread(client: AgentClient, thread_id: str, *, is_open: bool) -> None:
-    """Delete the thread, and redraw the page without it."""
-    try:
-        client.delete_thread(thread_id)
-    except AgentError as error:
-        st.session_state.deletion_error = str(error)
-        return
-    turn_registry().forget(client.user_id, thread_id)
-    ask_to_delete()
+def delete(client: AgentClient, thread_id: str, *, is_open: bool) -> None:
+    """Delete the thread after a while, in which its place in the list offers to undo that."""
+    deletions().add(client, thread_id, was_open=is_open)
     if is_open:
-        go_to()
-    st.rerun()
+        # The sidebar stays open, with the button that undoes it.
+        st.session_state.thread_id = new_thread()
+    run_script(FOCUS_UNDO)
+
+
+def draw_deleted(client: AgentClient, thread: ThreadInfo) -> None:
+    """Draw a thread that is being deleted, with the way back."""
+    with st.container(horizontal=True, wrap=False, gap="xsmall", vertical_alignment="center"):
+        st.caption(texts.deleted(escape(thread.title)), help=texts.DELETION_CONSEQUENCES)
+        st.button(
+            texts.UNDO,
+            key=f"undo-{thread.thread_id}",
+            icon=":material/undo:",
+            type="tertiary",
+            on_click=undo_deletion,
+            args=(client, thread),
+        )
+
+
+def undo_deletion(client: AgentClient, thread: ThreadInfo) -> None:
+    """Keep the thread, and open it again if it was open; say so if it is too late."""
+    deletion = deletions().undo(client.user_id, thread.thread_id)
+    if deletion is None:
+        st.toast(texts.TOO_LATE_TO_UNDO)
+    elif deletion.was_open:
+        go_to(thread.thread_id, thread.agent)
+
+
+@st.fragment(run_every=REFRESH_SECONDS)
+def watch_deletions(user_id: str | None, drawn: frozenset[str]) -> None:
+    """Redraw the page when the deletions are others than the drawn ones."""
+    if deletions().threads(user_id) != drawn:
+        st.rerun()
 
 
 def draw_runs(client: AgentClient, runs: Sequence[RunInfo]) -> None:

@@ -1,15 +1,12 @@
-"""The list of chats: by day, found by title, taken elsewhere, and deleted only on purpose."""
+"""The list of chats: by day, found by title, and taken elsewhere."""
 
 import json
-import re
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.sync_api import Download, Page, expect
-from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from tests.ui.stack import answered, button, say, thread_of
+from tests.ui.stack import answered, button, say, settled
 from ui.components.sidebar import day_of
 
 
@@ -30,20 +27,17 @@ def test_a_day_has_a_name(ago: timedelta, timezone: str | None, day: str) -> Non
 
 
 def downloaded(chat: Page, name: str) -> Download:
-    """The file behind a button. A click is lost on a busy machine if the page is redrawn at that moment."""
-    for _ in range(3):
-        with suppress(PlaywrightTimeoutError):
-            with chat.expect_download(timeout=15_000) as download:
-                button(chat, name).click()
-            return download.value
-    pytest.fail(f"{name} downloads nothing")
+    """The file behind a button."""
+    settled(chat)
+    with chat.expect_download() as download:
+        button(chat, name).click()
+    return download.value
 
 
-def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
-    """What was said finds it, it can be renamed and exported, and a question comes before it is deleted."""
+def test_a_chat_is_found_exported_and_renamed(chat: Page) -> None:
+    """What was said finds it, it gets another title, and its messages can be taken elsewhere."""
     say(chat, "What is 6 * 7, dear Hypatia?")
     answered(chat, 1)
-    thread = thread_of(chat)
     chats = chat.locator(".st-key-chats")
     expect(chats.get_by_text("Today")).to_be_visible()
     search = chat.get_by_role("textbox", name="Search chats")
@@ -57,8 +51,10 @@ def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
     search.fill("the CALCULATOR tool says: 42")
     search.press("Enter")
     expect(chats.get_by_role("button", name="What is 6 * 7, dear Hypatia?", exact=True).first).to_be_visible()
-    search.fill("hypatia")
+    search.fill("")
     search.press("Enter")
+    chat.reload()
+    answered(chat, 1)
     button(chat, "More about this chat").click()
     text = downloaded(chat, "Markdown").path().read_text()
     assert text.startswith("# What is 6 * 7, dear Hypatia?\n\n**You:** What is 6 * 7, dear Hypatia?\n\n**Agent:**")
@@ -71,12 +67,3 @@ def test_a_chat_is_found_exported_and_deleted_on_purpose(chat: Page) -> None:
     title.press("Enter")
     expect(chats.get_by_role("button", name="Sums of Hypatia", exact=True)).to_be_visible()
     chat.keyboard.press("Escape")
-
-    delete = chats.get_by_role("button", name="Delete Sums of Hypatia")
-    delete.click()
-    chat.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-    expect(chat.get_by_role("dialog")).to_have_count(0)
-    expect(chat).to_have_url(re.compile(thread))
-    delete.click()
-    chat.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(delete).to_have_count(0)

@@ -1,7 +1,8 @@
 """A small component for what Streamlit cannot do while an answer is read.
 
 It scrolls a question that was just sent to the top, offers a way back to the end, keeps what is being typed with its
-thread, and tells screen readers when an answer begins and ends. It draws next to nothing and returns nothing: the page
+thread, gives lists and tables the direction of their script, and tells screen readers when an answer begins and ends.
+It draws next to nothing and returns nothing: the page
 works without it.
 """
 
@@ -31,6 +32,7 @@ def draw_reader(exchanges: Sequence[Exchange], thread_id: str, *, running: bool)
         key="reader",
         data={
             "language": texts.LANGUAGE,
+            "direction": texts.DIRECTION,
             "end": texts.TO_END,
             "sent": st.session_state.get("messages_sent", 0),
             "thread": thread_id,

@@ -10,6 +10,9 @@ const HOLD_FRAMES = 60; // A busy machine draws few of them in that time.
 const RELEASING = ["wheel", "touchstart", "keydown"];
 const WAIT_MS = 5000; // The question is drawn after the component is told of it.
 
+// What has the direction of its own script: markers, columns, borders, and the end where a long title is cut.
+const MIXED = '[data-testid="stChatMessage"] :is(ul, ol, table, blockquote), :is(.st-key-chats, .st-key-runs) :has(> p)';
+
 // Outlives each mount, so that a redraw is no news.
 const known = { sent: null, running: false, thread: null };
 
@@ -20,6 +23,7 @@ export default function ({ data, parentElement }) {
   const bottom = document.querySelector(BOTTOM);
   // Streamlit's own page is in English.
   document.documentElement.lang = data.language;
+  document.documentElement.dir = data.direction;
   button.setAttribute("aria-label", data.end);
   button.title = data.end;
   if (!scroller || !bottom) return undefined;
@@ -37,6 +41,9 @@ export default function ({ data, parentElement }) {
   observer.observe(scroller);
   for (const child of scroller.children) observer.observe(child);
   update();
+  const drawn = new MutationObserver(direct);
+  drawn.observe(document.body, { childList: true, subtree: true });
+  direct();
 
   const isSent = known.sent !== null && data.sent !== known.sent;
   if (isSent) showQuestion(scroller, bottom, data.latest);
@@ -49,7 +56,12 @@ export default function ({ data, parentElement }) {
   return () => {
     scroller.removeEventListener("scroll", update);
     observer.disconnect();
+    drawn.disconnect();
   };
+}
+
+function direct() {
+  for (const element of document.querySelectorAll(MIXED)) element.dir ||= "auto";
 }
 
 // What is typed stays with its thread, in this tab: it is there again when the thread is opened again.
