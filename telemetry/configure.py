@@ -15,7 +15,7 @@ from telemetry.backends.langfuse_sdk import send_sdk_spans_once
 from telemetry.delivery.writer import SHUTDOWN_TIMEOUT_S, SpoolProcessor
 from telemetry.export.stages import build_stages, prepare_all
 from telemetry.genai_events import GenaiEvents
-from telemetry.instrumentation import libraries
+from telemetry.instrumentation import libraries, uvicorn_server
 from telemetry.logs import Correlated, correlate
 from telemetry.metrics import process as metrics
 from telemetry.metrics.instruments import Instruments
@@ -30,6 +30,9 @@ from telemetry.scores import queue
 from telemetry.settings import Settings, load_settings, unusable
 
 logger = logging.getLogger(__name__)
+
+# When a server or one of several apps ends: how long to wait for each answer of the backend.
+FLUSH_TIMEOUT_S = 2.0
 
 _lock = threading.Lock()
 
@@ -95,6 +98,7 @@ def activate(
     if settings.sends_logs:
         pipeline.put(log_export.start(settings, active.provider))
     libraries.instrument(active.provider, settings)
+    uvicorn_server.instrument(partial(flush, FLUSH_TIMEOUT_S))
 
 
 def deactivate() -> None:
@@ -103,6 +107,7 @@ def deactivate() -> None:
         return
     queue.stop()
     libraries.uninstrument()
+    uvicorn_server.uninstrument()
     if logs := pipeline.remove(Correlated):
         logs.undo()
     if records := pipeline.remove(log_export.LogExport):

@@ -46,15 +46,16 @@ class Postgres:
 
     def hang(self) -> None:
         """Let it take connections and answer nothing."""
-        for pid in self._processes():
+        for pid in self.processes():
             os.kill(pid, signal.SIGSTOP)
 
     def wake(self) -> None:
         """Let it answer again."""
-        for pid in self._processes():
+        for pid in self.processes():
             os.kill(pid, signal.SIGCONT)
 
-    def _processes(self) -> list[int]:
+    def processes(self) -> list[int]:
+        """The ids of its processes, the server first."""
         children = Path(f"/proc/{self._popen.pid}/task/{self._popen.pid}/children").read_text()
         return [self._popen.pid, *map(int, children.split())]
 

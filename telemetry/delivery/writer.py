@@ -141,6 +141,7 @@ class SpanWriter:
         self._pending: deque[ReadableSpan | _SamplingDecision] = deque()
         self._wake = threading.Event()
         self._closed = False
+        self._gathered = threading.Event()
         self._started = False
         self._thread = threading.Thread(target=self._run, name="telemetry-spool", daemon=True)
 
@@ -232,6 +233,7 @@ class SpanWriter:
         if not self._started:
             return
         self._wake.set()
+        self._gathered.set()
         self.flush(SHUTDOWN_TIMEOUT_S)
         self.sender.stop(0.1 if self.backend.is_down else SHUTDOWN_TIMEOUT_S)
         if self.media:
@@ -259,7 +261,8 @@ class SpanWriter:
     def _run(self) -> None:
         while not self._closed:
             self._wake.wait()
-            time.sleep(GATHER_S)
+            # Not time.sleep, which tests of a program may have patched.
+            self._gathered.wait(GATHER_S)
             self._wake.clear()
             self.write()
 

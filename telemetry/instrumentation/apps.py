@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from anyio import CancelScope, to_thread
 
 from telemetry import pipeline
-from telemetry.configure import flush, resume, shutdown
+from telemetry.configure import FLUSH_TIMEOUT_S, flush, resume, shutdown
 from telemetry.instrumentation.asgi import Lifespan, RequestContext, RouteName
 from telemetry.otel.propagator import TrustedPropagator
 from telemetry.otel.request_filter import RequestFilter
@@ -22,9 +22,6 @@ from telemetry.turn import close_turns, drain
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
-
-# When one of several apps ends: how long to wait for each answer of the backend.
-FLUSH_TIMEOUT_S = 2.0
 
 TrustCaller = Callable[[str | None], bool]
 App = TypeVar("App")

@@ -88,8 +88,9 @@ def test_a_notebook_loses_nothing_of_finished_cells(is_killed: bool, tmp_path: P
 
 
 @pytest.mark.skipif(not find_spec("langgraph_api"), reason="the server is missing: pip install 'langgraph-cli[inmem]'")
-def test_langgraph_dev_is_never_blocked_and_loses_nothing(tmp_path: Path) -> None:
-    """Its check of calls that block the event loop finds none of ours, and Ctrl-C sends what has ended."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_langgraph_dev_is_never_blocked_and_loses_nothing(how: signal.Signals, tmp_path: Path) -> None:
+    """Its check of calls that block the event loop finds none of ours, and what ended a moment before is sent."""
     (tmp_path / "agent.py").write_text(AGENT)
     graphs = {"dependencies": ["."], "graphs": {"clerk": "./agent.py:graph"}}
     (tmp_path / "langgraph.json").write_text(json.dumps(graphs))
@@ -104,7 +105,7 @@ def test_langgraph_dev_is_never_blocked_and_loses_nothing(tmp_path: Path) -> Non
             _until_served(f"http://127.0.0.1:{port}/ok", server, log)
             said = [_ask(f"http://127.0.0.1:{port}/runs/wait") for _ in range(RUNS)]
         finally:
-            server.send_signal(signal.SIGINT)
+            server.send_signal(how)
             server.wait(TIMEOUT_S)
         names = Counter(span.name for span in receiver.spans)
     assert said == ["It is 408."] * RUNS

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, TypedDict
+from unittest import mock
+from uuid import UUID
 
 import httpx
 from fastapi import BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
@@ -21,10 +23,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.testclient import TestClient
 from hypothesis import Phase, given, settings
 from langchain.agents import create_agent
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.language_models import BaseChatModel
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel, FakeStreamingListLLM
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, RemoveMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig, RunnableGenerator, RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -490,6 +492,97 @@ def listeners_and_callbacks(note: Note) -> Any:
     note(compiled.invoke({"messages": [("user", "hi")]}, {"callbacks": [Order()]})["messages"][-1])
     heard = RunnableLambda(lambda x: x).with_listeners(on_start=lambda run: note("run", run.inputs))
     return heard.invoke(3)
+
+
+class Told(BaseCallbackHandler):
+    """What a handler is told of model calls, without what a run makes up."""
+
+    def __init__(self) -> None:
+        self.lines: list[Any] = []
+        self.open: set[UUID] = set()
+
+    def on_llm_start(self, serialized: Any, prompts: list[str], *, run_id: UUID, **_: Any) -> None:  # noqa: ARG002 - LangChain's signature
+        self.open.add(run_id)
+        self.lines.append(("start", prompts))
+
+    def on_llm_new_token(self, token: Any, **_: Any) -> None:
+        self.lines.append(("token", token))
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
+        self.lines.append(("end", run_id in self.open, response.generations[0][0].text))
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        self.lines.append(("error", run_id in self.open, error))
+
+
+class ToldInline(Told):
+    """The same, called inline."""
+
+    run_inline = True
+
+
+class ToldAsync(AsyncCallbackHandler):
+    """The same, asynchronously."""
+
+    def __init__(self) -> None:
+        self._told = Told()
+        self.lines = self._told.lines
+
+    async def on_llm_start(self, *args: Any, **kwargs: Any) -> None:
+        await asyncio.sleep(0)
+        self._told.on_llm_start(*args, **kwargs)
+
+    async def on_llm_new_token(self, token: Any, **_: Any) -> None:
+        self._told.on_llm_new_token(token)
+
+    async def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: Any) -> None:
+        self._told.on_llm_end(response, run_id=run_id)
+
+    async def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: Any) -> None:
+        self._told.on_llm_error(error, run_id=run_id)
+
+
+@program
+def patched_sleep(note: Note) -> Any:
+    """As tests of programs patch it: whoever else sleeps would be counted, or run without a pause."""
+    with mock.patch("time.sleep") as slept:
+        for number in range(20):
+            graph(lambda s: {"out": s["value"]}).invoke({"value": number})
+            threading.Event().wait(0.01)
+    note(slept.call_args_list)
+
+
+@program
+def handlers_of_a_text_model(note: Note) -> Any:
+    def model(*says: str) -> FakeStreamingListLLM:
+        return FakeStreamingListLLM(responses=list(says))
+
+    async def asynchronously(handlers: list[Any]) -> None:
+        config: RunnableConfig = {"callbacks": handlers}
+        note(await model("a").ainvoke("one", config))
+        note(await model("a", "b", "c").abatch(["one", "two", "three"], config))
+        note((await model("a", "b").agenerate(["one", "two"], callbacks=handlers)).generations)
+        note([piece async for piece in model("ab").astream("one", config)])
+
+    for kinds in ((Told,), (ToldInline,), (Told, ToldInline), (ToldAsync,), (Told, ToldAsync, ToldInline)):
+        handlers: list[Any] = [kind() for kind in kinds]
+        note(model("a").invoke("one", {"callbacks": handlers}), model("a", "b").batch(["one", "two"]))
+        asyncio.run(asynchronously(handlers))
+        for each in handlers:
+            note(type(each).__name__, sorted(map(str, each.lines)))
+
+
+@program
+def events_of_a_text_model(note: Note) -> Any:
+    async def listen() -> None:
+        chain = RunnableLambda(str) | FakeStreamingListLLM(responses=["ab"])
+        for version in ("v1", "v2"):
+            async for event in chain.astream_events("one", version=version):
+                note(version, event["event"], event["name"], event["data"])
+        async for patch in chain.astream_log("one"):
+            note("log", sorted(each["op"] for each in patch.ops))
+
+    asyncio.run(listen())
 
 
 @program

@@ -90,8 +90,8 @@ def _least_ratio(value: Any, limit: float) -> float:
 
 @pytest.mark.parametrize("kind", USUAL)
 def test_a_text_costs_no_more_than_thrice_what_prose_does(kind: str) -> None:
-    """Files, numbers, code, other scripts: whatever a program holds. A third more is left to the machine."""
-    assert _least_ratio(USUAL[kind], 4) <= 4
+    """Files, numbers, code, other scripts: whatever a program holds."""
+    assert _least_ratio(USUAL[kind], 3) <= 3
 
 
 @pytest.mark.parametrize("kind", UNUSUAL)

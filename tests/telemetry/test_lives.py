@@ -124,3 +124,31 @@ def test_what_a_signal_does_stays_the_programs(receiver: Receiver, tmp_path: Pat
     code = PROGRAM % (WRITTEN, WRITTEN, LAST, "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
 
     assert _run(code, receiver, tmp_path) == -signal.SIGTERM
+
+
+SERVER = """
+    import threading, uvicorn
+
+    async def app(scope, receive, send):
+        assert scope["type"] == "lifespan"
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        spans("at the end", 2)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server_stops = lambda: (time.sleep(1), os.kill(os.getpid(), signal.%s))
+    threading.Thread(target=server_stops, daemon=True).start()
+    server.run()
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT"])
+def test_a_server_of_others_loses_nothing(how: str, receiver: Receiver, tmp_path: Path) -> None:
+    """Its application is not ours, and after SIGTERM uvicorn ends the process without Python's exit."""
+    code = PROGRAM.replace("import telemetry", "import telemetry, uvicorn") % (WRITTEN, WRITTEN, LAST, SERVER % how)
+
+    _run(code, receiver, tmp_path, OTEL_BSP_SCHEDULE_DELAY="3000")
+
+    assert sorted(span.name for span in receiver.spans) == sorted([*ALL, "at the end 0", "at the end 1"])

@@ -5,17 +5,16 @@ from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 
+from telemetry.instrumentation.langchain.langchain_internals import InlineHandler
 from telemetry.turn import Turn
 
 
-class CancellationCallback(BaseCallbackHandler):
+class CancellationCallback(InlineHandler, BaseCallbackHandler):
     """Cancels a run that would start a step of a cancelled turn.
 
     A tool may suppress its cancellation, and a thread cannot be cancelled: both end at their next step. This also
     works with tracing off and in turns that are not sampled.
     """
-
-    run_inline = True
 
     def __init__(self, turn: Turn[Any]) -> None:
         self._turn = turn

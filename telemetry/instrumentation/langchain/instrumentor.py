@@ -90,6 +90,7 @@ def instrument(provider: TracerProvider, settings: Settings) -> None:
         langchain_internals.wrap_entrances(partial(_attach_span, handler))
         on_manager = _DoubleRecording().warn if sends_to_langfuse(settings) else _ignore
         langchain_internals.wrap_configure(note_configurable, on_manager)
+        langchain_internals.wrap_llm_start()
     _register()
 
 
@@ -102,6 +103,7 @@ def uninstrument() -> None:
     openinference_internals.take_back_runs()
     langchain_internals.unwrap_entrances()
     langchain_internals.unwrap_configure()
+    langchain_internals.unwrap_llm_start()
 
 
 def _openinference(provider: TracerProvider, settings: Settings) -> RunHandler | None:

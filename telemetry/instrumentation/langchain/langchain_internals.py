@@ -3,15 +3,26 @@
 Both copy the context for each run, and enter the run's config in the copy with their own `_set_config_context`. Only
 there can the run's span be made current. Without it, spans and HTTP calls inside a node or a tool are below the request
 instead, and the contract test fails with this sentence.
+
+A handler that runs inline is called in the order of events, in the context of the run. `wrap_llm_start` makes up for
+what LangChain does wrong where there is one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import wraps
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, BaseCallbackManager, CallbackManager
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    BaseCallbackManager,
+    CallbackManager,
+)
+from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.runnables import RunnableConfig
 
 from telemetry.internal_errors import handle_internal_errors
@@ -23,6 +34,13 @@ ENTRANCES = ("langchain_core.runnables.config", "langgraph._internal._runnable")
 _ENTER = "_set_config_context"
 _MANAGERS: tuple[Any, ...] = (CallbackManager, AsyncCallbackManager)
 CONFIGURABLE = "langsmith_inheritable_metadata"
+
+
+class InlineHandler:
+    """Marks our handlers, which all run inline."""
+
+    __slots__ = ()
+    run_inline = True
 
 
 def wrap_entrances(on_enter: Callable[[RunnableConfig], None]) -> None:
@@ -68,6 +86,47 @@ def _noting(configure: Callable[..., Any], on_configure: OnConfigure, on_manager
         return manager
 
     return noting
+
+
+def wrap_llm_start() -> None:
+    """Let other handlers hear of the start of a text model that is called asynchronously.
+
+    With any inline handler, LangChain tells only those that are inline: streams of events and tracers would lack the
+    call. Therefore our handlers are told apart from the others, after them.
+    """
+    start = AsyncCallbackManager.on_llm_start
+    if not hasattr(start, "__wrapped__"):
+        AsyncCallbackManager.on_llm_start = _telling_ours_apart(start)
+
+
+def unwrap_llm_start() -> None:
+    """Undo `wrap_llm_start`."""
+    if original := getattr(AsyncCallbackManager.on_llm_start, "__wrapped__", None):
+        AsyncCallbackManager.on_llm_start = original
+
+
+def _telling_ours_apart(start: Callable[..., Any]) -> Any:
+    @wraps(start)
+    async def on_llm_start(
+        self: AsyncCallbackManager, serialized: dict[str, Any], prompts: list[str], *args: Any, **kwargs: Any
+    ) -> Sequence[AsyncCallbackManagerForLLMRun]:
+        others = [each for each in self.handlers if not isinstance(each, InlineHandler)]
+        if not others or len(others) == len(self.handlers):
+            return await start(self, serialized, prompts, *args, **kwargs)
+        apart = copy(self)
+        apart.handlers = others
+        runs: Sequence[AsyncCallbackManagerForLLMRun] = await start(apart, serialized, prompts, *args, **kwargs)
+        ours: list[BaseCallbackHandler] = [each for each in self.handlers if isinstance(each, InlineHandler)]
+        named = {"parent_run_id": self.parent_run_id, "tags": self.tags, "metadata": self.metadata}
+        kwargs.pop("run_id", None)
+        for prompt, run in zip(prompts, runs, strict=True):
+            run.handlers = self.handlers
+            await ahandle_event(
+                ours, "on_llm_start", "ignore_llm", serialized, [prompt], run_id=run.run_id, **named, **kwargs
+            )
+        return runs
+
+    return on_llm_start
 
 
 def keep_callback_managers(instrument: Callable[[], None]) -> None:

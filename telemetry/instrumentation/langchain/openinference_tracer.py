@@ -24,6 +24,7 @@ from telemetry.export.formats.marks import OWN_MESSAGES
 from telemetry.export.truncate import SHORTENED
 from telemetry.instrumentation.langchain import implicit_turn
 from telemetry.instrumentation.langchain.implicit_turn import ImplicitTurn
+from telemetry.instrumentation.langchain.langchain_internals import InlineHandler
 from telemetry.instrumentation.langchain.model_attributes import (
     answer_of,
     cost_attributes,
@@ -62,10 +63,9 @@ _READ_WHOLE = ("llm", "retriever", "prompt")
 _SESSIONS = ("session_id", "conversation_id", "thread_id")
 
 
-class RunTracer(OpenInferenceTracer):
+class RunTracer(InlineHandler, OpenInferenceTracer):
     """OpenInference's tracer, run inline: in the order of events, in the context of the run."""
 
-    run_inline = True
     ignore_retry = ignore_custom_event = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] - constants here, properties there
     serializer = Serializer()
     _prompts = PromptLinks()

@@ -23,6 +23,7 @@ from telemetry.export.truncate import SHORTENED
 from telemetry.instrumentation.langchain import implicit_turn, model_attributes
 from telemetry.instrumentation.langchain import openinference_internals as internals
 from telemetry.instrumentation.langchain.implicit_turn import ImplicitTurn
+from telemetry.instrumentation.langchain.langchain_internals import InlineHandler
 from telemetry.instrumentation.langchain.partial_answer import partial_output, worth_keeping
 from telemetry.instrumentation.langchain.prompt_links import PromptLinks, without_prompt
 from telemetry.instrumentation.langchain.serialize import (
@@ -73,10 +74,9 @@ class OpenRun:
     chunks: list[Any] = field(default_factory=list)
 
 
-class Recorder(BaseCallbackHandler):
+class Recorder(InlineHandler, BaseCallbackHandler):
     """Creates a span for each run. Inputs are serialised at once, since they may be edited in place afterwards."""
 
-    run_inline = True
     ignore_retry = ignore_custom_event = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] - constants here, properties there
 
     def __init__(self, tracer: Tracer, serializer: Serializer) -> None:
