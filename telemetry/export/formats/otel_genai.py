@@ -297,9 +297,8 @@ def _completed(span: Span) -> Span:
     attributes = span.attributes
     own, about = _sorted_out(attributes, _WRITTEN_OF_FRAMEWORKS, ())
     kept = {_FORMER.get(key, key): value for key, value in own.items()}
-    provider = attributes.get("gen_ai.system")
-    if provider and "gen_ai.provider.name" not in kept:
-        kept["gen_ai.provider.name"] = _PROVIDERS.get(str(provider), provider)
+    if attributes.get("gen_ai.system"):
+        kept.setdefault("gen_ai.provider.name", provider_name(attributes))
     metadata = parse(attributes.get("metadata"))
     found = {
         **_about_trace(attributes, about, metadata if isinstance(metadata, dict) else {}),
