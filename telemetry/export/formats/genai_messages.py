@@ -54,6 +54,14 @@ class GenaiMessages:
         """
         return _listed(self._converted(given, role))
 
+    def answers(self, given: Any, reason: str) -> MessagesJson | None:
+        """Return the list of these answers, each with the reason why it ended.
+
+        The conventions have that on the span alone by now; readers of their former schema drop a message without it.
+        """
+        ending = f',"finish_reason":{written(reason).decode()}}}'
+        return _listed([text[:-1] + ending for text in self._converted(given, "assistant")])
+
     def conversation(self, given: Any) -> tuple[MessagesJson | None, int]:
         """Return what a model was asked, and how many bytes were left out of it.
 

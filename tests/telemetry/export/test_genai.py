@@ -132,14 +132,17 @@ async def test_a_turn_in_the_conventions_words() -> None:
 
     (agent,), (graph,) = by_operation["invoke_agent"], by_operation["invoke_workflow"]
     assert read(agent, "gen_ai.input.messages") == [{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]
-    assert read(agent, "gen_ai.output.messages")[0]["parts"][0]["content"] == ANSWER
+    (said,) = read(agent, "gen_ai.output.messages")
+    assert (said["parts"][0]["content"], said["finish_reason"]) == (ANSWER, "stop")
     assert (agent["gen_ai.agent.name"], graph["gen_ai.agent.name"]) == ("chatbot", "chatbot")
     assert "gen_ai.input.messages" not in graph
     (tool,) = by_operation["execute_tool"]
     assert read(tool, "gen_ai.tool.call.arguments") == {"expression": "12*34"}
     assert (tool["gen_ai.tool.call.result"], tool["gen_ai.tool.name"]) == ("408", "calculator")
     asking, answering = by_operation["chat"]
-    (call,) = read(asking, "gen_ai.output.messages")[0]["parts"]
+    (message,) = read(asking, "gen_ai.output.messages")
+    (call,) = message["parts"]
+    assert [message["finish_reason"]] == asking["gen_ai.response.finish_reasons"]
     assert call == {
         "type": "tool_call",
         "id": tool["gen_ai.tool.call.id"],
