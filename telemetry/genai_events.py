@@ -1,12 +1,13 @@
-"""Send the events of OpenTelemetry's GenAI conventions: the details of each call of a model, and each score."""
+"""Send the events of OpenTelemetry's GenAI conventions: the details of each call of a model, its error, each score."""
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import SpanContext, StatusCode, TraceFlags
 
 from telemetry import internal_errors
 from telemetry.export.formats import GenaiFormat
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from telemetry.otel.logs_sdk import LogPipeline
 
 DETAILS = "gen_ai.client.inference.operation.details"
+EXCEPTION = "gen_ai.client.operation.exception"
 EVALUATION = "gen_ai.evaluation.result"
 _SCOPE = "telemetry"
 _CALLS = ("chat", "generate_content", "text_completion")
-_SENT = ("gen_ai.", "error.type", "server.")
+_SENT: tuple[str, ...] = ("gen_ai.", "error.type", "server.")
+_SENT_OF_EXCEPTION = ("exception.",)
 # Written as JSON on spans, because many backends take no nested values there; events have them as they are.
 _STRUCTURED = (
     "gen_ai.input.messages",
@@ -38,7 +41,7 @@ _STRUCTURED = (
 
 
 class GenaiEvents(SpanProcessor):
-    """Sends an event for each span of a call of a model and for each score, through the same stages as spans.
+    """Sends an event for each span of a call of a model, for its error and for each score, through the spans' stages.
 
     A span is converted and redacted in the thread that sends the events, not in the program's.
     """
@@ -53,12 +56,16 @@ class GenaiEvents(SpanProcessor):
         )
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Enqueue the event of a call of a model, if its span is sampled."""
+        """Enqueue the events of a call of a model, if its span is sampled."""
         with handle_internal_errors("send an event"):
-            if span.context and span.context.trace_flags.sampled and _is_call(span.attributes or {}):
-                self._pipeline.emit_event(
-                    _SCOPE, DETAILS, at_ns=span.end_time, of=span.context, build=partial(self._details, span)
-                )
+            if not (span.context and span.context.trace_flags.sampled and _is_call(span.attributes or {})):
+                return
+            events = [(DETAILS, logging.DEBUG, _SENT)]
+            if span.status.status_code is StatusCode.ERROR:
+                events.append((EXCEPTION, logging.WARNING, _SENT_OF_EXCEPTION))
+            for name, level, sent in events:
+                build = partial(self._build, span, sent)
+                self._pipeline.emit_event(_SCOPE, name, at_ns=span.end_time, of=span.context, level=level, build=build)
 
     def record_score(
         self,
@@ -84,18 +91,19 @@ class GenaiEvents(SpanProcessor):
             at_ns = round(at.timestamp() * 1e9)
             self._pipeline.emit_event(_SCOPE, EVALUATION, at_ns=at_ns, of=of, build=lambda: attributes)
 
-    def _details(self, span: ReadableSpan) -> Mapping[str, Any] | None:
-        """Return the event's attributes; None if they cannot be had without their secrets."""
+    def _build(self, span: ReadableSpan, sent: tuple[str, ...]) -> Mapping[str, Any] | None:
+        """Return those of a span's attributes that an event has; None if there are none without their secrets."""
         try:
             data = run_stages(span, self._stages)
         except Exception as error:  # noqa: BLE001 - whatever fails, nothing unredacted may be sent
             internal_errors.record("prepare an event", error)
             return None
-        return {
+        found = {
             key: (parse(value) or value) if key in _STRUCTURED else value
             for key, value in data.attributes.items()
-            if key.startswith(_SENT)
+            if key.startswith(sent)
         }
+        return found or None
 
 
 def _is_call(attributes: Mapping[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """Record metrics of finished spans, whatever created them, so that all recorders and frameworks give the same."""
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -9,8 +8,9 @@ from typing import Any
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.trace import NonRecordingSpan, StatusCode, set_span_in_context
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, StatusCode, set_span_in_context
 
+from telemetry.export.formats.error import class_said
 from telemetry.export.formats.genai import KIND, KINDS
 from telemetry.export.formats.marks import RECORDERS, SAME_CALL_BELOW
 from telemetry.export.formats.otel_genai import OPERATION, OPERATIONS, provider_name
@@ -24,7 +24,6 @@ _STATUS = "turn.status"
 _QUEUED = "queued"
 _FIRST_TOKEN = "langfuse.observation.completion_start_time"  # noqa: S105 - no password
 _FIRST_TOKEN_EVENT = "First Token Stream Event"  # noqa: S105 - no password
-_ERROR = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception|Timeout|Interrupt|Exit)\b")
 _TOKENS = {
     "input": ("llm.token_count.prompt", "gen_ai.usage.input_tokens"),
     "output": ("llm.token_count.completion", "gen_ai.usage.output_tokens"),
@@ -35,6 +34,8 @@ _AGENT = ("langfuse.trace.metadata.agent", "langfuse.trace.name")
 _OWN_AGENT = ("gen_ai.agent.name", "agent.name", *_AGENT)
 
 _TOOL = ("tool.name", "gen_ai.tool.name")
+# Tokens have no exemplar, which costs a third of a measurement: that of their call's duration names the same span.
+_NO_EXEMPLAR = set_span_in_context(INVALID_SPAN, Context())
 # How many combinations of a provider, a model and an operation are built once only.
 _CACHED = 256
 
@@ -43,7 +44,7 @@ Labels = dict[str, str]
 
 
 class SpanMetrics(SpanProcessor):
-    """Records the metrics of each span when it ends, with an exemplar that names its trace if that is sampled.
+    """Records the metrics of each span when it ends; durations with an exemplar that names its trace if it is sampled.
 
     `finish` sends the last metrics when the provider of the spans is shut down, or the program ends.
     """
@@ -88,12 +89,12 @@ class SpanMetrics(SpanProcessor):
         for names, attributes in by_token:
             count = _first(known, names)
             if isinstance(count, int) and count >= 0:
-                of.token_usage.record(count, attributes, context)
+                of.token_usage.record(count, attributes, _NO_EXEMPLAR)
         if (first := _first_chunk_s(span, known)) is not None:
             of.first_chunk.record(first, call, context)
         cost = _first(known, _COST)
         if isinstance(cost, (int, float)) and cost > 0:
-            of.cost.add(cost, {key: value for key, value in call.items() if key != OPERATION}, context)
+            of.cost.add(cost, {key: value for key, value in call.items() if key != OPERATION})
 
     def _record_tool(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         name = str(_first(known, _TOOL) or span.name)
@@ -109,7 +110,7 @@ class SpanMetrics(SpanProcessor):
     def _record_turn(self, span: ReadableSpan, known: Attributes, context: Context) -> None:
         of, agent = self._instruments, self._agent(known, _AGENT)
         of.agent_duration.record(_duration_s(span), self._with_error(agent, span), context)
-        of.turns.add(1, {**agent, _STATUS: of.bounded("status", known.get(_STATUS) or _status(span, known))}, context)
+        of.turns.add(1, {**agent, _STATUS: of.bounded("status", known.get(_STATUS) or _status(span, known))})
 
     def _build_call(
         self, operation: str, provider: str, model: str
@@ -138,8 +139,8 @@ class SpanMetrics(SpanProcessor):
             if found:
                 break
         # The stack is on the span that failed first: those above have the class at the start of their status.
-        named = _ERROR.match(span.status.description or "") if found is None else None
-        return {"error.type": self._instruments.bounded("error", named[0] if named else found or OTHER)}
+        found = found or class_said(span.status.description or "") or OTHER
+        return {"error.type": self._instruments.bounded("error", found)}
 
 
 def _plain(attributes: Attributes | None) -> Attributes:

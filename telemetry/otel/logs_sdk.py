@@ -3,6 +3,7 @@
 If one is renamed, the records of the service are not sent; nothing else depends on it.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
@@ -75,7 +76,14 @@ class LogPipeline:
         )
 
     def emit_event(
-        self, logger: str, name: str, *, at_ns: int | None, of: SpanContext, build: Callable[[], Attributes | None]
+        self,
+        logger: str,
+        name: str,
+        *,
+        at_ns: int | None,
+        of: SpanContext,
+        level: int = logging.INFO,
+        build: Callable[[], Attributes | None],
     ) -> None:
         """Enqueue an event of this span; `build` returns its attributes when it is sent, or None if it must not be."""
         self._provider.get_logger(logger).emit(
@@ -84,7 +92,7 @@ class LogPipeline:
                 timestamp=at_ns,
                 observed_timestamp=time.time_ns(),
                 context=set_span_in_context(NonRecordingSpan(of), Context()),
-                severity_number=SeverityNumber.INFO,
+                severity_number=_severity(level),
                 event_name=name,
             )
         )

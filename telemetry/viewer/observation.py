@@ -74,7 +74,6 @@ MOST_SECONDS = 10**9
 METADATA = ("langfuse.trace.metadata.", "langfuse.observation.metadata.")
 OWN_CONTENT = ("langfuse.observation.input", "langfuse.observation.output")
 INPUTS = (
-    "langfuse.observation.input",
     "input.value",
     "gen_ai.input.messages",
     "gen_ai.tool.call.arguments",
@@ -83,7 +82,6 @@ INPUTS = (
     "prompt",
 )
 OUTPUTS = (
-    "langfuse.observation.output",
     "output.value",
     "gen_ai.output.messages",
     "gen_ai.tool.call.result",
@@ -176,17 +174,17 @@ class Observation:
     @property
     def input(self) -> Any:
         """The input as received."""
-        return None if self._is_silent else self._first(*INPUTS)
+        return self._first(*(OWN_CONTENT[:1] if self._has_own_content else INPUTS))
 
     @property
     def output(self) -> Any:
         """The output as received."""
-        return None if self._is_silent else self._first(*OUTPUTS)
+        return self._first(*(OWN_CONTENT[1:] if self._has_own_content else OUTPUTS))
 
     @property
-    def _is_silent(self) -> bool:
-        # Langfuse takes its own attributes also where they are empty, and then looks no further.
-        return "" in map(self.attributes.get, OWN_CONTENT) and self._first(*OWN_CONTENT) is None
+    def _has_own_content(self) -> bool:
+        # Where one of them is there, be it empty, Langfuse looks no further for either.
+        return any(self.attributes.get(key) is not None for key in OWN_CONTENT)
 
     @cached_property
     def model(self) -> str | None:

@@ -1,5 +1,6 @@
 """A turn of every agent as Langfuse has it: a real one with `pytest -m live` and LANGFUSE_* set, else the viewer."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +18,7 @@ from langfuse.api.core import ApiError
 from app.agents import AGENTS
 from app.client import AgentClient, AgentError
 from telemetry.backends.langfuse import connect
+from telemetry.json_text import parse
 from telemetry.settings import Settings
 from tests.conftest import REAL
 from tests.langfuse_server import langfuse_server
@@ -151,6 +153,41 @@ def test_a_turn_of_each_agent(stage: Stage, agent: str) -> None:
     assert all(each.usage_details for each in models)
     assert all(each.model == "demo" for each in models)
     assert {each.environment for each in found} == {stage.environment}
+
+
+def test_a_turn_is_the_same_in_each_format(stage: Stage, tmp_path: Path) -> None:
+    """With all formats at once it is shown as with Langfuse's own; with the GenAI conventions' alone, what matters."""
+    views: dict[str, list[Any]] = {}
+    essentials: dict[str, list[Any]] = {}
+    for shape in ("langfuse", "all", "genai"):
+        with serving(stage.env, tmp_path / shape, TELEMETRY_SHAPE=shape) as (_, url):
+            answer = AgentClient(url, "chatbot", timeout=90, user_id="ada").invoke(QUESTION, thread_id="t-1")
+            found = stage.observations(answer.trace_id or "", lambda found: is_whole(found) and len(found) >= 11)
+        found.sort(key=lambda each: each.start_time)
+        views[shape] = [without_ids(_view(each)) for each in found]
+        essentials[shape] = [_essentials(each) for each in found]
+
+    assert views["all"] == views["langfuse"]
+    assert essentials["genai"] == essentials["langfuse"]
+
+
+def _view(each: Any) -> tuple[Any, ...]:
+    told = (each.name, each.type, each.level, each.status_message, each.model, each.session_id, each.user_id)
+    # The server writes the JSON anew when it finds the definitions of tools in other formats too.
+    said = [parse(text) or text for text in (each.input, each.output)]
+    return *told, each.trace_name, *said, each.usage_details, each.total_cost
+
+
+def _essentials(each: Any) -> tuple[Any, ...]:
+    said = (each.input, each.output) if each.is_root_observation else ()
+    # The conventions have no total.
+    used = {kind: count for kind, count in each.usage_details.items() if kind != "total"}
+    return each.type, each.level, each.model, each.session_id, used, each.total_cost, *said
+
+
+def without_ids(value: Any) -> str:
+    """What a person sees of it: the ids of a tool call differ in each turn."""
+    return re.sub(r"call_[0-9a-f]{32}", "call", str(value))
 
 
 def test_a_session_is_its_turns(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from tests.otlp_signals import Signals, run_program
 
 SECRET = "sk-proj-Zx81hQ2mV0pLr5tYw9Kc3NbEa7DfGu6J"
 DETAILS, EVALUATION = "gen_ai.client.inference.operation.details", "gen_ai.evaluation.result"
+EXCEPTION = "gen_ai.client.operation.exception"
 AGENT = f"""
 import telemetry
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
@@ -81,7 +82,7 @@ def test_each_call_of_a_model_is_one_event(
     (event,) = events(signals, DETAILS)
     (span,) = [span for span in receiver.wait() if span.name == "GenericFakeChatModel"]
     assert (event.trace_id.hex(), event.span_id.hex()) == (span.trace_id, span.span_id)
-    assert event.severity_number == 9
+    assert event.severity_number == 5
     assert plain(event.body) is None
     told = attributes(event.attributes)
     assert told["gen_ai.operation.name"] == "chat"
@@ -114,6 +115,39 @@ def test_a_call_that_a_framework_traces(receiver: Receiver, signals: Signals, tm
     told = attributes(event.attributes)
     assert told["gen_ai.request.model"] == "m"
     assert told["gen_ai.input.messages"][0]["parts"][0]["content"].startswith("Hello [redacted")
+
+
+@pytest.mark.parametrize("recorder", ["openinference", "recorder"])
+def test_a_call_that_fails(receiver: Receiver, signals: Signals, tmp_path: Path, recorder: str) -> None:
+    """Its error is an event of its own: class, message and stack, redacted; a call that succeeds has none."""
+    code = f"""
+        import telemetry
+        from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+
+        class Broken(GenericFakeChatModel):
+            def _generate(self, *_, **__):
+                raise TimeoutError("no answer, {SECRET}")
+
+        telemetry.configure("shop")
+        GenericFakeChatModel(messages=iter(["408"])).invoke("What is 12*34?")
+        try:
+            Broken(messages=iter([])).invoke("What is 12*34?")
+        except TimeoutError:
+            pass
+        telemetry.shutdown()
+    """
+    run_program(code, tmp_path, receiver, **asked(signals, TELEMETRY_LANGCHAIN=recorder))
+    (event,) = events(signals, EXCEPTION)
+    failed = next(span for span in receiver.wait(2) if span.name == "Broken")
+    assert (event.trace_id.hex(), event.span_id.hex()) == (failed.trace_id, failed.span_id)
+    assert event.severity_number == 13
+    told = attributes(event.attributes)
+    assert told["exception.type"] == "TimeoutError"
+    assert told["exception.message"].startswith("TimeoutError: no answer, [redacted")
+    assert "in _generate" in told["exception.stacktrace"]
+    assert told.keys() == {"exception.type", "exception.message", "exception.stacktrace"}
+    assert len(events(signals, DETAILS)) == 2
+    assert SECRET.encode() not in b"".join(request.SerializeToString() for request in signals.requests)
 
 
 def test_a_score_is_an_event_on_its_trace(receiver: Receiver, signals: Signals, tmp_path: Path) -> None:

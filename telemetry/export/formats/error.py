@@ -20,7 +20,7 @@ _TRACEBACK = "Traceback (most recent call last)"
 # As a span says it that fails with one below it, which has the stack. Any other word before a colon stays with what
 # follows, which may be a secret by that name.
 _ERROR_LINE = re.compile(
-    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Warning|Exit|Interrupt))(?:: (.*))?$", re.MULTILINE
+    r"((?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Warning|Timeout|Exit|Interrupt))(?::(?: (.*))?)?$", re.MULTILINE
 )
 MAX_LINE = 500
 MAX_STACK = 4_000
@@ -75,9 +75,18 @@ def remove_paths(text: str) -> str:
 
 def exception_type(span: Span) -> str | None:
     """Return the class of a readable span's error, also where it only says so; None where nothing does."""
-    if known := span.attributes.get("exception.type"):
-        return str(known)
-    said = _ERROR_LINE.match(span.message)
+    known = span.attributes.get("exception.type")
+    return str(known) if known else class_said(span.message)
+
+
+def class_said(message: str) -> str | None:
+    """Return the class of an error that a status begins with; None where it begins with none.
+
+    Example:
+        >>> class_said("httpx.ReadTimeout: no answer")
+        'httpx.ReadTimeout'
+    """
+    said = _ERROR_LINE.match(message)
     return said[1] if said else None
 
 

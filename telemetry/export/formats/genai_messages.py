@@ -2,7 +2,9 @@
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from telemetry.export.formats.messages import Message
@@ -52,19 +54,26 @@ class GenaiMessages:
         """
         return _listed(self._converted(given, role))
 
+    def answers(self, given: Any, reason: str) -> MessagesJson | None:
+        """Return the list of these answers, each with the reason why it ended.
+
+        The conventions have that on the span alone by now; readers of their former schema drop a message without it.
+        """
+        ending = f',"finish_reason":{written(reason).decode()}}}'
+        return _listed([text[:-1] + ending for text in self._converted(given, "assistant")])
+
     def conversation(self, given: Any) -> tuple[MessagesJson | None, int]:
         """Return what a model was asked, and how many bytes were left out of it.
 
         Above the limit: the first message, the last ones, and how many were between them.
         """
         texts = self._converted(given, "user")
-        is_ascii = all(map(str.isascii, texts))
-        sizes = list(map(len, texts)) if is_ascii else [len(text.encode()) for text in texts]
+        sizes = [len(text) if text.isascii() else len(text.encode()) for text in texts]
         if not self._max_bytes or sum(sizes) + len(sizes) < self._max_bytes or len(texts) < _FEWEST:
             return _listed(texts), 0
-        room, kept = self._max_bytes - sizes[0] - sizes[-1] - _GAP_BYTES, 1
-        while kept < len(texts) - 2 and (room := room - sizes[-1 - kept] - 1) >= 0:
-            kept += 1
+        room = self._max_bytes - sizes[0] - sizes[-1] - _GAP_BYTES
+        needed = accumulate(size + 1 for size in sizes[-2:0:-1])
+        kept = min(1 + bisect_right(list(needed), room), len(texts) - 2)
         known = _GAP.search(texts[1])
         count = len(texts) - 1 - kept + (int(known[1]) - 1 if known else 0)
         # In ASCII, so that a long conversation in ASCII takes one byte per character.

@@ -30,6 +30,7 @@ from telemetry.export.formats.openinference import nanoseconds, with_readable_na
 from telemetry.export.otlp import Attributes, Span
 from telemetry.export.truncate import SHORTENED
 from telemetry.json_text import dump, parse
+from telemetry.messages_json import MessagesJson
 
 OPERATION = "gen_ai.operation.name"
 _INPUT_MESSAGES, _OUTPUT_MESSAGES = "gen_ai.input.messages", "gen_ai.output.messages"
@@ -73,8 +74,9 @@ _PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-# What nobody has said, as `error.type` writes it.
+# What nobody has said, as `error.type` writes it, and as a reason why an answer ended.
 _OTHER = "_OTHER"
+_UNKNOWN = "unknown"
 
 _TOKENS = "llm.token_count."
 _USAGE = {
@@ -243,13 +245,13 @@ class GenaiFormat:
         return {
             **_models(attributes, parameters, answered=answered is not None),
             **request,
-            **_response(span),
+            **_response(span, reason := _finish_reason(span)),
             **_instructions(rest),
             "llm.invocation_parameters": dump(rest) if rest else None,
             SHORTENED: left_out + (before if isinstance(before, int) else 0) or None,
             _INPUT_MESSAGES: messages,
             _OUTPUT_MESSAGES: (
-                self._messages.messages(answered, "assistant") if answered and not _is_bytes(answered) else None
+                self._messages.answers(answered, reason or _UNKNOWN) if answered and not _is_bytes(answered) else None
             ),
             "gen_ai.tool.definitions": self._messages.tools([dump(each) for each in tool_definitions(attributes)]),
             **files,
@@ -263,12 +265,16 @@ class GenaiFormat:
             if is_turn
             else run_content(span)[:2]
         )
-        keys = (_INPUT_MESSAGES, "input.value", "user"), (_OUTPUT_MESSAGES, "output.value", "assistant")
+        reason = _finish_reason(span) or "stop"
+        keys: tuple[tuple[str, str, Callable[[Any], MessagesJson | None]], ...] = (
+            (_INPUT_MESSAGES, "input.value", lambda text: self._messages.messages(text, "user")),
+            (_OUTPUT_MESSAGES, "output.value", lambda text: self._messages.answers(text, reason)),
+        )
         said: Attributes = {}
-        for text, (key, own, role) in zip(content, keys, strict=True):
+        for text, (key, own, converted) in zip(content, keys, strict=True):
             listed = parse(text)
             is_said = not _is_bytes(text) and (not isinstance(listed, (dict, list)) or _is_conversation(listed))
-            said[key if is_said else own] = self._messages.messages(text, role) if is_said and text else text
+            said[key if is_said else own] = converted(text) if is_said and text else text
         return {**said, "gen_ai.agent.name": _agent(span)}
 
 
@@ -297,9 +303,8 @@ def _completed(span: Span) -> Span:
     attributes = span.attributes
     own, about = _sorted_out(attributes, _WRITTEN_OF_FRAMEWORKS, ())
     kept = {_FORMER.get(key, key): value for key, value in own.items()}
-    provider = attributes.get("gen_ai.system")
-    if provider and "gen_ai.provider.name" not in kept:
-        kept["gen_ai.provider.name"] = _PROVIDERS.get(str(provider), provider)
+    if attributes.get("gen_ai.system"):
+        kept.setdefault("gen_ai.provider.name", provider_name(attributes))
     metadata = parse(attributes.get("metadata"))
     found = {
         **_about_trace(attributes, about, metadata if isinstance(metadata, dict) else {}),
@@ -494,14 +499,21 @@ def _instructions(rest: Attributes) -> Attributes:
     return {}
 
 
-def _response(span: Span) -> Attributes:
+def _finish_reason(span: Span) -> str | None:
+    """Return why a model or an agent stopped, as far as that is known."""
     attributes = span.attributes
-    reason, began = attributes.get("llm.finish_reason"), nanoseconds(attributes.get(_ANSWER_BEGAN))
-    if reason is None and (span.status == "ERROR" or attributes.get("cancelled")):
-        reason = "error"
+    reason = attributes.get("llm.finish_reason")
+    if reason is not None:
+        return str(reason)
+    return "error" if span.status == "ERROR" or attributes.get("cancelled") else None
+
+
+def _response(span: Span, reason: str | None) -> Attributes:
+    attributes = span.attributes
+    began = nanoseconds(attributes.get(_ANSWER_BEGAN))
     version = attributes.get(f"{_PROMPT}version")
     return {
-        "gen_ai.response.finish_reasons": None if reason is None else [str(reason)],
+        "gen_ai.response.finish_reasons": None if reason is None else [reason],
         "gen_ai.response.time_to_first_chunk": None if began is None else max(began - span.start, 0) / 1e9,
         "gen_ai.prompt.name": attributes.get(f"{_PROMPT}name"),
         "gen_ai.prompt.version": None if version is None else str(version),

@@ -109,6 +109,12 @@ class Message(Fields):
     name: str | None = None
 
 
+class Answer(Message):
+    """The reason is optional by now, and was required until 1.41: readers of that schema drop a message without it."""
+
+    finish_reason: str
+
+
 class Definition(Fields):
     type: str
     name: str
@@ -121,7 +127,7 @@ class Document(Fields):
 
 SCHEMAS: dict[str, TypeAdapter[Any]] = {
     "gen_ai.input.messages": TypeAdapter(list[Message]),
-    "gen_ai.output.messages": TypeAdapter(list[Message]),
+    "gen_ai.output.messages": TypeAdapter(list[Answer]),
     "gen_ai.system_instructions": TypeAdapter(list[Part]),
     "gen_ai.tool.definitions": TypeAdapter(list[Definition]),
     "gen_ai.retrieval.documents": TypeAdapter(list[Document]),

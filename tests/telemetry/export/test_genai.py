@@ -23,6 +23,7 @@ from telemetry.settings import Settings
 from telemetry.testing import recording
 from tests.telemetry.export.genai_rules import ATTRIBUTES, conventions_of, violations
 from tests.telemetry.instrumentation.langchain.test_recorder_conformance import FLOWS
+from tests.telemetry.metrics.measuring import measuring
 from tests.telemetry.planted import finished, with_changes
 
 SHAPES = ("genai", "all")
@@ -131,14 +132,17 @@ async def test_a_turn_in_the_conventions_words() -> None:
 
     (agent,), (graph,) = by_operation["invoke_agent"], by_operation["invoke_workflow"]
     assert read(agent, "gen_ai.input.messages") == [{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]
-    assert read(agent, "gen_ai.output.messages")[0]["parts"][0]["content"] == ANSWER
+    (said,) = read(agent, "gen_ai.output.messages")
+    assert (said["parts"][0]["content"], said["finish_reason"]) == (ANSWER, "stop")
     assert (agent["gen_ai.agent.name"], graph["gen_ai.agent.name"]) == ("chatbot", "chatbot")
     assert "gen_ai.input.messages" not in graph
     (tool,) = by_operation["execute_tool"]
     assert read(tool, "gen_ai.tool.call.arguments") == {"expression": "12*34"}
     assert (tool["gen_ai.tool.call.result"], tool["gen_ai.tool.name"]) == ("408", "calculator")
     asking, answering = by_operation["chat"]
-    (call,) = read(asking, "gen_ai.output.messages")[0]["parts"]
+    (message,) = read(asking, "gen_ai.output.messages")
+    (call,) = message["parts"]
+    assert [message["finish_reason"]] == asking["gen_ai.response.finish_reasons"]
     assert call == {
         "type": "tool_call",
         "id": tool["gen_ai.tool.call.id"],
@@ -266,6 +270,31 @@ def test_a_failure_has_a_type() -> None:
     assert [wrong for span in arrived for wrong in violations(span)] == []
 
 
+STATUSES = {
+    "ValueError: it broke": "ValueError",
+    "ValueError: ": "ValueError",
+    "ValueError": "ValueError",
+    "httpx.ReadTimeout: no answer\nin time": "httpx.ReadTimeout",
+    "the tool failed": "_OTHER",
+    "Token: a1b2": "_OTHER",
+    "": "_OTHER",
+}
+
+
+@pytest.mark.parametrize(("status", "name"), STATUSES.items())
+def test_spans_and_metrics_name_an_error_alike(status: str, name: str) -> None:
+    """The class that a status begins with is the type of the error, on the span and in its metric."""
+    failed = Status(StatusCode.ERROR, status)
+
+    (arrived,) = sent([finished("a tool", failed, attributes={"openinference.span.kind": "TOOL"})])
+    with measuring() as measured:
+        with telemetry.span("a tool", kind="TOOL") as span:
+            span.set_status(failed)
+        (counted,) = measured.counts("gen_ai.execute_tool.duration")
+
+    assert (arrived.attributes["error.type"], counted) == (name, (name, "a tool"))
+
+
 def test_retrievals_and_embeddings() -> None:
     """A retriever's query and documents, and an embedding's model and tokens, have names of their own."""
     found = one(
@@ -321,7 +350,7 @@ def test_spans_by_the_conventions_stay_as_they_are() -> None:
     """What a framework writes by the conventions is sent as it is, with what it lacks, under their present names."""
     given = {
         OPERATION: "chat",
-        "gen_ai.system": "az.ai.openai",
+        "gen_ai.system": "AZ.AI.OpenAI",
         "gen_ai.request.model": "m",
         "gen_ai.input.messages": '[{"role":"user","parts":[{"type":"text","content":"Hi"}]}]',
         "gen_ai.usage.cache_creation.input_tokens": 3,
@@ -333,7 +362,7 @@ def test_spans_by_the_conventions_stay_as_they_are() -> None:
 
     assert arrived.attributes == {
         OPERATION: "chat",
-        "gen_ai.system": "az.ai.openai",
+        "gen_ai.system": "AZ.AI.OpenAI",
         "gen_ai.provider.name": "azure.ai.openai",
         "gen_ai.request.model": "m",
         "gen_ai.input.messages": given["gen_ai.input.messages"],

@@ -19,8 +19,8 @@ SAID = {"input.value": "asked", "output.value": "answered"}
     ("attributes", "shown"),
     [
         (SAID, ("asked", "answered")),
-        ({**SAID, "langfuse.observation.output": "own"}, ("asked", "own")),
-        # All formats in one: the text is on another span.
+        # All formats in one: the other text, or both, are on another span.
+        ({**SAID, "langfuse.observation.output": "own"}, (None, "own")),
         ({**SAID, "langfuse.observation.input": ""}, (None, None)),
         ({"gen_ai.input.messages": "[]", "gen_ai.output.messages": "[1]"}, ("[]", "[1]")),
         ({"gen_ai.tool.call.arguments": "{}", "gen_ai.tool.call.result": "408"}, ("{}", "408")),
@@ -30,7 +30,7 @@ SAID = {"input.value": "asked", "output.value": "answered"}
     ],
 )
 def test_input_and_output_are_found_in_each_format(attributes: dict[str, Any], shown: tuple[Any, Any]) -> None:
-    """Langfuse's own attributes count first, also where they are empty."""
+    """Langfuse's own attributes count alone, also where one of them is empty or missing."""
     found = observed(**attributes)
 
     assert (found.input, found.output) == shown
