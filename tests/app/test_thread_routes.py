@@ -54,9 +54,9 @@ def test_threads_are_listed_by_their_last_turn(url: str) -> None:
 @pytest.mark.parametrize("word", ["Rindfleischetikettierungsüberwachungsaufgabenübertragungsgesetz", "天气" * 40])
 def test_a_long_word_is_part_of_a_title(url: str, word: str) -> None:
     """It is cut where it is longer than a title, as is a language without spaces."""
-    say(url, f"Was ist {word}?", "t-1")
+    say(url, f"Tell of {word}?", "t-1")
     [thread] = threads(url)
-    assert re.fullmatch(rf"Was ist {word[:40]}\w* …", thread["title"])
+    assert re.fullmatch(rf"Tell of {word[:40]}\w* …", thread["title"])
     assert len(thread["title"]) <= 60
 
 
