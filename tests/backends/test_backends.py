@@ -1,7 +1,6 @@
 """Other backends show a turn by endpoint alone: `pytest -m backends`, with `phoenix`, `mlflow` and so on on the PATH.
 
-`uv tool install arize-phoenix` and `uv tool install mlflow` bring these, each into an environment of its own,
-`go install github.com/jaegertracing/jaeger/cmd/jaeger@v1.76.0` Jaeger 2, Debian's packages Prometheus.
+docs/backends.md says how each of them is installed.
 """
 
 import re
@@ -93,7 +92,7 @@ class Jaeger:
 
 @pytest.fixture(scope="module")
 def jaeger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jaeger]:
-    binary = program("jaeger", "go install github.com/jaegertracing/jaeger/cmd/jaeger@v1.76.0")
+    binary = program("jaeger", "see docs/backends.md")
     otlp, page, grpc = (free_port() for _ in range(3))
     config = tmp_path_factory.mktemp("jaeger") / "jaeger.yaml"
     config.write_text(JAEGER.format(otlp=otlp, page=page, grpc=grpc))
