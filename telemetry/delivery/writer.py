@@ -40,8 +40,8 @@ MAX_PENDING = 2048
 GROUP_BYTES = 1_000_000
 GROUP_S = 0.02
 # Spans come in bursts: one commit, one redaction pass and one change of threads for all spans of this period cost
-# hardly more than for the first one.
-GATHER_S = 0.02
+# hardly more than for the first one. Twice as long saves a tenth of a millisecond a turn.
+GATHER_S = 0.01
 # How long a shutdown waits for each further response of the backend.
 SHUTDOWN_TIMEOUT_S = 2.0
 # How long the end of a turn waits for the sampling decision to be on disk.
