@@ -62,6 +62,8 @@ def read_prices(path: Path) -> Prices:
     own: dict[str, list[OwnPrice]] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, strict=True)
+        if set(rows.fieldnames or ()) != set(COLUMNS):
+            raise ValueError(f"line 1: the columns must be {','.join(COLUMNS)}")
         try:
             for row in rows:
                 own.setdefault((row.get("model") or "").strip().lower(), []).append(_own_price(row))
@@ -71,8 +73,8 @@ def read_prices(path: Path) -> Prices:
 
 
 def _own_price(row: Mapping[str | None, str | None]) -> OwnPrice:
-    if set(row) != set(COLUMNS) or None in row.values():
-        raise ValueError(f"the columns must be {','.join(COLUMNS)}")
+    if None in row or None in row.values():
+        raise ValueError(f"it must have as many values as there are columns: {','.join(COLUMNS)}")
     values = {str(column): (value or "").strip() for column, value in row.items()}
     if not values["model"]:
         raise ValueError("it has no model")

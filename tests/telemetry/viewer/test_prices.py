@@ -86,9 +86,10 @@ def test_ones_own_prices_come_first(tmp_path: Path, model: str, day: str, usage:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("model,input\nm,1\n", "line 2: the columns must be model,from,input,cache_read,cache_write,output"),
-        (f"{HEADER}m,,1,,\n", "line 2: the columns must be"),
-        (f"{HEADER}m,,1,,,2,3\n", "line 2: the columns must be"),
+        ("model,input\nm,1\n", "line 1: the columns must be model,from,input,cache_read,cache_write,output"),
+        ("", "line 1: the columns must be"),
+        (f"{HEADER}m,,1,,\n", "line 2: it must have as many values as there are columns"),
+        (f"{HEADER}m,,1,,,2,3\n", "line 2: it must have as many values as there are columns"),
         (f"{HEADER}m,,1,,,2\n,,1,,,2\n", "line 3: it has no model"),
         (f"{HEADER}m,,one,,,2\n", "line 2: input must be dollars for a million tokens, not 'one'"),
         (f"{HEADER}m,,1,,,-2\n", "line 2: output must be"),
