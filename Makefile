@@ -11,7 +11,7 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --genera
 SERVICE := --extra langfuse --extra prometheus --extra viewer --group api
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup demo test browser coverage chaos matrix dist sbom site bench bench-short profile check docs fmt lock collector containers gitleaks
+.PHONY: help python setup demo test slow browser coverage chaos matrix dist sbom site bench bench-short profile check docs fmt lock collector containers gitleaks
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' Makefile
@@ -21,14 +21,17 @@ setup: .venv/.locked ## create .venv from the lock (other targets do so when nee
 demo: setup $(if $(COLLECTOR),collector) ## start viewer, service and chat, and send one turn (DEMO_ONCE=1: stop then; COLLECTOR=1, PROMETHEUS=1: use these)
 	@$(BIN)/python -m app.demo
 
-test: setup ## run the tests that need no browser, two processes per core (TESTS=tests/app)
+test: setup ## run the tests, but for slow ones and those in a browser, two processes per core (TESTS=tests/app)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 browser: setup ## test the pages in a real Chromium (TESTS=tests/ui)
 	$(BIN)/python -m pytest -n auto --dist loadfile -m 'browser and not chaos' $(TESTS)
 
+slow: setup ## run the tests that take longest (TESTS=tests/app)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m 'slow and not browser and not chaos and not backends and not matrix' $(TESTS)
+
 coverage: setup ## run the tests, and list the branches of telemetry and app that none of them takes
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov -m 'not browser and not chaos and not backends and not matrix'
 
 chaos: setup ## break backends, databases, disks and processes, and count what is lost (more than an hour; TESTS=tests/chaos)
 	$(BIN)/python -m pytest -m chaos $(TESTS)

@@ -34,6 +34,21 @@ DUMMY = {
     "LANGFUSE_SECRET_KEY": "sk-lf-test",
     "LANGFUSE_HOST": "http://127.0.0.1:9",
 }
+TESTS = Path(__file__).parent
+# What takes longest: processes that are killed, databases that are stopped, programs that run in many ways.
+SLOW = (
+    "app/database/",
+    "app/test_killed_turns.py",
+    "app/test_process.py",
+    "app/test_retention.py",
+    "bench/",
+    "chaos/",
+    "differential/",
+    "test_demo.py",
+    "test_examples.py",
+    "test_service_process.py",
+    "test_turn_property.py",
+)
 # What `pytest -m live` sends its turns to.
 REAL = {name: value for name, value in os.environ.items() if name.startswith("LANGFUSE_")}
 
@@ -82,7 +97,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need a browser, and start files with them, then those of few tests.
+    """Mark the slow tests and those that need a browser, and start files with the latter, then those of few tests.
 
     These files take longest, and a worker that begins with one of them late would end alone.
     """
@@ -92,6 +107,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "chromium" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
             with_browser.add(item.path)
+        if item.path.relative_to(TESTS).as_posix().startswith(SLOW):
+            item.add_marker("slow")
     items.sort(key=lambda item: (item.path not in with_browser, tests[item.path]))
 
 
