@@ -40,6 +40,8 @@ QUIET = (
     "Spans a second: dropped",
     "Failures of tracing",
 )
+# Of both uses together.
+TURNS = 6
 SCRAPE = """\
 global: {{scrape_interval: 1s}}
 rule_files: ["{rules}"]
@@ -97,8 +99,14 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         # A rate counts what comes after the first look.
         use(url.removesuffix("/health"))
         until(lambda: running.query('rate(agent_turns_total{turn_status="failed"}[1m]) > 0'))
-        running.turns = {span.trace_id for span in receiver.spans if span.name == "turn"}
+        # Spans are sent later than metrics are read.
+        until(lambda: len(_turns(receiver)) == TURNS)
+        running.turns = _turns(receiver)
         yield running
+
+
+def _turns(receiver: Receiver) -> set[str]:
+    return {span.trace_id for span in receiver.spans if span.name == "turn"}
 
 
 def use(url: str) -> None:
