@@ -13,9 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from app.client import AgentClient
 from tests.processes import ROOT, Process, start, until
 
-STORY, BEGINNING = "Tell me a long story", "Once there was a small river"
+BEGINNING = "Once there was a small river"
 # For who has to find it still being told.
 ENDLESS_STORY = "Tell me a story of 4000 words"
 KEYS = ("pk-lf-local", "sk-lf-local")
@@ -64,6 +65,11 @@ class Stack:
         env = {"AGENT_URL": self.service, "DATA_DIR": str(folder), "TELEMETRY_SPOOL_DIR": str(folder / "spool")}
         env |= {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(map(str, (sources, ROOT)))}
         return start(argv, {**env, **self.backend}, f"{self.page}/_stcore/health")
+
+    def end_answer(self, thread_id: str) -> None:
+        """End what is being answered on a thread, as another program of its user does."""
+        client = AgentClient(self.service)
+        client.cancel(client.get_thread(thread_id).run_id or "")
 
     def observations(self, **where: str) -> list[dict[str, Any]]:
         """What the viewer has of a trace or a session."""

@@ -12,7 +12,6 @@ from tests.app.scripted_provider import scripted_provider, text
 from tests.ui.stack import (
     BEGINNING,
     ENDLESS_STORY,
-    STORY,
     Stack,
     answered,
     button,
@@ -88,9 +87,9 @@ def test_retry_replaces_what_was_stopped(chat: Page) -> None:
     expect(chat.get_by_text("2 / 2")).to_be_visible()
 
 
-def test_a_message_waits_for_the_end_of_an_answer(chat: Page) -> None:
-    """Enter queues it: it is seen, can be taken out, and is sent once the answer is complete."""
-    say(chat, STORY)
+def test_a_message_waits_for_the_end_of_an_answer(stack: Stack, chat: Page) -> None:
+    """Enter queues it: it is seen, can be taken out, and is sent once the answer is over."""
+    say(chat, ENDLESS_STORY)
     expect(chat.get_by_text(BEGINNING)).to_be_visible()
     line = chat.get_by_test_id("stChatInputTextArea")
     for message in ("What is 6 * 7?", "What is 2 * 3?"):
@@ -99,6 +98,7 @@ def test_a_message_waits_for_the_end_of_an_answer(chat: Page) -> None:
         expect(chat.get_by_text(f"Next: {message}")).to_be_visible()
     button(chat, "Do not send What is 2 * 3?").click()
     expect(chat.get_by_text("Next: What is 2 * 3?")).to_have_count(0)
+    stack.end_answer(thread_of(chat))
     answered(chat, 2)
     expect(chat.get_by_text("The calculator tool says: 42")).to_be_visible()
     expect(chat.get_by_text("Next: ")).to_have_count(0)
@@ -143,14 +143,15 @@ def test_the_steps_of_an_answer_are_a_fold(chat: Page) -> None:
         answered(chat, 1)
 
 
-def test_an_answer_elsewhere_is_marked_until_it_is_seen(chat: Page) -> None:
+def test_an_answer_elsewhere_is_marked_until_it_is_seen(stack: Stack, chat: Page) -> None:
     """A thread is marked while it is answered, and afterwards until it is opened."""
-    say(chat, "Tell me a story of 120 words")
+    say(chat, ENDLESS_STORY)
     expect(chat.get_by_text(BEGINNING)).to_be_visible()
     old = thread_of(chat)
     button(chat, "New chat").click()
     marked = chat.locator(f".st-key-open-{old}")
     expect(marked.get_by_text("progress_activity").first).to_be_visible()
+    stack.end_answer(old)
     expect(marked.get_by_text("mark_chat_unread").first).to_be_visible()
     marked.get_by_role("button").click()
     expect(links(chat)).to_have_count(1)

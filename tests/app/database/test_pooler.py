@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -43,15 +44,16 @@ def replicas(direct: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_turns(replicas: tuple[Api, Api]) -> None:
     """Many turns at once on both replicas are answered, each other replica knows them, nothing is logged."""
     clients = [AgentClient(each.url) for each in replicas]
+    batch = uuid4().hex
 
     def ask(number: int) -> str:
-        thread_id = f"turn-{number}"
+        thread_id = f"{batch}-{number}"
         clients[number % 2].invoke(f"What is {number}*10?", thread_id=thread_id)
         return clients[number % 2 - 1].invoke("What is 3*4?", thread_id=thread_id).content
 
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(16))) == {"The calculator tool says: 12"}
-    assert [len(clients[0].get_history(f"turn-{number}").messages) for number in range(16)] == [8] * 16
+    assert [len(clients[0].get_history(f"{batch}-{number}").messages) for number in range(16)] == [8] * 16
     assert not any("Traceback" in each.process.log or "ERROR" in each.process.log for each in replicas)
 
 
