@@ -72,6 +72,10 @@ CREATE INDEX IF NOT EXISTS traces_by_first_token ON traces (coalesce(first_token
 CREATE INDEX IF NOT EXISTS traces_by_tokens ON traces (tokens, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_cost ON traces (coalesce(cost, -1), start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_errors ON traces (errors, start, trace_id);
+CREATE INDEX IF NOT EXISTS traces_by_gravity ON traces (
+    CASE coalesce(turn_status, iif(errors, 'failed', 'completed'))
+    WHEN 'waiting' THEN 1 WHEN 'cancelled' THEN 2 WHEN 'lost' THEN 3 WHEN 'failed' THEN 4 ELSE 0 END, start, trace_id
+);
 CREATE INDEX IF NOT EXISTS traces_by_turn_status ON traces (turn_status, start, trace_id);
 CREATE INDEX IF NOT EXISTS pending_traces ON traces (start, trace_id) WHERE pending > 0;
 CREATE INDEX IF NOT EXISTS failed_traces ON traces (start, trace_id) WHERE errors > 0;

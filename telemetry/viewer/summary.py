@@ -44,6 +44,8 @@ OFTEN_LABELLED = "EXISTS (SELECT 1 FROM labels WHERE kind = ? AND value = ? AND 
 LABELS = ("model", "tool", "tag", "environment", "version", "error")
 SCORED = "trace_id IN (SELECT trace_id FROM scores WHERE name = ? AND trace_id IS NOT NULL{})"
 SINCE = {"1h": 3_600, "24h": 86_400, "7d": 7 * 86_400}
+# From the lightest to the gravest. An index cannot know the time: a trace that runs has the place that its errors give.
+GRAVITY = ("completed", "waiting", "cancelled", "lost", "failed")
 # The columns that the list can be sorted by, as SQL; each has an index that ends like the order of time.
 SORTS: Mapping[str, str] = {
     "latency": "latency",
@@ -51,6 +53,8 @@ SORTS: Mapping[str, str] = {
     "tokens": "tokens",
     "cost": "coalesce(cost, -1)",
     "errors": "errors",
+    "status": "CASE coalesce(turn_status, iif(errors, 'failed', 'completed')) "
+    "WHEN 'waiting' THEN 1 WHEN 'cancelled' THEN 2 WHEN 'lost' THEN 3 WHEN 'failed' THEN 4 ELSE 0 END",
     "name": "name",
     "user": "user_id",
     "session": "session_id",
@@ -96,6 +100,12 @@ class TraceSummary:
         return None if self.first_token_ns is None else self.first_token_ns / 1e9
 
     @property
+    def gravity(self) -> int:
+        """The place of its status among `GRAVITY`."""
+        unsettled = "failed" if self.errors else "completed"
+        return GRAVITY.index(self.state if self.state in GRAVITY else unsettled)
+
+    @property
     def cursor(self) -> str:
         """The position of the trace in order of time, for `before`."""
         return f"{self.start}-{self.trace_id}"
@@ -108,6 +118,7 @@ class TraceSummary:
             "tokens": self.tokens,
             "cost": -1 if self.cost is None else self.cost,
             "errors": self.errors,
+            "status": self.gravity,
             "name": self.given_name,
             "user": self.user_id,
             "session": self.session_id,

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from telemetry.export.otlp import Event, Span
 from telemetry.viewer.score import Score
 from telemetry.viewer.store import Store
-from telemetry.viewer.summary import SORTS, TraceFilters
+from telemetry.viewer.summary import GRAVITY, SORTS, TraceFilters
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 from tests.telemetry.viewer.test_store import span
 
@@ -215,13 +215,15 @@ def test_every_order_is_whole(store: Store) -> None:
         if number % 3:
             attributes["llm.cost.total"] = number % 7 / 8
             attributes[first] = f"1970-01-01T00:00:0{number % 4}Z"
+        if number % 4 != 3:
+            attributes["turn.status"] = ("waiting", "failed", "lost", "cancelled", "completed")[number % 5]
         status = "ERROR" if number % 6 == 0 else "OK"
         store.add_spans([span(number, start=number, end=number + number % 6, attributes=attributes, status=status)])
 
     def place(trace: Any, column: str) -> Any:
         value = {"first_token": trace.first_token_ns, "user": trace.user_id, "session": trace.session_id}
         value |= {"name": trace.given_name, "latency": trace.latency, "time": trace.start, "errors": trace.errors}
-        value |= {"tokens": trace.tokens, "cost": trace.cost}
+        value |= {"tokens": trace.tokens, "cost": trace.cost, "status": GRAVITY.index(trace.state)}
         found = value[column]
         return (-1 if found is None else found, trace.start)
 
