@@ -126,6 +126,14 @@ class Chat:
         st.session_state.reported_state = now
         return True
 
+    def is_service_reachable(self) -> bool:
+        """Return whether the service answers."""
+        try:
+            self._state()
+        except Unreachable:
+            return False
+        return True
+
     def has_ended(self, threads: Sequence[ThreadInfo]) -> bool:
         """Return whether one of these threads, which were being answered, no longer is."""
         if not threads:

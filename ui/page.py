@@ -143,6 +143,8 @@ def draw_conversation(
             browser.run_script(browser.FOCUS_INPUT)
         if not state.outage:
             watch_thread(chat, turn, state)
+    elif running.in_background and not state.outage:
+        watch_service(chat)
 
 
 def draw_earlier(turns: int) -> int:
@@ -214,6 +216,13 @@ def watch_thread(chat: Chat, turn: ChatTurn | None, state: ServiceState) -> None
     """
     others = [each for each in state.threads if each.status == "running" and each.thread_id != chat.thread_id]
     if chat.turn is not turn or chat.has_changed(state.history) or chat.has_ended(others):
+        st.rerun()
+
+
+@st.fragment(run_every=POLL_SECONDS)
+def watch_service(chat: Chat) -> None:
+    """Redraw the page when the service is away: a background run is followed without a word until it is back."""
+    if not chat.is_service_reachable():
         st.rerun()
 
 

@@ -144,6 +144,25 @@ def test_the_page_stays_while_the_service_is_away(mortal: Stack, tab: Page) -> N
         assert AgentClient(mortal.service).get_history(thread_of(tab)).messages
 
 
+def test_a_followed_background_run_says_that_the_service_is_away(mortal: Stack, tab: Page) -> None:
+    """The line is there for as long as it lasts, and then the run goes on."""
+    with mortal.run_page(), ExitStack() as services:
+        service = services.enter_context(mortal.run_service())
+        tab.goto(f"{mortal.page}/?agent=bg-task")
+        tab.get_by_text("Answer in the background").click()
+        say(tab, "work for 600 seconds")
+        expect(tab.get_by_test_id("stProgress")).to_contain_text("of 2400")
+        service.popen.kill()
+        service.popen.wait()
+        expect(tab.get_by_text("Reconnecting")).to_be_visible()
+        expect(tab.get_by_test_id("stProgress")).to_contain_text("of 2400")
+
+        services.enter_context(mortal.run_service())
+        expect(tab.get_by_text("Reconnecting")).to_have_count(0)
+        button(tab, "Cancel").click()
+        expect(tab.get_by_text("Stopped.", exact=True)).to_be_visible()
+
+
 def test_a_page_opened_while_the_service_is_away_comes_by_itself(mortal: Stack, tab: Page) -> None:
     """It says how to start the service, and is there once somebody has."""
     with mortal.run_page():
