@@ -88,11 +88,20 @@ def essentials(shown: Sequence[Trace]) -> list[Any]:
     """What is the same wherever messages stand: types, models, tokens, whose it is, the question and the answer."""
     return [
         [
-            (trace.root.input, trace.root.output) if trace.root else None,
+            (in_words(trace.root.input), in_words(trace.root.output)) if trace.root else None,
             *[(each.type, each.model, each.usage, each.span.attributes["session.id"]) for each in trace.observations],
         ]
         for trace in shown
     ]
+
+
+def in_words(said: Any) -> Any:
+    """A question or an answer as text, also where it is the only message of the GenAI conventions."""
+    match said:
+        case [{"parts": [{"type": "text", "content": str() as text}]}]:
+            return text
+        case _:
+            return said
 
 
 @pytest.fixture(scope="module", params=["openinference", "recorder"])

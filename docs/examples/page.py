@@ -25,7 +25,7 @@ thread_id = st.session_state.setdefault("thread_id", str(uuid4()))
 if question := st.chat_input("Ask"):
     st.chat_message("user").write(question)
     # Call nothing of Streamlit inside: it may stop the script there, and end the span too early.
-    with telemetry.scope(session_id=thread_id), telemetry.span("chat turn", kind="AGENT") as span:
+    with telemetry.scope(session_id=thread_id, user_id="ada"), telemetry.span("chat turn", kind="AGENT") as span:
         span.set_attribute("input.value", question)
         asked = {"message": question, "thread_id": thread_id, "user_id": "ada"}
         answer = httpx.post(f"{SERVICE}/chat", json=asked, timeout=60).raise_for_status().json()

@@ -24,4 +24,4 @@ def main(question: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(" ".join(sys.argv[1:]) or "What is 12*34?")

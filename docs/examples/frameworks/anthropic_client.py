@@ -1,6 +1,6 @@
 """The Anthropic client, also streamed, recorded by OpenInference's instrumentor.
 
-pip install agent-telemetry anthropic openinference-instrumentation-anthropic
+pip install ./agent-telemetry anthropic openinference-instrumentation-anthropic
 """
 
 import json

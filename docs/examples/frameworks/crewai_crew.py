@@ -1,6 +1,6 @@
 """A crew of CrewAI, recorded by OpenInference's instrumentors of CrewAI and of the client that it uses.
 
-pip install agent-telemetry crewai openinference-instrumentation-crewai openinference-instrumentation-openai
+pip install ./agent-telemetry crewai openinference-instrumentation-crewai openinference-instrumentation-openai
 """
 
 import os

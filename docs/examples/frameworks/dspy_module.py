@@ -1,6 +1,6 @@
 """A module of DSPy, recorded by OpenInference's instrumentor, which counts no tokens.
 
-pip install agent-telemetry dspy openinference-instrumentation-dspy
+pip install ./agent-telemetry dspy openinference-instrumentation-dspy
 """
 
 import os

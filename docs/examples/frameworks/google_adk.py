@@ -1,6 +1,6 @@
 """An agent of Google's ADK, which makes its spans itself.
 
-pip install agent-telemetry google-adk
+pip install ./agent-telemetry google-adk
 
 What was said is on its spans with OTEL_SEMCONV_STABILITY_OPT_IN=http,gen_ai_latest_experimental and
 OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY in the environment.

@@ -1,6 +1,6 @@
 """An agent of LlamaIndex, recorded by OpenInference's instrumentor.
 
-pip install agent-telemetry llama-index-core llama-index-llms-openai openinference-instrumentation-llama-index
+pip install ./agent-telemetry llama-index-core llama-index-llms-openai openinference-instrumentation-llama-index
 """
 
 import asyncio

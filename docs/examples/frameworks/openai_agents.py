@@ -1,6 +1,6 @@
 """OpenAI's Agents SDK, recorded by OpenInference's instrumentor.
 
-pip install agent-telemetry openai-agents openinference-instrumentation-openai-agents
+pip install ./agent-telemetry openai-agents openinference-instrumentation-openai-agents
 """
 
 import os

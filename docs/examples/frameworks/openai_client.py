@@ -1,6 +1,6 @@
 """The OpenAI client, chat completions and Responses, recorded by OpenInference's instrumentor.
 
-pip install agent-telemetry openai openinference-instrumentation-openai
+pip install ./agent-telemetry openai openinference-instrumentation-openai
 """
 
 import json

@@ -1,6 +1,6 @@
 """An agent of pydantic-ai, which makes its spans itself.
 
-pip install agent-telemetry "pydantic-ai-slim[openai]"
+pip install ./agent-telemetry "pydantic-ai-slim[openai]"
 """
 
 import os

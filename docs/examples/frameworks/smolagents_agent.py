@@ -1,6 +1,6 @@
 """An agent of smolagents, recorded by OpenInference's instrumentor.
 
-pip install agent-telemetry "smolagents[openai]" openinference-instrumentation-smolagents
+pip install ./agent-telemetry "smolagents[openai]" openinference-instrumentation-smolagents
 """
 
 import os

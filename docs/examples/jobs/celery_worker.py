@@ -1,5 +1,6 @@
 """An agent in a Celery worker: each task is a trace of its own.
 
+    pip install ./agent-telemetry "celery[redis]" langchain langchain-openai
     celery --app celery_worker worker
 
 With opentelemetry-instrumentation-celery beside it, a task is a part of the request that sends it: call

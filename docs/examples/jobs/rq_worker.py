@@ -1,5 +1,6 @@
 """An agent in a job of RQ: each job is a trace of its own.
 
+    pip install ./agent-telemetry rq langchain langchain-openai
     python rq_worker.py
 
 and in the program that asks: `Queue("clerk", connection=Redis()).enqueue("rq_worker.answer", message, thread, user)`.

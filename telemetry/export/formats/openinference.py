@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from telemetry.export.formats.error import exception_events, make_error_readable
 from telemetry.export.formats.flat_messages import input_messages
 from telemetry.export.formats.genai import genai
-from telemetry.export.formats.marks import ANSWER, MARKS, QUESTION, SAME_CALL_BELOW
+from telemetry.export.formats.marks import ANSWER, MARKS, QUESTION, RECORDERS, SAME_CALL_BELOW
 from telemetry.export.formats.messages import as_langchain_writes
 from telemetry.export.otlp import Attributes, Event, Span
 from telemetry.json_text import dump, parse
@@ -42,6 +42,9 @@ def openinference(span: Span) -> Span:
     given = attributes.get("input.value")
     if attributes.get(_KIND) == "LLM" and isinstance(given, MessagesJson):
         attributes["input.value"] = as_langchain_writes(given)
+    if span.scope in RECORDERS:
+        # A span that OpenInference's own instrumentor makes, too, has its attributes and no others.
+        attributes.pop("turn.status", None)
     events = [*shaped.events, *(exception_events(span) if shaped.status == "ERROR" else ())]
     if (began := nanoseconds(attributes.get(_ANSWER_BEGAN))) is not None:
         # As OpenInference's instrumentors of models' clients say it.

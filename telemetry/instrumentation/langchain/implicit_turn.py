@@ -2,7 +2,8 @@
 
 The session, the user and the name of all spans below it come from its config. Below a request or a job it gets a span
 `turn`; elsewhere the run's own span is that of the turn. The recorders call, in this order: `start` when the run
-starts, `set_input`, `on_error` for each run below that fails, `set_output`, `end`.
+starts, `set_input`, `on_error` for each run below that fails, `set_output`, `set_status` before the run's span ends,
+`end`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,11 +44,12 @@ class ImplicitTurn:
     question and the last answer.
     """
 
-    def __init__(self, scope: dict[str, Any], root: Span | None, span: Span | None) -> None:
+    def __init__(self, scope: dict[str, Any], root: Span | None, span: Span | None, *, is_turn: bool = True) -> None:
         self.open_runs: set[UUID] = set()
         self._scope = scope
         self._root = root
         self._span = span
+        self._is_turn = is_turn
         self._run: Span | None = None
         self._on_root = TurnRoot(root, span)
         self._asked = False
@@ -67,7 +69,7 @@ class ImplicitTurn:
         """Take the outermost run's span for the turn's, unless it has another; name the trace after an agent below."""
         if outermost and self._span is None and self._root is not None:
             self._on_root.set_turn(span)
-        if outermost and self._span is None and self._root is None:
+        if outermost and self._span is None:
             self._run = span
         agent = agent_of(name, metadata) if metadata else None
         if agent and "langfuse.trace.name" not in self._scope:
@@ -87,7 +89,7 @@ class ImplicitTurn:
     def set_output(self, outputs: Any) -> None:
         """Set the answer, if there is one."""
         with handle_internal_errors("record a turn's answer"):
-            if self._run and self._questions:
+            if self._run and self._root is None and self._questions:
                 # The run's own state ends with the call that a person has to approve, or with nothing.
                 self._run.set_attribute(OWN_MESSAGES, with_questions("", self._questions.values()))
             if not self._waits and (self._span or self._root) and (text := answer_in(outputs, self._given)):
@@ -109,6 +111,11 @@ class ImplicitTurn:
         self._cause = cause
         if closer := pipeline.get(RunCloser):
             closer.end_runs(list(self.open_runs), cancelled=True, abandoned=False)
+
+    def set_status(self) -> None:
+        """Set the turn's status on the outermost run's span, if that is the turn's own."""
+        if self._run and self._is_turn:
+            self._run.set_attribute("turn.status", self._status)
 
     def end(self) -> None:
         """End the turn's own span with its status and its open questions."""
@@ -151,7 +158,7 @@ def start(
     scope = run_config.scope_of(name, tags, metadata, root)
     inside = scope.enter(on_current_span=not apart)
     if run_type not in _TURNS:
-        return ImplicitTurn(scope_attributes(inside), None, None), inside
+        return ImplicitTurn(scope_attributes(inside), None, None, is_turn=False), inside
     if root is None or not (root.kind in _SERVED or _is_of(around, _FASTAPI)):
         return ImplicitTurn(scope_attributes(inside), root, None), inside
     span, context = _start_span(inside, apart=apart, connection=root)

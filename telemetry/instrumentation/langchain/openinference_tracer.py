@@ -276,6 +276,7 @@ class RunTracer(InlineHandler, OpenInferenceTracer):
         if implicit and not run.parent_run_id:
             # LangChain does not end some cancelled runs.
             self.end_runs(list(implicit.open_runs), cancelled=True, abandoned=False)
+            implicit.set_status()
         span, chunks = self.get_span(run.id), run.extra.pop("chunks", None)
         if _is_empty_result(run):
             run.outputs = None

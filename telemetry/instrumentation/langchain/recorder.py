@@ -352,6 +352,7 @@ class Recorder(InlineHandler, BaseCallbackHandler):
         if run.is_outermost and run.implicit:
             # LangChain does not end some cancelled runs.
             self.end_runs(list(run.implicit.open_runs), cancelled=True, abandoned=False)
+            run.implicit.set_status()
         if run.is_model:
             model_call_ended(run_id)
         if run.chunks and "output.value" not in run.attributes:

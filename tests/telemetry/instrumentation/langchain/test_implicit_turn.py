@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from threading import Event
 from typing import Any, TypedDict
 from uuid import uuid4
@@ -167,6 +168,29 @@ async def test_without_a_request(spans: Recorded) -> None:
     assert spans.tree().splitlines()[0] == "greeter"
     stamps: list[dict[str, Any]] = [dict(span.attributes or {}) for span in spans.settled()]
     assert {each.get("user.id") for each in stamps} == {"ada"}
+
+
+@pytest.mark.parametrize("in_span", [False, True], ids=["alone", "in a span of the program"])
+@pytest.mark.parametrize(
+    ("node", "status"), [(greet, "completed"), (ask, "waiting"), (fail, "failed"), (wait, "cancelled")]
+)
+async def test_a_run_without_a_request_says_how_it_ended(
+    spans: Recorded, node: Callable[..., Any], status: str, *, in_span: bool
+) -> None:
+    """The outermost run's own span has the status that a turn's span would have, and no other span has one."""
+    around = telemetry.span("main") if in_span else nullcontext()
+    with around, suppress(ValueError, TimeoutError):
+        async with asyncio.timeout(0.5 if node is wait else 30):
+            await graph(node).ainvoke(ASKED, CONFIG)
+
+    found = {span.name: (span.attributes or {}).get("turn.status") for span in spans.settled()}
+    assert {name: value for name, value in found.items() if value} == {"greeter": status}
+
+
+async def test_a_tool_without_a_request_has_no_status(spans: Recorded) -> None:
+    """It is no turn."""
+    await fetch_alone()
+    assert [(span.name, (span.attributes or {}).get("turn.status")) for span in spans.settled()] == [("look_up", None)]
 
 
 async def test_what_the_code_says_wins(spans: Recorded) -> None:
