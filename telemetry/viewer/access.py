@@ -13,10 +13,9 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from telemetry.viewer.render import page
-from telemetry.viewer.settings import PROJECT, ViewerSettings
+from telemetry.viewer.settings import COOKIE, PROJECT, ViewerSettings
 
 REPEATABLE = {"environment"}
-COOKIE = "viewer_token"
 COOKIE_S = 30 * 86_400
 
 Credentials = Annotated[HTTPBasicCredentials | None, Depends(HTTPBasic(auto_error=False))]
@@ -67,6 +66,14 @@ def take_token(
         httponly=True,
         samesite="lax",
     )
+    return response
+
+
+@router.post("/sign-out")
+def forget_token() -> Response:
+    """Have a browser forget its token."""
+    response = RedirectResponse("/", 303)
+    response.delete_cookie(COOKIE)
     return response
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PROJECT = "local"
+# Where a browser keeps its token.
+COOKIE = "viewer_token"
 # A shorter token could be guessed.
 TOKEN_LENGTH = 16
 

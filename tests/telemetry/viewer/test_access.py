@@ -99,6 +99,9 @@ def test_a_reader_enters_a_token(tmp_path: Path, recorder: Recorder, page: Page)
         page.get_by_role("button", name="Good answer").click()
         expect(page.locator(".scores")).to_contain_text("thumbs")
         assert page.evaluate("document.cookie") == ""
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="asks for a token")).to_be_visible()
+        expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
 
 
 def test_a_token_is_in_no_log(tmp_path: Path) -> None:
