@@ -23,7 +23,9 @@ UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 def page(request: Request, template: str, status: int = 200, **values: Any) -> Response:
     """Return the page, or 304 if the client has this version."""
-    html = _templates.get_template(template).render(path=request.url.path, signed_in=COOKIE in request.cookies, **values)
+    html = _templates.get_template(template).render(
+        path=request.url.path, signed_in=COOKIE in request.cookies, **values
+    )
     tag = f'"{hashlib.sha256(html.encode("utf-8", "replace")).hexdigest()[:32]}"'
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers={"ETag": tag})
