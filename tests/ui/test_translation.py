@@ -15,7 +15,7 @@ from app.client import AgentClient, Refused
 from app.models.demo_model import TALE
 from app.threads import UNTITLED
 from tests.processes import ROOT
-from tests.ui.stack import BEGINNING, ENDLESS_STORY, Stack, button, say, thread_of
+from tests.ui.stack import BEGINNING, ENDLESS_STORY, PHONE, Stack, button, say, thread_of
 
 # Each letter of these texts is one that English does not have.
 LETTERS = str.maketrans(
@@ -226,3 +226,23 @@ def test_no_page_has_a_text_of_its_own(mortal: Stack, tab: Page, tmp_path: Path)
         expect(tab.get_by_text(texts.RECONNECTING)).to_be_visible()
         untranslated += foreign(tab, {*known, "No agent service answers at", mortal.service})
     assert not untranslated, sorted(set(untranslated))
+
+
+def test_a_page_from_right_to_left(mortal: Stack, tab: Page, tmp_path: Path) -> None:
+    """It begins at the right; on a phone its sidebar is out of sight until it is opened."""
+    texts = translate(tmp_path, LETTERS, "rtl")
+    with mortal.run_service(), mortal.run_page(tmp_path):
+        tab.goto(mortal.page)
+        expect(tab.locator("html")).to_have_attribute("dir", "rtl")
+        sidebar, main = (tab.get_by_test_id(name).bounding_box() for name in ("stSidebar", "stMainBlockContainer"))
+        assert sidebar
+        assert main
+        assert sidebar["x"] >= main["x"] + main["width"] > 0
+
+        tab.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+        tab.reload()
+        expect(tab.get_by_text(texts.WELCOME)).to_be_visible()
+        expect(tab.locator("html")).to_have_attribute("dir", "rtl")
+        expect(button(tab, texts.NEW_CHAT)).not_to_be_visible()
+        tab.get_by_test_id("stExpandSidebarButton").click()
+        expect(button(tab, texts.NEW_CHAT)).to_be_visible()
