@@ -25,6 +25,7 @@ TEST_IDS: Mapping[str, str] = {
     "stBottom": "A sent question stays out of sight, and the button to the end is gone.",
     "stMarkdownContainer": "Buttons that should be icons are as wide as their names.",
     "stSelectbox": "The choices above the message field are as wide as the page.",
+    "stSidebar": "On a page from right to left, a closed sidebar lies over the page.",
     "stSidebarHeader": "The sidebar begins with empty space.",
     "stSidebarUserContent": "The sidebar begins with empty space.",
 }
