@@ -53,7 +53,10 @@ PAGES = {
     "a word that no trace has": "traces?text=zeppelin",
     "an id": "traces?text=0000ffff",
     "a word, a model and a user": "traces?text=weather&model=gpt-5.6-sol&user=ada",
-    **{f"sorted by {name}": f"traces?sort={name}" for name in ("latency", "first_token", "tokens", "cost", "name")},
+    **{
+        f"sorted by {name}": f"traces?sort={name}"
+        for name in ("latency", "first_token", "tokens", "cost", "status", "name")
+    },
     "failed, sorted by latency": "traces?status=failed&sort=latency",
     "a day, sorted by latency": "traces?since=24h&sort=latency",
     "a word, sorted by cost": "traces?text=weather&sort=cost",
