@@ -53,7 +53,7 @@ SORTS: Mapping[str, str] = {
     "tokens": "tokens",
     "cost": "coalesce(cost, -1)",
     "errors": "errors",
-    "status": "CASE coalesce(turn_status, iif(errors, 'failed', 'completed')) "
+    "status": "CASE coalesce(turn_status, CASE WHEN errors THEN 'failed' ELSE 'completed' END) "
     "WHEN 'waiting' THEN 1 WHEN 'cancelled' THEN 2 WHEN 'lost' THEN 3 WHEN 'failed' THEN 4 ELSE 0 END",
     "name": "name",
     "user": "user_id",
