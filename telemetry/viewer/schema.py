@@ -72,7 +72,7 @@ CREATE INDEX IF NOT EXISTS traces_by_first_token ON traces (coalesce(first_token
 CREATE INDEX IF NOT EXISTS traces_by_tokens ON traces (tokens, start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_cost ON traces (coalesce(cost, -1), start, trace_id);
 CREATE INDEX IF NOT EXISTS traces_by_errors ON traces (errors, start, trace_id);
-CREATE INDEX IF NOT EXISTS traces_by_gravity ON traces (
+CREATE INDEX IF NOT EXISTS traces_by_severity ON traces (
     CASE coalesce(turn_status, CASE WHEN errors THEN 'failed' ELSE 'completed' END)
     WHEN 'waiting' THEN 1 WHEN 'cancelled' THEN 2 WHEN 'lost' THEN 3 WHEN 'failed' THEN 4 ELSE 0 END, start, trace_id
 );

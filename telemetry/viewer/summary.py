@@ -44,8 +44,9 @@ OFTEN_LABELLED = "EXISTS (SELECT 1 FROM labels WHERE kind = ? AND value = ? AND 
 LABELS = ("model", "tool", "tag", "environment", "version", "error")
 SCORED = "trace_id IN (SELECT trace_id FROM scores WHERE name = ? AND trace_id IS NOT NULL{})"
 SINCE = {"1h": 3_600, "24h": 86_400, "7d": 7 * 86_400}
-# From the lightest to the gravest. An index cannot know the time: a trace that runs has the place that its errors give.
-GRAVITY = ("completed", "waiting", "cancelled", "lost", "failed")
+# The statuses in the order of their severity. An index cannot know the time: a trace that runs has the place that its
+# errors give.
+SEVERITIES = ("completed", "waiting", "cancelled", "lost", "failed")
 # The columns that the list can be sorted by, as SQL; each has an index that ends like the order of time.
 SORTS: Mapping[str, str] = {
     "latency": "latency",
@@ -100,10 +101,10 @@ class TraceSummary:
         return None if self.first_token_ns is None else self.first_token_ns / 1e9
 
     @property
-    def gravity(self) -> int:
-        """The place of its status among `GRAVITY`."""
+    def severity(self) -> int:
+        """The place of its status among `SEVERITIES`."""
         unsettled = "failed" if self.errors else "completed"
-        return GRAVITY.index(self.state if self.state in GRAVITY else unsettled)
+        return SEVERITIES.index(self.state if self.state in SEVERITIES else unsettled)
 
     @property
     def cursor(self) -> str:
@@ -118,7 +119,7 @@ class TraceSummary:
             "tokens": self.tokens,
             "cost": -1 if self.cost is None else self.cost,
             "errors": self.errors,
-            "status": self.gravity,
+            "status": self.severity,
             "name": self.given_name,
             "user": self.user_id,
             "session": self.session_id,

@@ -67,10 +67,10 @@ class ImplicitTurn:
 
     def on_start(self, name: str, metadata: Mapping[str, Any], span: Span, *, outermost: bool) -> None:
         """Take the outermost run's span for the turn's, unless it has another; name the trace after an agent below."""
-        if outermost and self._span is None and self._root is not None:
-            self._on_root.set_turn(span)
         if outermost and self._span is None:
             self._run = span
+            if self._root is not None:
+                self._on_root.set_turn(span)
         agent = agent_of(name, metadata) if metadata else None
         if agent and "langfuse.trace.name" not in self._scope:
             named = Scope(agent=agent, tags=self._scope.get("langfuse.trace.tags", ())).attributes

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import requests
 from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 import telemetry
 from app.client import AgentClient, AgentError
 from app.schema import RunEvent, TokenEvent
 from telemetry.export import otlp
+from telemetry.export.formats.marks import RECORDERS
 from telemetry.export.formats.messages import conversation
 from telemetry.export.stages import build_stages, prepare
 from telemetry.settings import Settings
@@ -245,6 +247,16 @@ def test_openinference_keeps_its_keys() -> None:
     assert given.items() <= arrived.attributes.items()
     assert arrived.message == "Odd: it broke"
     assert not [key for key in arrived.attributes if key.startswith("langfuse")]
+
+
+@pytest.mark.parametrize("shape", ["langfuse", "openinference", "genai", "all"])
+@pytest.mark.parametrize("recorder", [*RECORDERS, "telemetry"])
+def test_a_run_has_its_turn_status_in_every_shape_but_openinferences(recorder: str, shape: str) -> None:
+    """A span that OpenInference's instrumentor makes, too, has no attribute of ours there; a turn's own span has it."""
+    span = finished(attributes={"turn.status": "waiting"}, instrumentation_scope=InstrumentationScope(recorder))
+
+    left_out = shape == "openinference" and recorder in RECORDERS
+    assert shaped(span, shape).attributes.get("turn.status") == (None if left_out else "waiting")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from telemetry.export.otlp import Event, Span
 from telemetry.viewer.score import Score
 from telemetry.viewer.store import Store
-from telemetry.viewer.summary import GRAVITY, SORTS, TraceFilters
+from telemetry.viewer.summary import SEVERITIES, SORTS, TraceFilters
 from tests.telemetry.viewer.conftest import Recorder, Viewer
 from tests.telemetry.viewer.test_store import span
 
@@ -223,7 +223,7 @@ def test_every_order_is_whole(store: Store) -> None:
     def place(trace: Any, column: str) -> Any:
         value = {"first_token": trace.first_token_ns, "user": trace.user_id, "session": trace.session_id}
         value |= {"name": trace.given_name, "latency": trace.latency, "time": trace.start, "errors": trace.errors}
-        value |= {"tokens": trace.tokens, "cost": trace.cost, "status": GRAVITY.index(trace.state)}
+        value |= {"tokens": trace.tokens, "cost": trace.cost, "status": SEVERITIES.index(trace.state)}
         found = value[column]
         return (-1 if found is None else found, trace.start)
 

@@ -102,7 +102,7 @@ def test_pages_join_without_gap_or_overlap(store: Store) -> None:
         (TraceFilters(sort="tokens", before=f"5~{BEFORE}"), "traces_by_tokens"),
         (TraceFilters(sort="cost", before=f"0.5~{BEFORE}"), "traces_by_cost"),
         (TraceFilters(sort="errors.asc", before=f"5~{BEFORE}"), "traces_by_errors"),
-        (TraceFilters(sort="status", before=f"4~{BEFORE}"), "traces_by_gravity"),
+        (TraceFilters(sort="status", before=f"4~{BEFORE}"), "traces_by_severity"),
         (TraceFilters(sort="user", before=f"ada~{BEFORE}"), "traces_by_user"),
         (TraceFilters(sort="name", before=f"~{BEFORE}"), "traces_by_name"),
         (TraceFilters(sort="session.asc", before=f"a~b~{BEFORE}"), "traces_by_session"),
